@@ -18,7 +18,7 @@
     │   ├── IdempotencyConflict     the key was used before for another request
     │   ├── AlreadyExists           a model of that name and version is registered already
     │   ├── QuotaExceeded           a quota has too little left
-    │   ├── PriceMissing            a quota of cost applies, and what it would cost is not known
+    │   ├── PriceMissing            a quota of cost applies, and there is no price for the request
     │   └── PoisonInput             this input has brought down replicas repeatedly
     ├── ServiceError                the service could not serve a valid request
     │   ├── DatabaseUnavailable     PostgreSQL cannot be reached; try again
@@ -170,7 +170,7 @@ class Exceeded:
 
     quota: str  # "calls-per-minute"
     limit: int
-    used: int  # with what is reserved for requests in progress
+    used: int  # including what is reserved for requests in progress
     resets_at: datetime | None = None  # None: when requests in progress have ended
 
 

@@ -22,7 +22,7 @@ from penstock.errors import (
 
 
 class Category(StrEnum):
-    """The kind of a failure; by it, the rules for jobs decide whether to try again."""
+    """The kind of a failure, which decides whether a job is tried again."""
 
     BAD_INPUT = "bad_input"  # the input can never work: no retry
     CANCELLED = "cancelled"  # stopped on request: no retry, the job is cancelled

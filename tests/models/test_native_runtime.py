@@ -389,7 +389,7 @@ def test_an_output_after_chunks_is_the_last_chunk(library: Make) -> None:
 
 
 def test_nothing_at_all_is_an_output_only_of_a_model_that_streams(library: Make) -> None:
-    with pytest.raises(CallFailed, match="neither an answer nor chunks"):
+    with pytest.raises(CallFailed, match="neither an output nor chunks"):
         ask(library(""), 0)
     assert ask(library("", schema=Schema(streams=True)), 0) is None
 

@@ -315,7 +315,7 @@ def test_a_surplus_line_reaches_no_other_caller(model: Make) -> None:
     assert after != before
     ((level, message),) = wire.lines
     assert level == "warning"
-    assert "started anew" in message
+    assert "it is restarted" in message
     assert "secret" not in message
 
 

@@ -22,13 +22,14 @@ log = logs.get(__name__)
 
 _CANARY: Final = b"penstock"
 _MAX_NAMED: Final = 20
-# Encrypts what another room stores under the previous secret with the current one; returns the names of what it cannot.
+# Encrypts again, with the current secret, what another room stores under the previous one. Returns the names of the
+# values for which that is not possible.
 Reseal = Callable[[asyncpg.Connection, Secrets], Awaitable[list[str]]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SecretStatus:
-    """Where this host's secret is, its ids, and what a rotation still waits for."""
+    """The location and the ids of this host's secret, and what a rotation still waits for."""
 
     place: str
     id: str
@@ -102,7 +103,7 @@ class Instance:
     async def rotate(self) -> Secrets:
         """Make a new secret the current one; both are valid until ``finish``.
 
-        With ``PENSTOCK_SECRET_KEY`` set, that must state both already. Raises CannotStart and WrongState.
+        If ``PENSTOCK_SECRET_KEY`` is set, it must already hold both. Raises CannotStart and WrongState.
         """
         await self.secret()
         secrets = self.source.get()

@@ -40,7 +40,7 @@ _UNKNOWN_SECONDS: Final = 1.0  # how long an id that does not exist is remembere
 _MAX_UNKNOWN: Final = 10_000
 _IDLE_MINUTES: Final = 10
 _TRIES: Final = 3
-_FRESH_SECONDS: Final = 1.75  # how long what was read is used without asking the database, while that is there
+_FRESH_SECONDS: Final = 1.75  # how long keys are used without querying the database, while that is available
 _REREAD_SECONDS: Final = 1.0  # the longest wait for a key that was known before
 
 

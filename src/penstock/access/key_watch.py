@@ -25,7 +25,8 @@ _BATCH: Final = 500  # keys in one statement
 class KeyWatch(Periodic):
     """Reads the changes of keys and tenants twice a second while keys are in use, else every two seconds.
 
-    ``any_key`` is whether the database holds any key, or has held one since the gateway began; None until it was read.
+    ``any_key`` is whether the database holds any key, or has held one since the gateway started; None until that has
+    been read.
     """
 
     def __init__(self, database: Database, cache: KeyCache, wakeups: Wakeups | None = None) -> None:

@@ -102,7 +102,7 @@ class SecretSource:
             ) from None
 
     def _link_over(self, new: str) -> None:
-        """Replace the file by another one, at once."""
+        """Replace the file with another one, atomically."""
         link = f"{new}.link"
         os.link(new, link)
         Path(link).replace(self.path)

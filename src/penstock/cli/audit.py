@@ -19,7 +19,7 @@ _PAGE = 500
 
 
 def audit(
-    action: Annotated[str | None, typer.Option(metavar="NAME", help="Only such actions: key.create.")] = None,
+    action: Annotated[str | None, typer.Option(metavar="NAME", help="Only this kind, such as key.create.")] = None,
     subject: Annotated[str | None, typer.Option(metavar="ID", help="Only actions on this id or name.")] = None,
     before: Annotated[int | None, typer.Option(min=1, metavar="ID", help="Only actions before this one.")] = None,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=100_000, help="At most this many.")] = 50,

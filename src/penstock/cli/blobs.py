@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-app = typer.Typer(help="Keep files at the gateway at PENSTOCK_URL, for jobs to use.", no_args_is_help=True)
+app = typer.Typer(help="Upload files to the gateway at PENSTOCK_URL, for jobs to use.", no_args_is_help=True)
 
 BlobId = Annotated[UUID, typer.Argument(metavar="ID", help="The blob's id.")]
 
@@ -28,7 +28,7 @@ BlobId = Annotated[UUID, typer.Argument(metavar="ID", help="The blob's id.")]
 @command(app)
 def put(
     file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, readable=True, help="The file.")],
-    media_type: Annotated[str | None, typer.Option(help="Its media type; guessed from its name.")] = None,
+    media_type: Annotated[str | None, typer.Option(help="The media type; by default guessed from the name.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Upload a file and print its id.
@@ -56,7 +56,7 @@ def get(
     """
     if output is None:
         if sys.stdout.isatty():
-            raise typer.BadParameter("the file may not be text: state where to write it", param_hint="--output")
+            raise typer.BadParameter("the file may be binary: state where to write it", param_hint="--output")
         _download(blob_id, sys.stdout.buffer)
         return
     partial = output.with_name(output.name + ".part")

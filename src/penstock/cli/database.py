@@ -59,7 +59,7 @@ def psql(
     if not path:
         raise CannotStart("There is no psql here: neither with the embedded PostgreSQL nor on the PATH.")
     environment = {**os.environ, "PGOPTIONS": "-c search_path=penstock,public", "PGAPPNAME": "psql"}
-    # The address may hold a password, and command lines are seen by everyone on a machine.
+    # The address may hold a password, and command lines are visible to every user of a machine.
     environment |= _connection_variables(database_url(settings))
     os.execve(path, [path, *(arguments or [])], environment)  # noqa: S606  (no shell is what we want)
 

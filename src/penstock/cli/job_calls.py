@@ -46,7 +46,7 @@ async def with_uploads(client: Client, task_type: str, job_input: Any, files: Ma
 
 
 async def get(client: Client, job_id: UUID) -> Job:
-    """One whole job."""
+    """Return one whole job."""
     return _plain(await client.get(job_id))
 
 
@@ -85,7 +85,7 @@ async def change_where(client: Client, verb: Verb, where: Mapping[str, Any], *, 
 
 
 async def stats(client: Client) -> dict[str, Any]:
-    """All counters."""
+    """Return all counters."""
     return _plain(await client.stats())
 
 

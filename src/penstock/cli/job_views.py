@@ -54,7 +54,7 @@ def show_stats(stats: Mapping[str, Any], *, as_json: bool) -> None:
         print_table(
             ("provider", "model", "calls", "failed", "prompt tokens", "completion tokens", "sound", "time"),
             [_used(one) for one in stats["providers"]],
-            title="\nUsed of providers",
+            title="\nUsage of providers",
         )
 
 

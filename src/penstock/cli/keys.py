@@ -30,7 +30,7 @@ Queues = Annotated[
 ]
 Apps = Annotated[list[str] | None, typer.Option("--apps", metavar="NAME,…", help="Only these apps.")]
 Expires = Annotated[
-    str | None, typer.Option("--expires", metavar="TIME", help="When it ends: a time, or how long from now: 90d.")
+    str | None, typer.Option("--expires", metavar="TIME", help="When it expires: a time, or from now, such as 90d.")
 ]
 
 
@@ -97,11 +97,11 @@ def change(
     ] = None,
     apps: Annotated[list[str] | None, typer.Option(metavar="NAME,…", help="Only these apps; all: any.")] = None,
     expires: Annotated[
-        str | None, typer.Option(metavar="TIME", help="When it ends: a time, how long from now (90d), or never.")
+        str | None, typer.Option(metavar="TIME", help="When it expires: a time, from now (90d), or never.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Change a key. What it loses, its open requests lose within two seconds.
+    """Change a key. Open requests that it no longer allows end within two seconds.
 
     penstock key change 3Kf0aQ9ZpL2m --scopes jobs:read --expires never
     """

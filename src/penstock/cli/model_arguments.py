@@ -24,7 +24,7 @@ class CallInput:
 
 
 def call_input(fields: list[str] | None, whole: str | None, stated_files: list[str] | None) -> CallInput | str:
-    """Return the input of a call: ``whole``, with KEY=VALUE fields over it.
+    """Return the input of a call: ``whole``, with fields added or replaced by KEY=VALUE.
 
     A single VALUE without a KEY is returned as text: its meaning depends on the model (``place``).
     """
@@ -48,7 +48,7 @@ def call_input(fields: list[str] | None, whole: str | None, stated_files: list[s
 
 
 def place(text: str, schema: Mapping[str, Any] | None, media: dict[str, Path] | None = None) -> CallInput:
-    """Return the input that a single VALUE means by the model's schema: the whole input, or its only field.
+    """Return the input that a single VALUE stands for: the whole input or its only field, as the model's schema says.
 
     A field that takes media takes the path of a file.
     """

@@ -24,10 +24,10 @@ _User = Annotated[str | None, typer.Option(metavar="ID", help="The user; '*' for
 
 @command(app, "list")
 def list_quotas(
-    user: Annotated[str | None, typer.Option(metavar="ID", help="Of quotas for every user, show this user's.")] = None,
+    user: Annotated[str | None, typer.Option(metavar="ID", help="In quotas for every user, show this one's.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the quotas of a tenant, and what of them is used."""
+    """List the quotas of a tenant, and how much of each is used."""
     _show(with_client(lambda client: client.quotas(user=user)), as_json=as_json)
 
 

@@ -78,7 +78,7 @@ def worker() -> None:
 
 
 def housekeeper() -> None:
-    """Run one housekeeper: rescue, promotion, rollup, retention."""
+    """Run one housekeeper: rescue, promotion, roll-up, retention."""
     settings = begin("housekeeper")
     from penstock.assembly import housekeeper as role
 

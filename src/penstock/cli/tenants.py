@@ -19,7 +19,7 @@ T = TypeVar("T")
 app = typer.Typer(help="Manage tenants, as an operator, through the gateway at PENSTOCK_URL.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The tenant's name.")]
-TimeZone = Annotated[str, typer.Option("--time-zone", metavar="ZONE", help="IANA name: its days begin there.")]
+TimeZone = Annotated[str, typer.Option("--time-zone", metavar="ZONE", help="Its time zone, by its IANA name.")]
 
 
 @app.command()

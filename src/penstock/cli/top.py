@@ -22,7 +22,7 @@ _TIMEOUT_SECONDS: Final = 8.0  # for one frame; longer than the client's attempt
 
 def top(
     interval: Annotated[
-        float, typer.Option("--interval", "-i", min=0.2, max=3600.0, metavar="SECONDS", help="Poll this often.")
+        float, typer.Option("--interval", "-i", min=0.2, max=3600.0, metavar="SECONDS", help="Time between polls.")
     ] = 2.0,
     once: Annotated[
         bool, typer.Option("--once", help="Print one frame and exit; the default if the output is a pipe.")

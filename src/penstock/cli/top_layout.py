@@ -19,8 +19,8 @@ _BAR: Final = (4, 12)  # blocks of a bar, in a narrow and in a wide terminal
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column. Where a table is too wide, the columns of the highest ``rank`` go first, and those of rank 0 stay;
-    a column with ``least`` may shrink to that many characters."""
+    """One column. Where a table is too wide, columns are left out, those of the highest ``rank`` first, but none of
+    rank 0; a column with ``least`` may shrink to that many characters."""
 
     name: str
     rank: int = 0

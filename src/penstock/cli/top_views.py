@@ -277,7 +277,7 @@ def _read(value: dict[str, Any] | PenstockError, kind: type[T]) -> T | PenstockE
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError:
-        return PenstockError("the gateway's response is not what this version understands")
+        return PenstockError("this version does not understand the gateway's response")
 
 
 def _title(name: str, rest: str) -> Text:

@@ -15,16 +15,16 @@ _SHOWN = ("attempts", "calls", "failures", "unpriced", "prompt_tokens", "complet
 _BAR = 30  # characters of the longest bar
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 
-Several = Annotated[list[str] | None, typer.Option(help="Only of this; may be repeated.")]
+Several = Annotated[list[str] | None, typer.Option(help="Only usage of this one; may be repeated.")]
 
 
 def usage(
     by: Annotated[
         str, typer.Option(help="Comma-separated: hour, day or month; model, user, key, provider, … (operators: tenant)")
     ] = "day",
-    since: Annotated[str | None, typer.Option("--from", help="A day, or a time with its offset.")] = None,
-    to: Annotated[str | None, typer.Option(help="Up to this day or time, not included.")] = None,
-    time_zone: Annotated[str | None, typer.Option(help="Of days and months, such as Europe/Berlin.")] = None,
+    since: Annotated[str | None, typer.Option("--from", help="The start: a day, or a time with its offset.")] = None,
+    to: Annotated[str | None, typer.Option(help="The end: a day or time that is not included.")] = None,
+    time_zone: Annotated[str | None, typer.Option(help="The zone of days and months: Europe/Berlin.")] = None,
     model: Several = None,
     provider: Several = None,
     user: Several = None,
@@ -35,7 +35,7 @@ def usage(
     version: Several = None,
     app: Several = None,
     price: Several = None,
-    limit: Annotated[int | None, typer.Option(help="The most groups.")] = None,
+    limit: Annotated[int | None, typer.Option(help="The maximum number of groups.")] = None,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
     as_json: AsJson = False,
 ) -> None:

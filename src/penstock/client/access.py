@@ -56,7 +56,7 @@ class AccessCalls:
     _transport: Transport
 
     async def identity(self) -> Identity:
-        """Return what the service sees of this client: its tenant, key, scopes and user."""
+        """Return this client as the service sees it: its tenant, key, scopes and user."""
         return await self._transport.call("GET", "/api/v1/identity", Identity)
 
     # Tenants
@@ -123,7 +123,7 @@ class AccessCalls:
         return await self._transport.call("POST", _KEYS, CreatedKey, body=_fields(fields), repeatable=False)
 
     async def change_key(self, key_id: str, **fields: Unpack[KeyFields]) -> Key:
-        """Change a key; what it loses, its open requests lose within two seconds."""
+        """Change a key; open requests that it no longer allows end within two seconds."""
         return await self._transport.call("PATCH", _path(_KEYS, key_id), Key, body=_fields(fields))
 
     async def revoke_key(self, key_id: str) -> Key:
@@ -169,7 +169,7 @@ class AccessCalls:
 
 
 def _path(collection: str, name: str) -> str:
-    """Return the path of one of a collection; its name cannot lead elsewhere."""
+    """Return the path of one item of a collection; the name is quoted, so that it cannot lead elsewhere."""
     return f"{collection}/{quote(name, safe='')}"
 
 

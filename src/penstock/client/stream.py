@@ -23,7 +23,7 @@ LAST_TYPES: Final = frozenset({"job.completed", "job.failed", "job.cancelled"})
 
 
 class Event(Struct, frozen=True, kw_only=True):
-    """A fact about one job or other subject; pass its ``id`` to resume the stream after it."""
+    """A fact about a job or another subject; pass its ``id`` to resume the stream after it."""
 
     id: str
     type: str  # "job.created", "job.started", "job.progress", "job.completed", …

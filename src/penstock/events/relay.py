@@ -25,7 +25,7 @@ _EVENTS = metrics.counter("penstock_relayed_events", "Events that a broker has c
 
 
 class Destination(ABC):
-    """Where a relay copies events to."""
+    """The receiver of the events that a relay copies."""
 
     name: str
 
@@ -103,7 +103,7 @@ class Relay(Periodic):
         return await expander(connection, rows, self._expansions(tenant))
 
     async def _begin_anew(self, connection: Connection, cursor: Cursor, floor: int, standing: Standing) -> bool:
-        """Go on with the oldest stored event: the database was restored, or retention has dropped unsent events."""
+        """Continue with the oldest stored event: the database was restored, or retention has dropped unsent events."""
         log.warning("relay_begins_anew", relay=self._destination.name, tenant=cursor.tenant_name, reason=standing.value)
         start = await store.locate(connection, cursor.tenant, Position(floor, WHOLE_ROW))
         return await self._advance(connection, cursor, floor, start.known_at or datetime.now(UTC))

@@ -61,7 +61,8 @@ ABOUT: Final = About(
 class DocumentationRoutes:
     """The description of the API, which is written when it is first requested, and the page that shows it.
 
-    ``describe`` writes it for a gateway that needs a key, or does not; ``guarded`` returns whether it does now.
+    ``describe`` writes it for a gateway that needs a key or one that needs none; ``guarded`` returns whether a key is
+    needed now.
     """
 
     def __init__(self, describe: Callable[[bool], bytes], guarded: Callable[[], bool]) -> None:

@@ -60,7 +60,7 @@ class InputCheck:
     def require_price(self, submission: JobSubmission, prefix: str, _sender: Principal) -> None:
         """Raise PriceMissing if a job may call a model or provider without a price.
 
-        What the jobs of a queue call that only workers elsewhere know is not known here; they are accepted.
+        A job of a queue that only workers elsewhere serve is accepted: it is not known here what it calls.
         """
         for provider, model in self._calls_of(submission):
             if self._prices.find(provider, model, self._today()) is None:

@@ -56,7 +56,7 @@ class SystemRoutes:
         "/healthz",
         name="health",
         tag="System",
-        summary="Whether the process runs",
+        summary="Check whether the process runs",
         responses={200: ResponseSpec(description="The process runs", type=Health, example={"status": "ok"})},
         open=True,
     )
@@ -69,7 +69,7 @@ class SystemRoutes:
         "/readyz",
         name="readiness",
         tag="System",
-        summary="Whether PostgreSQL responds, has the right schema and accepts writes",
+        summary="Check whether PostgreSQL responds, has the right schema and accepts writes",
         description="While the store of larger files cannot be used, `files` is `unavailable` and the gateway is still "
         "ready: only requests that need such a file fail, with 503.",
         responses={

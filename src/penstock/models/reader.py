@@ -1,4 +1,4 @@
-"""Which models a sender sees: its tenant's own, and those of the operator that are shared with it."""
+"""The models that a sender sees: its tenant's own, and those of the operator that are shared with it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from penstock.models.manifest import Model
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reader:
-    """Who looks for models: a tenant, or the operator (None), who sees his own.
+    """A sender for whom models are found: a tenant, or the operator (None), who sees only the operator's own.
 
     ``models`` are the names that a key may use; None allows all.
     """
@@ -20,7 +20,7 @@ class Reader:
 
     @property
     def owners(self) -> tuple[str | None, ...]:
-        """The owners whose models it may see; the earlier ones' go first where names are the same."""
+        """The owners whose models it may see; where names are the same, the model of the earlier owner counts."""
         return (None,) if self.tenant is None else (self.tenant, None)
 
     def may_name(self, name: str) -> bool:

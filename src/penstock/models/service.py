@@ -102,7 +102,10 @@ class ModelService:
         return hidden | self.folder.problems
 
     def find(self, name: str, version: str | None = None, reader: Reader = OPERATOR) -> Deployment:
-        """Return a model that a reader sees by name, and version if not the newest. Raises NotFound and ModelBroken."""
+        """Return the model that a reader sees under a name, by default its newest version.
+
+        Raises NotFound and ModelBroken.
+        """
         entry = self.visible(name, reader)
         if entry is None:
             if reader.tenant is None and reader.may_name(name):

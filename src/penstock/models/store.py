@@ -29,7 +29,7 @@ class Row:
 
     @property
     def place(self) -> str:
-        """The place of a sealed manifest: it cannot be read from another row. No tenant is named ``*``."""
+        """The place to which a sealed manifest is bound, so that no other row can use it. No tenant is named ``*``."""
         return f"model:{self.owner or '*'}/{self.name}/{self.version}"
 
 
@@ -57,7 +57,7 @@ async def read_all(connection: asyncpg.Connection) -> list[Row]:
 
 
 async def put(connection: asyncpg.Connection, tenant: int, row: Row) -> None:
-    """Store a row of a tenant, or of the operator, in place of the one before for this version."""
+    """Store a row of a tenant, or of the operator, in place of the previous one for this version."""
     await _sql.put.run(
         connection,
         tenant_id=tenant,

@@ -121,7 +121,7 @@ async def _output(host: ModelHost, deployment: Deployment, given: Any) -> Any:
 async def _together(
     host: ModelHost, deployment: Deployment, report: Report, inputs: list[Any], outputs: list[Any]
 ) -> None:
-    """Call it with the same inputs again, many at a time: the outputs must be the same."""
+    """Call the model with the same inputs again, many at a time: the outputs must be the same."""
     count = min(_TOGETHER, deployment.model.manifest.queue)
     pairs = list(itertools.islice(itertools.cycle(zip(inputs, outputs, strict=True)), count))
     began = time.perf_counter()

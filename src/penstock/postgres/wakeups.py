@@ -1,4 +1,4 @@
-"""Wake-ups between processes: hints that something changed, sent after commit, a few at once and then one each 5 ms.
+"""Wake-ups between processes: hints that something changed, sent after commit, a few at once and then one every 5 ms.
 
 A wake-up has a topic and a payload of keys with counts: what changed, and how much of it. Any room may announce on a
 topic of its own and subscribe to it; a process ignores the topics that it does not subscribe to. A wake-up may be lost

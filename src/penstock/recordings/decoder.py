@@ -156,7 +156,7 @@ def _read(container: InputContainer, arguments: Arguments) -> dict[str, Any]:
 
 
 def _feed(container: InputContainer, stream: AudioStream, measure: _Measure) -> None:
-    """Yield every frame of a stream. Broken ones are left out, as players do, unless most are broken."""
+    """Pass every frame of a stream to ``measure``. Broken ones are left out, as players do, unless most are broken."""
     import av  # noqa: PLC0415
 
     good = bad = 0

@@ -22,7 +22,7 @@ class UsageSettings:
         folder, None, "file of prices; unset: prices.toml in the working directory, if any"
     )
     penstock_usage_detail_days: int = setting(
-        integer(1, 3650), 30, "the usage of each second is kept this long; its sums by hour and day are kept for good"
+        integer(1, 3650), 30, "the usage of each second is kept this long; its sums by hour, day and month always"
     )
     penstock_usage_spool: Path = setting(
         folder, derived=_spool, meaning="folder of live usage that is not in the database yet"

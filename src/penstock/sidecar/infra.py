@@ -96,7 +96,7 @@ class InfraRoutes:
         name="infraStatus",
         tag="System",
         scope=scopes.OPERATOR,
-        summary="Telemetry of AI servers",
+        summary="Get the telemetry of AI servers",
         responses={
             200: ResponseSpec(
                 description="Each configured sidecar", type=InfraStatus, example={"configured": False, "sidecars": []}

@@ -66,7 +66,7 @@ class SidecarRoutes:
         "/healthz",
         name="health",
         tag="Sidecar",
-        summary="Whether the process runs",
+        summary="Check whether the process runs",
         responses={200: ResponseSpec(description="The process runs", type=dict[str, str])},
         open=True,
     )
@@ -79,7 +79,7 @@ class SidecarRoutes:
         name="status",
         tag="Sidecar",
         scope=scopes.OPERATOR,
-        summary="The GPUs, containers and model servers of this host",
+        summary="Get the GPUs, containers and model servers of this host",
         responses={200: ResponseSpec(description="The newest measurement", type=Report)},
     )
     async def status(self, _request: Request) -> Response:

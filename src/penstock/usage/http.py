@@ -60,7 +60,7 @@ class UsageRoutes:
             Parameter(name="by", type=str, description="a list such as `day,model,user`; default: one sum of all"),
             Parameter(name="time_zone", type=str, description="such as `Europe/Berlin`; default: `UTC`"),
             Parameter(name="format", type=str, description="`json` or `csv`"),
-            Parameter(name="limit", type=int, description=f"the most groups, up to {MAX_GROUPS}; default: {_GROUPS}"),
+            Parameter(name="limit", type=int, description=f"at most {MAX_GROUPS} groups; default: {_GROUPS}"),
             *(
                 Parameter(name=name, type=str, description=_MEANINGS.get(name, "any of these"), repeated=True)
                 for name in COLUMNS

@@ -1,4 +1,4 @@
-"""The hours and days of the ledger that make up the buckets of a report. Pure.
+"""The sums of the ledger that make up the buckets of a report. Pure.
 
 The ledger has sums of the hours, days and months of UTC. A bucket is an hour, a day or a month of a time zone, or the
 whole range. It is made of the whole UTC months in it, of days at their ends, and of hours at the ends of these.

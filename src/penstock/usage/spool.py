@@ -1,8 +1,8 @@
 """Files that hold the calls which are not yet flushed, so that they survive the end of their process.
 
 A file is mapped into memory, with its space allocated: appending a call costs a copy, and what was copied survives
-SIGKILL, because the pages belong to the kernel. It does not survive a crash of the machine; calls are flushed within a
-second, so that a second's calls are at stake then. A file belongs to one flush, whose number its name and head hold.
+SIGKILL, because the pages belong to the kernel. It does not survive a crash of the machine, which can lose the calls of
+a second, because calls are flushed within that time. A file belongs to one flush, whose number its name and head hold.
 Its process holds a lock on it; a file without a lock belongs to a process that has ended, and another one flushes it.
 """
 

@@ -25,7 +25,7 @@ class BearerCheck:
 
 
 def holds(header: bytes, token: Secret) -> bool:
-    """Return whether an ``Authorization`` header carries the token; takes the same time wherever they differ."""
+    """Return whether an ``Authorization`` header carries the token, in a time that does not show where they differ."""
     scheme, _, text = header.partition(b" ")
     return hmac.compare_digest(b"%b %b" % (scheme.lower(), text.strip()), b"bearer " + token.reveal().encode())
 

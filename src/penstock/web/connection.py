@@ -86,8 +86,8 @@ class Connection(Tracked, asyncio.Protocol):
         self._eof = False  # the client has closed its side
         self._dropped = 0  # bytes that came after the last response
         self._task: asyncio.Task[None] | None = None
-        self.request: Request | None = None  # which the task serves
-        self._close = False  # after the current response
+        self.request: Request | None = None  # the one that the task serves
+        self._close = False  # whether to close after the current response
         self._version_1_1 = True
         self._pings = False  # an event stream is being sent
         self._websocket: WebSocket | None = None
@@ -324,7 +324,7 @@ class Connection(Tracked, asyncio.Protocol):
         if self.transport.can_write_eof():
             self.transport.write_eof()
 
-    # Called by the server and by its bounds
+    # Called by the server, and by ``Connections`` to enforce the bounds
 
     @property
     def is_idle(self) -> bool:

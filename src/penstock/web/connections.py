@@ -18,7 +18,7 @@ _SPARE_SHARE: Final = 20  # the part of the limit on idle connections that is fr
 
 
 class Tracked:
-    """The part of a connection that the bounds use."""
+    """The part of a connection that ``Connections`` needs to enforce the bounds."""
 
     __slots__ = ("client", "queued_bytes", "since", "transport")
 

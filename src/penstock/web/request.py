@@ -21,12 +21,12 @@ from penstock.web.reading import convert, decode
 
 T = TypeVar("T")
 S = TypeVar("S", bound=msgspec.Struct)
-_SMALL_BODY: Final = 64 * 1024  # bytes; smaller bodies take no space of those that are counted in all
+_SMALL_BODY: Final = 64 * 1024  # bytes; smaller bodies take no space of the ``BodySpace``
 
 
 @lru_cache(maxsize=64)
 def is_json(content_type: str) -> bool:
-    """Whether a body of this type may be read as JSON: also no type, and the type that ``curl --data`` sends."""
+    """Return whether a body of this type may be read as JSON, as one without a type and one of ``curl --data`` may."""
     kind = content_type.partition(";")[0].strip().lower()
     return kind in {"", "application/json", "application/x-www-form-urlencoded"} or kind.endswith("+json")
 
@@ -85,8 +85,8 @@ class Request:
         self.held_bytes = 0  # space that its body takes, until the response was sent
         self._body_space = body_space
         self.by_ticket = False  # the sender was identified by a ticket in the URL
-        self.scope = ""  # that the route needs
-        self.withdrawn = ""  # why the sender's key allows this no more
+        self.scope = ""  # the one that the route needs
+        self.withdrawn = ""  # why the sender's key no longer allows this request
         self.path_values: Mapping[str, Any] = {}  # of the route's path parameters, converted
 
     def header(self, name: bytes) -> str | None:

@@ -168,7 +168,7 @@ class WebSocket:
             self._flush()
 
     def _flush(self) -> bool:
-        """Send what the protocol has to say; return whether there was anything."""
+        """Send what the protocol object has queued; return whether there was anything."""
         waiting = [data for data in self._protocol.data_to_send() if data]
         for data in waiting:
             self._writer.write(data)

@@ -50,7 +50,7 @@ class WorkerRoutes:
         "/healthz",
         name="health",
         tag="Worker",
-        summary="Whether the process is healthy",
+        summary="Check whether the process is healthy",
         responses={200: _STATE, 503: _STATE},
         open=True,
     )
@@ -62,7 +62,7 @@ class WorkerRoutes:
         "/readyz",
         name="readiness",
         tag="Worker",
-        summary="Whether the worker claims jobs",
+        summary="Check whether the worker claims jobs",
         responses={200: _STATE, 503: _STATE},
         open=True,
     )
@@ -74,7 +74,7 @@ class WorkerRoutes:
         "/worker/status",
         name="status",
         tag="Worker",
-        summary="The activity of the worker",
+        summary="Get the activity of the worker",
         responses={200: ResponseSpec(description="The worker's queues and attempts", type=dict[str, Any])},
         open=True,
     )

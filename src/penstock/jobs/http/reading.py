@@ -119,7 +119,7 @@ class ReadRoutes(JobRoutes):
         name="getStats",
         tag="Statistics",
         scope=scopes.JOBS_READ,
-        summary="Counters per queue and owner",
+        summary="Get the counters of each queue and owner",
         description="`pending` and `running` are current values; all others count from the beginning.",
         responses={200: ResponseSpec(description="The counters", type=Stats, example=examples.STATS)},
         errors=(InvalidInput, DatabaseUnavailable),

@@ -11,14 +11,14 @@ from penstock.models.host.calls import LiveCall
 from penstock.models.host.in_flight import InFlight
 
 _STOP_SECONDS: Final = 1.0  # for a call to stop after its time limit, before its replica is killed
-_FLUSH_SECONDS: Final = 0.005  # a result is kept by its replica for twice as long at most
+_FLUSH_SECONDS: Final = 0.005  # a replica keeps a result for twice as long at most
 
 
 class Deadlines:
     """Checks the time limits of a replica's calls, while it has any.
 
-    ``time_out`` is called with each call whose time limit is over, and should cancel it; ``overstay`` when such a call
-    does not stop; ``flush`` when the replica should send results that it keeps until it has more.
+    ``time_out`` is called with each call whose time limit has passed, and should cancel it; ``overstay`` when such a
+    call does not stop; ``flush`` when the replica should send results that it keeps until it has more.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Deadlines:
         self._flush_timer = asyncio.get_running_loop().call_later(_FLUSH_SECONDS, self._check_flush)
 
     def _check_timeout(self) -> None:
-        """Fail calls whose time is over. The replica may stop them; otherwise it overstays."""
+        """Fail calls whose time limit has passed. The replica may stop them; otherwise it is killed."""
         self._timer = None
         now = time.perf_counter()
         due: list[float] = []

@@ -156,7 +156,7 @@ class Deployment:
             began = time.monotonic()
             try:
                 if self.model.runtime.describes_itself or self.model.manifest.schema is None:
-                    schema = await self._new_replica(_Unowned()).describe()
+                    schema = await self._new_replica(_NoCalls()).describe()
                 else:
                     schema = self.model.schema
                 self._set_schema(schema)
@@ -334,8 +334,8 @@ class Deployment:
         )
 
 
-class _Unowned:
-    """Owns a replica that only reports its schema: it has no calls."""
+class _NoCalls:
+    """The owner of a replica that only reports its schema, and so has no calls."""
 
     def completed(self, call: LiveCall, json: bytes, segments: Sequence[Segment], micros: int) -> None: ...
     def failed(self, call: LiveCall, failure: frames.FailureHeader) -> None: ...

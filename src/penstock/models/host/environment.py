@@ -52,8 +52,8 @@ def variables(
     found = {name: value for name, value in ours.items() if name in _ALWAYS or (trusted and name not in private)}
     found["PYTHONUNBUFFERED"] = "1"
     found.setdefault("LANG", "C.UTF-8")
-    # Python takes a cached file for current that is as large as the source and of the same second: a reload right
-    # after an edit would load the old code. It also keeps the operator's folder as it is.
+    # Python considers cached code current if the source has the same size and second of change, so a reload right after
+    # an edit could load the old code. This also keeps the operator's folder as it is.
     found["PYTHONDONTWRITEBYTECODE"] = "1"
     for name, value in model.manifest.environment.items():
         found[name] = _REFERENCE.sub(lambda match: ours.get(match[1], ""), value) if trusted else value

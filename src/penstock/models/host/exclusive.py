@@ -1,4 +1,4 @@
-"""Models of one group are never loaded together: one GPU, several big models. Queued work decides whose turn it is.
+"""Models of one group, such as several large ones on one GPU, are never loaded together. Queued work decides the turn.
 
 A turn lasts at least as long as loading took, so that loading never costs more than half of the time. Then, or as soon
 as its holder has nothing to do, the model that has waited longest comes next. Running calls are never cut short.

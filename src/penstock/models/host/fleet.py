@@ -92,7 +92,7 @@ class Fleet:
         return best
 
     def bring_up(self) -> list[asyncio.Task[None]]:
-        """Start as many as are missing, and keep the number from now on."""
+        """Start the replicas that are missing, and keep their number from now on."""
         self._wanted = True
         missing = self._model.manifest.replicas - len(self.replicas) - self._starting
         return [self._start_soon() for _ in range(missing)]
@@ -124,7 +124,7 @@ class Fleet:
         await self.take_down(grace=grace)
 
     def note_failure(self, error: CallFailed, seconds: float) -> float:
-        """Record why a start failed that took so long. Returns the delay before the next one."""
+        """Record why a start failed after ``seconds``. Returns the delay before the next one, in seconds."""
         self.problem = self._logbook.masked(error.message)
         delay = self._backoff.after_run_of(seconds)
         self._not_before = time.monotonic() + delay
@@ -156,7 +156,7 @@ class Fleet:
             failure = error
             if replica is not None:
                 replica.kill("cannot be used")  # it may have loaded, with a schema that cannot
-        except Exception:  # callers wait for this start, whatever becomes of it
+        except Exception:  # callers wait for this start, however it ends
             log.exception("replica_start_failed", model=self._model.name)
             failure = CallFailed(Category.UNAVAILABLE, "it could not be started; the reason is in the gateway's log")
             if replica is not None:

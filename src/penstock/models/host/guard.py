@@ -26,7 +26,7 @@ def main() -> None:
 
 
 def send(group: int, number: int) -> bool:
-    """Return whether the group still exists."""
+    """Send a signal to a process group; return whether the group still exists."""
     try:
         os.killpg(group, number)
     except OSError:

@@ -61,7 +61,7 @@ class Replica:
         self.over_limit = False  # it was killed because it used too much memory
         self.overstayed = False  # it was killed because a call did not stop: no fault of the others
         self.exited = asyncio.Event()
-        self.last_words = ""  # the newest line of its log past our own capture
+        self.last_words = ""  # the newest line of output that bypassed our own capture
         self.pinged_at = 0.0  # monotonic
         self.ponged_at = 0.0
         self._owner = owner
@@ -141,7 +141,7 @@ class Replica:
 
     @property
     def pid(self) -> int | None:
-        """The process, once it is started."""
+        """The id of the process, once it is started."""
         return self._process.pid
 
     @property
@@ -351,7 +351,7 @@ class Replica:
         self._log(line.level, line.message, self.in_flight.get(frame.id) if frame.id else None)
 
     def _log_line(self, level: str, text: str) -> None:
-        """Log what the process wrote past our own capture."""
+        """Log a line of output that bypassed our own capture."""
         self.last_words = text[:_MAX_LAST_WORDS]
         running = self.in_flight.running
         call = next(iter(running.values())) if len(running) == 1 else None  # with one call it is clear whose line it is

@@ -1,4 +1,4 @@
-"""Checks of replicas that run at intervals: their responses to pings, their memory, stuck calls and idle time."""
+"""Check the replicas of a host at intervals: their responses to pings, their memory, stuck calls and idle time."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ def _interface(method: str, path: str) -> Callable[[Handler], Handler]:
         path,
         name=f"backend{method.capitalize()}{name}",
         tag="AI Backend",
-        summary="Call a model, read or clean its log, or add one: the interface of the AI Backend document",
+        summary="Call or add a model, or read or clean its log: the interface of the AI Backend document",
         description=(
             "Operations: predict, getlogs, cleanlogs, addmodel (`&type=httpmodel&dest=host:port`). All except predict "
             "need the scope `models:manage` too."
@@ -92,7 +92,7 @@ def _interface(method: str, path: str) -> Callable[[Handler], Handler]:
 
 
 class BackendRoutes:
-    """The interface, on a service."""
+    """The interface to the models of a service."""
 
     def __init__(
         self, service: ModelService, *, max_call_bytes: int, uploads: Uploads, metering: Metering, quotas: Quotas

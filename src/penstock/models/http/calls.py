@@ -62,7 +62,7 @@ as text, or as one JSON object in the part `input`), or, where the model takes o
 
 
 class CallRoutes:
-    """Calls of models, on a service."""
+    """Calls of the models of a service."""
 
     def __init__(
         self, service: ModelService, *, max_call_bytes: int, uploads: Uploads, metering: Metering, quotas: Quotas

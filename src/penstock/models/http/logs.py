@@ -49,7 +49,7 @@ _LOG_FILTERS: Final = {
 
 
 class LogRoutes:
-    """The logs, on a service."""
+    """The logs of the models of a service."""
 
     def __init__(self, service: ModelService) -> None:
         self._service = service
@@ -61,7 +61,7 @@ class LogRoutes:
         name="modelLogs",
         tag=TAG,
         scope=scopes.MODELS_MANAGE,
-        summary="The newest lines of a model's log",
+        summary="Read the newest lines of a model's log",
         description="With `follow=true`, or `Accept: text/event-stream`, as server-sent events without end.",
         parameters=tuple(
             Parameter(name=field.encode_name, type=field.type, description=_LOG_FILTERS[field.name])

@@ -33,7 +33,7 @@ _stated: Final[msgspec.json.Decoder[dict[str, Any]]] = msgspec.json.Decoder(dict
 
 
 class RegistryRoutes:
-    """The endpoints of the registry, on a service."""
+    """The registry of the models of a service."""
 
     def __init__(self, service: ModelService) -> None:
         self._service = service
@@ -67,7 +67,7 @@ class RegistryRoutes:
         name="getModel",
         tag=TAG,
         scope=scopes.MODELS_CALL,
-        summary="A model's schema, versions, replicas, load and counters",
+        summary="Get a model's schema, versions, replicas, load and counters",
         responses={200: ResponseSpec(description="The model", type=ModelView, example=examples.MODEL)},
         errors=(InvalidInput, NotFound, ModelBroken),
     )

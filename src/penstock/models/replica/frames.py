@@ -229,7 +229,7 @@ def split(
     if not segments:
         return body, []
     if any(segment.size < 0 for segment in segments):
-        raise ProtocolError("a segment of less than nothing")
+        raise ProtocolError("a segment has a negative size")
     total = sum(segment.size for segment in segments if segment.offset < 0)
     if total > len(body):
         raise ProtocolError("segments exceed the frame")

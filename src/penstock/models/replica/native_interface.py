@@ -241,10 +241,10 @@ def place(stated: str, value: Any, index: int) -> tuple[str | int, ...]:
             value = value[path[-1]]
     except (KeyError, IndexError, TypeError):
         raise CallFailed(
-            Category.INTERNAL, f"parts[{index}].path leads nowhere in the library's answer: {stated}"
+            Category.INTERNAL, f"parts[{index}].path leads nowhere in the library's output: {stated}"
         ) from None
     if value is not None:
         raise CallFailed(
-            Category.INTERNAL, f"the library's answer must hold null where parts[{index}] stands: {stated!r}"
+            Category.INTERNAL, f"the library's output must hold null where parts[{index}] stands: {stated!r}"
         )
     return tuple(path)

@@ -82,8 +82,8 @@ def read(line: bytes) -> Said:
 
 
 def _not_finite(line: bytes, held: str) -> Said:
-    """Return what a line with NaN means, as many libraries write it, or with a number that no float can hold: a
-    failure, but the program is still in step."""
+    """Return the meaning of a line that holds NaN, which many libraries write, or a number that no float can hold: the
+    call has failed, and the program is still in step."""
     stated = json.loads(line)
     final = not (isinstance(stated, dict) and stated.get("final") is False)
     return Said(final=final, error=CallFailed(Category.INTERNAL, f"the program's answer holds {held}"))

@@ -49,7 +49,7 @@ class ProviderStatusRoutes:
         name="providersStatus",
         tag="System",
         scope=scopes.OPERATOR,
-        summary="Whether the configured AI providers can be reached, and their state in the workers",
+        summary="Check whether the configured AI providers can be reached, and get their state in the workers",
         responses={200: ResponseSpec(description="Each provider", type=ProvidersStatus, example=_EXAMPLE)},
     )
     async def status(self, request: Request) -> Response:

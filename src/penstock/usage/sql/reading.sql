@@ -3,7 +3,7 @@
 
 -- name: tenants()
 -- tenant: every (names)
--- The ids of all tenants, for an operator.
+-- Returns the ids of all tenants, for an operator.
 SELECT id FROM usage_tenant ORDER BY id;
 
 

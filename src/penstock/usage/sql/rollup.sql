@@ -10,9 +10,9 @@ SELECT pg_try_advisory_xact_lock(hashtext('penstock.roll_up_usage'));
 
 -- name: roll_up(limit)
 -- tenant: every (rows keep their tenant)
--- Moves deltas into the hours, days, months, totals and quotas and into the detail, each exactly once, whatever hour it belongs to;
--- returns how many. New dimensions get an id; inserting one that exists already would fail the whole statement, so no usage
--- can be lost that way. Runs in one process at a time.
+-- Moves deltas into the sums of hours, days and months, into the totals, the quotas and the detail, each exactly once, whatever
+-- hour it belongs to; returns how many. New dimensions get an id; inserting one that exists already would fail the whole
+-- statement, so no usage can be lost that way. Runs in one process at a time.
 WITH taken AS MATERIALIZED (
     DELETE FROM usage_delta WHERE ctid = ANY (ARRAY(SELECT ctid FROM usage_delta LIMIT :limit::int)) RETURNING *
 ), leveled AS MATERIALIZED ( -- each delta twice: with its submitter, and without one

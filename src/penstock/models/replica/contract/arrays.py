@@ -24,9 +24,9 @@ class Array:
     """Annotation of arrays, as in ``Annotated[numpy.ndarray, Array("float32", (None, 8))]``: a parameter takes nested
     lists, or an ``.npy`` file.
 
-    ``shape`` names each axis' length, None where any is allowed; as a whole None, any number of axes. The array is of
-    ``dtype`` (a boolean, integer or floating one, at most 64 bits) and the model's own to write to. As a result it
-    becomes nested lists.
+    ``shape`` holds the length of each axis, or None for any length; ``shape=None`` allows any number of axes. ``dtype``
+    is a boolean, integer or floating type of at most 64 bits. The model may write to an array that it gets as a
+    parameter; an array that it returns becomes nested lists.
     """
 
     __slots__ = ("dtype", "shape")

@@ -99,7 +99,7 @@ class NativeRuntime(BlockingRuntime):
         finally:
             self._library.penstock_free_result(self._model, result)
         if output is None and not (running.streamed or self.spec.schema.streams):
-            raise CallFailed(Category.INTERNAL, "the library gave neither an answer nor chunks")
+            raise CallFailed(Category.INTERNAL, "the library gave neither an output nor chunks")
         if output is not None and (running.streamed or self.spec.schema.streams):
             call.chunk(output)
             return None

@@ -170,7 +170,7 @@ class SubprocessRuntime(BlockingRuntime):
         if not surplus:
             return program
         # The text may come from another caller's input, so it is not logged.
-        call.log(f"the program wrote {surplus} bytes that no call requested; it is started anew", "warning")
+        call.log(f"the program wrote {surplus} bytes that no call requested; it is restarted", "warning")
         return self._replace(program)
 
     def _replace(self, program: Program) -> Program:

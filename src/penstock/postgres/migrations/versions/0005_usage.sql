@@ -34,7 +34,8 @@ CREATE TABLE usage_delta (
         vacuum_truncate = off);
 
 -- The combinations of dimensions that occur. Each is there once with its submitter, and once without one (broad): reports that
--- name neither keys nor users read sums that do not grow with the number of users. "key" is a digest of the other columns: they may be too long for an index.
+-- name neither keys nor users read sums that do not grow with the number of users. "key" is a digest of the other columns,
+-- which may be too long for an index.
 CREATE TABLE usage_dims (
     id            bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     tenant_id     integer NOT NULL,
@@ -95,7 +96,7 @@ CREATE TABLE usage_total (
     PRIMARY KEY (tenant_id, series_id, provider, model)
 ) WITH (fillfactor = 50);
 
--- The deltas that were rolled up, as long as PENSTOCK_USAGE_DETAIL_DAYS say.
+-- The deltas that were rolled up. They are kept for PENSTOCK_USAGE_DETAIL_DAYS.
 CREATE TABLE usage_detail (
     tenant_id         integer NOT NULL,
     at                timestamptz NOT NULL,
