@@ -14,16 +14,18 @@ from tests.support.gateways import running_gateway
 from tests.support.processes import clean_environment
 
 HOOKS = Path(__file__).with_name("schemathesis_hooks.py")
+CONFIG = Path(__file__).with_name("schemathesis.toml")
 
 
-@pytest.mark.timeout(1200)  # against hanging: it takes about 75 s of CPU, and other tests run beside it
+@pytest.mark.timeout(1200)  # against hanging: it takes about 60 s of CPU, and other tests run beside it
 async def test_the_service_behaves_as_described(module_database_url: str, tmp_path: Path) -> None:
     async with running_gateway(module_database_url, ai_service_token=Secret("the-token")) as caller:
         caller.gateway.stopping.set()  # so that nothing waits: neither long-polls nor event streams
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "schemathesis.cli", "run", f"{caller.address}/openapi.json"),
+            *(sys.executable, "-m", "schemathesis.cli", "--config-file", str(CONFIG)),
+            *("run", f"{caller.address}/openapi.json"),
             *("--header", "Authorization: Bearer the-token"),
-            *("--checks", "all", "--max-examples", "100", "--seed", "1", "--no-color"),
+            *("--checks", "all", "--seed", "1", "--no-color"),
             # A schema cannot express that one of two fields suffices, or that 1.0 is not an integer here.
             *("--exclude-checks", "positive_data_acceptance"),
             *("--exclude-operation-id", "addModel"),  # the servers of generated models do not exist: calls return 502
