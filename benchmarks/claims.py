@@ -6,19 +6,19 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from datetime import timedelta
 from typing import Any
 
 import asyncpg
 
 from benchmarks.figures import Figure, Spread
 from benchmarks.ground import SUBMISSION, fresh_database, service
-from penstock.assembly.housekeeper import build_housekeeper
-from penstock.jobs.limits import JobLimits
+from penstock.assembly.housekeeper import HousekeeperAssembly
 from penstock.jobs.service import JobService
 from penstock.jobs.work import ClaimRequest, JobCompletion
+from penstock.masking import Secret
 from penstock.postgres.embedded import EmbeddedServer
 from penstock.postgres.pool import Database
+from penstock.settings import load_settings
 from penstock.tenants.principal import DEFAULT_TENANT
 
 FINISHED, READY = 5_000_000, 1_000_000
@@ -104,13 +104,15 @@ async def _claims(jobs: JobService, database: Database, *, ready: int) -> Spread
 @asynccontextmanager
 async def _kept(database: Database) -> AsyncIterator[None]:
     """Run a housekeeper while the block runs."""
-    housekeeper = build_housekeeper(database, JobLimits(), retention=timedelta(days=30))
-    running = asyncio.create_task(housekeeper.run())
+    stated = {"database_url": Secret(database.url), "penstock_blob_url": "postgres"}
+    assembly = HousekeeperAssembly(load_settings(None).replace(**stated))
+    running = asyncio.create_task(assembly.housekeeper.run())
     try:
         yield
     finally:
-        await housekeeper.stop()
+        await assembly.housekeeper.stop()
         await running
+        await assembly.close()
 
 
 async def _under_load(jobs: JobService, *, seconds: float, rate: int = 2000) -> tuple[Spread, float]:

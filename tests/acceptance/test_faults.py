@@ -17,12 +17,11 @@ from uuid import UUID
 import pytest
 from aiohttp import web
 
-from penstock.assembly.housekeeper import build_housekeeper
+from penstock.assembly.housekeeper import HousekeeperAssembly
 from penstock.client import Client
 from penstock.errors import PenstockError
 from penstock.jobs.filters import JobFilter
 from penstock.jobs.job import JobSubmission
-from penstock.jobs.limits import JobLimits
 from penstock.jobs.service import JobService
 from penstock.jobs.states import Status
 from penstock.jobs.work import ClaimRequest, JobCompletion
@@ -33,6 +32,7 @@ from penstock.supervisor.ports import free_port
 from penstock.tenants.principal import DEFAULT_TENANT
 from penstock.work.executors import Executors
 from penstock.workers.worker import Worker
+from tests.support.gateways import settings_for
 from tests.support.http_servers import running
 from tests.support.processes import PENSTOCK, alive, children, clean_environment
 from tests.support.waiting import succeeds, until
@@ -90,13 +90,14 @@ async def _service(url: str) -> AsyncIterator[tuple[JobService, Database]]:
 
 @asynccontextmanager
 async def _housekeeper(database: Database) -> AsyncIterator[None]:
-    housekeeper = build_housekeeper(database, JobLimits(), retention=timedelta(days=30))
-    running = asyncio.create_task(housekeeper.run())
+    assembly = HousekeeperAssembly(settings_for(database.url))
+    running = asyncio.create_task(assembly.housekeeper.run())
     try:
         yield
     finally:
-        await housekeeper.stop()
+        await assembly.housekeeper.stop()
         await running
+        await assembly.close()
 
 
 @asynccontextmanager

@@ -13,16 +13,16 @@ from uuid import UUID
 import pytest
 from uuid_utils.compat import uuid7
 
-from penstock.assembly.housekeeper import build_housekeeper
+from penstock.assembly.housekeeper import HousekeeperAssembly
 from penstock.blobs import store
 from penstock.blobs.blob import PART_BYTES, POSTGRES, Blob, Place
 from penstock.blobs.service import BlobService
 from penstock.errors import InvalidInput, NotFound, TooLarge
 from penstock.housekeeping.sweeper import Sweeper
-from penstock.jobs.limits import JobLimits
 from penstock.postgres.pool import Database
 from tests.support.clocks import Clock
 from tests.support.databases import own_tenant, query
+from tests.support.gateways import settings_for
 from tests.support.waiting import within
 
 KEEP = timedelta(days=30)
@@ -280,7 +280,7 @@ async def test_an_upload_that_lasts_too_long_is_refused_before_its_parts_are_swe
 
 
 def test_sweeping_is_a_duty_of_the_housekeeper(fresh: Database) -> None:
-    duties = build_housekeeper(fresh, JobLimits(), retention=KEEP).duties
+    duties = HousekeeperAssembly(settings_for(fresh.url)).housekeeper.duties
     assert any(isinstance(duty, Sweeper) for duty in duties)
 
 

@@ -7,13 +7,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
-from penstock.assembly.housekeeper import build_housekeeper
+from penstock.assembly.housekeeper import HousekeeperAssembly
 from penstock.housekeeping.promoter import Promoter
 from penstock.housekeeping.rescuer import Rescuer
 from penstock.jobs.limits import JobLimits
 from penstock.postgres.pool import Database
 from penstock.processes.periodic import Periodic
 from tests.support.databases import own_tenant
+from tests.support.gateways import settings_for
 from tests.support.jobs import JobCaller, job_service
 from tests.support.waiting import until, within
 
@@ -42,7 +43,7 @@ async def test_a_job_that_is_scheduled_while_the_promoter_idles_starts_when_it_i
 
 
 async def test_changes_of_jobs_wake_the_duties_of_every_housekeeper(fresh: Database) -> None:
-    housekeeper = build_housekeeper(fresh, JobLimits(), retention=_DAY)
+    housekeeper = HousekeeperAssembly(settings_for(fresh.url)).housekeeper
     woken: set[str] = set()
     for duty in housekeeper.duties:
         duty.wake = lambda name=duty.name: woken.add(name)  # type: ignore[method-assign, misc]  # to see the call

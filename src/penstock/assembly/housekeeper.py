@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import timedelta
+from functools import cached_property
 
-from penstock.access.instance import Instance
-from penstock.access.secret_file import SecretSource
-from penstock.assembly.brokers import Brokers
-from penstock.assembly.shared import blob_service
+from penstock.assembly.shared import Shared
 from penstock.blobs.reconciler import Reconciler
-from penstock.blobs.service import BlobService
 from penstock.callbacks import duties as callbacks
-from penstock.callbacks.sealing import Sealing
-from penstock.callbacks.sender import Sender, policy_of
+from penstock.callbacks.sender import Sender
 from penstock.events.positions import Positions
 from penstock.flows.duties import FlowKeeper
 from penstock.housekeeping.admitter import Admitter
@@ -31,86 +26,79 @@ from penstock.jobs.events import JobExpansion
 from penstock.jobs.limits import JobLimits
 from penstock.jobs.names import Names
 from penstock.part import Part, started
-from penstock.postgres.address import database_url
-from penstock.postgres.pool import Database
 from penstock.postgres.wakeups import Wakeups
-from penstock.processes.periodic import Periodic
 from penstock.quotas.duties import QuotaExpiry
 from penstock.settings import Settings
 from penstock.usage.duties import UsageRetention, UsageRollUp
 
 
-def build_housekeeper(
-    database: Database,
-    limits: JobLimits,
-    *,
-    retention: timedelta,
-    usage_detail: timedelta | None = None,
-    sending: callbacks.Sending | None = None,
-    blobs: BlobService | None = None,
-    others: Sequence[Periodic] = (),
-) -> Housekeeper:
-    """Return all duties, which run concurrently.
+class HousekeeperAssembly(Shared):
+    """The duties of a housekeeper."""
 
-    The detail of usage is kept as long as jobs, and files are in PostgreSQL only, unless stated. Without ``sending`` no
-    callbacks are sent.
-    """
-    blobs = blobs or BlobService(database, max_bytes=0, keep=retention)
-    wakeups = Wakeups(database)
-    sweeper = Sweeper(database, blobs)
-    parts = [
-        Part(
-            duties=[
-                Rescuer(database, limits, wakeups),
-                Promoter(database, wakeups),
-                Expirer(database, wakeups),
-                Counters(database),
-                Hints(database),
-                Admitter(database, wakeups),
-                Retention(database, retention),
-            ]
-        ),
-        Part(duties=[UsageRollUp(database), UsageRetention(database, usage_detail or retention)]),
-        Part(duties=[QuotaExpiry(database)]),
-        Part(duties=[FlowKeeper(database, wakeups)]),
-        Part(duties=[Positions(database)]),
-        Part(duties=[sweeper, Reconciler(database, blobs.stores), TenantRemoval(database, sweeper, wakeups)]),
-        Part(duties=others),
-    ]
-    if sending is not None:
-        parts.append(Part(duties=callbacks.duties(database, wakeups, sending)))
-    return Housekeeper(wakeups, [duty for part in parts for duty in part.duties])
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings, role="housekeeper")
+        self._retention = timedelta(days=settings.penstock_retention_days)
+
+    @cached_property
+    def wakeups(self) -> Wakeups:
+        return Wakeups(self.database)
+
+    @cached_property
+    def housekeeper(self) -> Housekeeper:
+        """All duties; they run concurrently."""
+        return Housekeeper(self.wakeups, [duty for part in self.parts for duty in part.duties])
+
+    @cached_property
+    def parts(self) -> list[Part]:
+        """The parts, in the order in which they start; they stop in reverse. Raises SettingsError."""
+        database, wakeups = self.database, self.wakeups
+        sweeper = Sweeper(database, self.blobs)
+        return [
+            Part(
+                duties=[
+                    Rescuer(database, JobLimits.from_settings(self.settings), wakeups),
+                    Promoter(database, wakeups),
+                    Expirer(database, wakeups),
+                    Counters(database),
+                    Hints(database),
+                    Admitter(database, wakeups),
+                    Retention(database, self._retention),
+                ]
+            ),
+            Part(
+                duties=[
+                    UsageRollUp(database),
+                    UsageRetention(database, timedelta(days=self.settings.penstock_usage_detail_days)),
+                ]
+            ),
+            Part(duties=[QuotaExpiry(database)]),
+            Part(duties=[FlowKeeper(database, wakeups)]),
+            Part(duties=[Positions(database)]),
+            Part(duties=[sweeper, Reconciler(database, self.blobs.stores), TenantRemoval(database, sweeper, wakeups)]),
+            Part(duties=callbacks.duties(database, wakeups, self.sending)),
+            Part(duties=self.brokers.duties(database)),
+            *self.brokers.parts(wakeups),
+        ]
+
+    @property
+    def sending(self) -> callbacks.Sending:
+        """What sends the callbacks of jobs."""
+        settings = self.settings
+        return callbacks.Sending(
+            sender=Sender(self.callback_policy, timeout=settings.penstock_callback_timeout),
+            sealing=self.callback_sealing,
+            expansions=lambda tenant: {"job": JobExpansion(Names(self.database, tenant))},
+            details={"job": job_callbacks.details},
+            keep_delivered=timedelta(days=settings.penstock_callback_retention_days),
+            keep_jobs=self._retention,
+            concurrency=settings.penstock_callback_concurrency,
+        )
 
 
-def build_sending(database: Database, settings: Settings) -> callbacks.Sending:
-    """Return what sends the callbacks of jobs."""
-    instance = Instance(database, SecretSource(settings.penstock_secret_key, settings.penstock_data_dir))
-    return callbacks.Sending(
-        sender=Sender(policy_of(settings.penstock_fetch_networks), timeout=settings.penstock_callback_timeout),
-        sealing=Sealing(instance),
-        expansions=lambda tenant: {"job": JobExpansion(Names(database, tenant))},
-        details={"job": job_callbacks.details},
-        keep_delivered=timedelta(days=settings.penstock_callback_retention_days),
-        keep_jobs=timedelta(days=settings.penstock_retention_days),
-        concurrency=settings.penstock_callback_concurrency,
-    )
-
-
-async def run(settings: Settings) -> None:
+async def run(assembly: HousekeeperAssembly) -> None:
     """Run the process ``penstock housekeeper``."""
-    database = Database(database_url(settings), application_name="penstock-housekeeper", max_size=8)
-    brokers = Brokers(settings)
-    housekeeper = build_housekeeper(
-        database,
-        JobLimits.from_settings(settings),
-        retention=timedelta(days=settings.penstock_retention_days),
-        usage_detail=timedelta(days=settings.penstock_usage_detail_days),
-        sending=build_sending(database, settings),
-        blobs=blob_service(settings, database),
-        others=brokers.duties(database),
-    )
     try:
-        async with started(brokers.parts(housekeeper.wakeups)):
-            await until_signal(housekeeper)
+        async with started(assembly.parts):
+            await until_signal(assembly.housekeeper)
     finally:
-        await database.close()
+        await assembly.close()

@@ -82,7 +82,7 @@ def housekeeper() -> None:
     settings = begin("housekeeper")
     from penstock.assembly import housekeeper as role
 
-    _run(settings, lambda: role.run(settings))
+    _run(settings, lambda: role.run(role.HousekeeperAssembly(settings)))
 
 
 def _check_profiles(settings: Settings) -> None:
