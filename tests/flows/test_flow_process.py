@@ -324,3 +324,55 @@ async def test_an_unfinished_request_of_one_run_leaves_others_alone(start: Start
     with pytest.raises(NotResident):
         await process.deliver(uuid4(), [])
     assert await result(process, "greeting", {"name": "Ada"}) == "{'name': 'Ada'}, later"
+
+
+async def test_a_run_that_blocks_while_it_is_evicted_is_not_taken_for_another(start: Start, write: Write) -> None:
+    write(
+        "clings.py",
+        """
+from penstock.flows import flow, run
+
+@flow(name="clings", version="1")
+async def clings() -> None:
+    try:
+        await run.wait_signal("never")
+    finally:
+        while True:
+            pass
+""",
+    )
+    write("greeting.py", GREETING)
+    process = await start(limits=QUICK)
+    clinging = StoredRun("clings", {})
+    clinging.commit(await process.begin(clinging.history()))
+    process.evict(clinging.run_id)
+    with pytest.raises(ProgramLost) as lost:
+        await process.begin(StoredRun("greeting", {"name": "Ada"}).history())
+    assert not lost.value.on_cpu
+    assert await result(process, "greeting", {"name": "Ada"}) == "{'name': 'Ada'}, later"
+
+
+async def test_a_side_effect_that_ends_the_thread_fails_alone(start: Start, write: Write) -> None:
+    write(
+        "exits.py",
+        """
+import asyncio
+from penstock.flows import flow, run
+
+async def leaves(how: str) -> None:
+    await asyncio.sleep(0)
+    if how == "exit":
+        raise SystemExit(3)
+    raise asyncio.CancelledError
+
+@flow(name="exits", version="1")
+async def exits() -> list[str]:
+    found = await run.gather(
+        run.side_effect(leaves, "exit"), run.side_effect(leaves, "cancel"), return_exceptions=True
+    )
+    return [one.type for one in found]
+""",
+    )
+    process = await start()
+    assert await result(process, "exits") == ["SystemExit", "CancelledError"]
+    assert await result(process, "exits") == ["SystemExit", "CancelledError"]

@@ -34,7 +34,7 @@ class Program:
     number: int = 0
 
 
-KINDS = st.sampled_from(["call", "started", "sleep", "signal", "record", "map", "publish"])
+KINDS = st.sampled_from(["call", "started", "shared", "sleep", "signal", "record", "map", "publish"])
 LEAVES = st.builds(Program, KINDS, st.just(()), st.integers(0, 2))
 
 
@@ -67,6 +67,10 @@ async def perform(program: Program) -> Any:
         case "started":
             first, second = run.start("s", program.number), run.start("s", program.number + 1)
             return [await second, await first]
+        case "shared":
+            one, two, three = (run.start("h", number) for number in range(3))
+            several, others = run.gather(one, two, three, one), run.gather(two, run.call("h", 3))
+            return [await run.gather(several, others, perform_then(two)), await one]
         case "sleep":
             await run.sleep(program.number + 1)
             return "slept"
@@ -107,6 +111,11 @@ async def perform(program: Program) -> Any:
         case "tolerant":
             return [await outcome(perform(one)) for one in inside]
     raise AssertionError(program.kind)
+
+
+async def perform_then(handle: Any) -> Any:
+    await handle
+    return await run.call("then", {})
 
 
 async def outcome(awaitable: Any) -> Any:

@@ -60,6 +60,29 @@ async def test_one_end_suffices_for_a_race_a_plain_wait_and_asyncio() -> None:
     assert [Driver(code).turn().need for code in (race, plain, theirs)] == [1, 1, 1]
 
 
+async def test_a_handle_that_several_wait_for_wakes_the_run_alone() -> None:
+    @flow(name="f", version="1")
+    async def twice() -> None:
+        handle = run.start("m", 1)
+        await run.gather(handle, handle, run.call("m", 2))
+
+    @flow(name="f", version="1")
+    async def two_groups() -> None:
+        first, second, third = (run.start("m", number) for number in range(3))
+        await run.gather(run.gather(first, second, third), run.gather(first))
+
+    @flow(name="f", version="1")
+    async def beside() -> None:
+        async def waits(handle: Any) -> None:
+            await handle
+            await run.call("after", {})
+
+        first, second = (run.start("m", number) for number in range(2))
+        await run.gather(run.gather(first, second), waits(first))
+
+    assert [Driver(code).turn().need for code in (twice, two_groups, beside)] == [2, 1, 1]
+
+
 async def test_handles_that_nothing_awaits_do_not_count() -> None:
     @flow(name="f", version="1")
     async def f() -> None:

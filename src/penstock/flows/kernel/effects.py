@@ -61,18 +61,21 @@ def execute(run: Run, no: int, effect: Function) -> None:
             run.effects.append((no, effect.wait(value)))
         else:
             run.recorded(completed(no, value))
-    except Exception as error:  # noqa: BLE001  (it becomes the outcome)
+    except BaseException as error:  # noqa: BLE001  (whatever it is, it becomes the outcome)
         run.recorded(failed(no, error))
     finally:
         events._set_running_loop(loop)
 
 
 async def outcome(no: int, awaitable: Awaitable[Any]) -> Recorded:
-    """Wait for an async effect; return its outcome."""
+    """Wait for an async effect; return its outcome. Raises CancelledError only if this task is cancelled."""
     try:
         return completed(no, await awaitable)
-    except Exception as error:  # noqa: BLE001  (it becomes the outcome)
-        return failed(no, error)
+    except BaseException as error:
+        task = asyncio.current_task()
+        if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+            raise
+        return failed(no, error)  # whatever it is, such as SystemExit, which would end the loop
 
 
 def completed(no: int, value: object) -> Recorded:

@@ -124,14 +124,17 @@ class FlowLoop(_Loop):  # type: ignore[misc]  # its base is Any to type checkers
             self.create_task(generator.aclose())
 
     def unwind(self) -> None:
-        """End all tasks by an exception that only this raises. Flow code runs its ``finally`` blocks, in which every
-        function of ``run`` raises it again."""
+        """End all tasks by raising Stopped in them. Their ``finally`` blocks run, and issue no steps."""
         self.stopped = True
         self._ready.clear()
         with self._entered():
             for task in sorted((one for one in self._tasks if not one.done()), key=hash, reverse=True):
                 task._log_destroy_pending = False  # type: ignore[attr-defined]
-                _end(task.get_coro())
+                asyncio.tasks._enter_task(self, task)
+                try:
+                    _end(task.get_coro())
+                finally:
+                    asyncio.tasks._leave_task(self, task)
             for generator in list(self._generators):
                 _end(generator.aclose())
         self._ready.clear()

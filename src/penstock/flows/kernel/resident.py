@@ -164,8 +164,13 @@ class Run:
         size: int = 1,
         **more: Any,
     ) -> Handle[Any]:
-        """Issue a step that will end; return its handle."""
-        self.check_usable()
+        """Issue a step that will end; return its handle.
+
+        In a run that is stopped it is never issued and never ends: code that catches Stopped in a loop then waits,
+        where it would otherwise go on catching it for ever.
+        """
+        if self.loop.stopped:
+            return Handle(kind, -1, "", loop=self.loop, drop=self._drop)
         no, key = self.ledger.issue(kind, name, **more)
         handle: Handle[Any] = Handle(kind, no, key, loop=self.loop, drop=self._drop, convert=convert, size=size)
         self.open[no] = handle
@@ -289,7 +294,8 @@ class Run:
     # Timers and dropped steps
 
     def _add_timer(self, handle: TimerHandle) -> None:
-        self.check_usable()
+        if self.loop.stopped:
+            return  # it never fires, as above
         no, _key = self.ledger.issue(StepKind.TIMER, "timer", due=handle.when())
         self.open[no] = handle
         self._timer_nos[id(handle)] = no
@@ -311,9 +317,10 @@ class Run:
         for handle in self.open.values():
             if not isinstance(handle, Handle) or handle.kind not in _ENDING:
                 continue
-            if handle.group is not None:
+            waiters = handle.waiters
+            if waiters == 1 and handle.group is not None:
                 least = handle.group.left if least is None else min(least, handle.group.left)
-            elif handle.awaited:
+            elif waiters:
                 return 1
         return max(1, least or 1)
 
@@ -326,7 +333,7 @@ class Run:
 
     def _can_go_on(self) -> bool:
         """Return whether anything waits for an open step."""
-        return any(isinstance(one, TimerHandle) or one.awaited for one in self.open.values())
+        return any(isinstance(one, TimerHandle) or one.waiters for one in self.open.values())
 
     def _what_it_waits_for(self) -> str:
         if self.outcome is not None:

@@ -57,9 +57,9 @@ class Handle(FlowFuture[T]):
         return True
 
     @property
-    def awaited(self) -> bool:
-        """Whether anything waits for this step."""
-        return bool(self._callbacks)
+    def waiters(self) -> int:
+        """How many tasks and groups wait for this step."""
+        return len(self._callbacks or ())
 
     def settle(self, mail: Mail) -> None:
         """End with what has come for the step."""

@@ -14,13 +14,12 @@ async def gather(loop: FlowLoop, awaitables: Sequence[Awaitable[Any]], *, return
     """Return the results in the order given. Unless ``return_exceptions``, the first failure ends the others."""
     futures = _futures(awaitables)
     waiter = loop.create_future()
-    left = len(futures)
-    group = Group(sum(isinstance(one, Handle) and not one.done() for one in futures))
+    left = set(futures)
+    group = Group(sum(isinstance(one, Handle) and not one.done() for one in left))
 
     def ended(future: asyncio.Future[Any]) -> None:
-        nonlocal left
-        left -= 1
-        if isinstance(future, Handle):
+        left.discard(future)
+        if isinstance(future, Handle) and future.group is group:
             group.left -= 1
         failed = not return_exceptions and (future.cancelled() or future.exception() is not None)
         if (failed or not left) and not waiter.done():
@@ -47,21 +46,22 @@ async def race(loop: FlowLoop, awaitables: Sequence[Awaitable[Any]]) -> tuple[in
 
     first = await _wait(futures, Group(1), ended, waiter)
     await _end(futures)
-    return next(index for index, one in enumerate(futures) if one is first), first.result()
+    return futures.index(first), first.result()
 
 
 async def _wait(futures: list[asyncio.Future[Any]], group: Group, ended: Any, waiter: asyncio.Future[Any]) -> Any:
-    for future in futures:
-        if isinstance(future, Handle) and not future.awaited:
+    distinct = list(dict.fromkeys(futures))
+    for future in distinct:
+        if isinstance(future, Handle) and not future.done() and future.group is None:
             future.group = group
         future.add_done_callback(ended)
     try:
         return await waiter
     except BaseException:
-        await _end(futures)
+        await _end(distinct)
         raise
     finally:
-        for future in futures:
+        for future in distinct:
             future.remove_done_callback(ended)
             if isinstance(future, Handle) and future.group is group:
                 future.group = None
@@ -69,7 +69,7 @@ async def _wait(futures: list[asyncio.Future[Any]], group: Group, ended: Any, wa
 
 async def _end(futures: list[asyncio.Future[Any]]) -> None:
     """Cancel those that have not ended, and wait until their tasks have."""
-    left = [one for one in futures if not one.done()]
+    left = [one for one in dict.fromkeys(futures) if not one.done()]
     for future in left:
         future.cancel()
     tasks = [one for one in left if not one.done()]

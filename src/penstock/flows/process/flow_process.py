@@ -12,7 +12,7 @@ from penstock.flows.kernel.records import FlowDescription, History, Mail, Turn
 from penstock.flows.process.environment import variables
 from penstock.flows.process.errors import FlowsUnavailable, NotResident, ProgramLost
 from penstock.flows.process.program import Limits, Program
-from penstock.flows.program.frames import Begin, Deliver, Evict
+from penstock.flows.program.frames import Begin, Deliver
 from penstock.processes.backoff import Backoff
 from penstock.processes.waiting import set_within
 from penstock.processes.watching import watch
@@ -111,20 +111,20 @@ class FlowProcess:
         """Forget a resident run, because it is parked or because its turn was not stored."""
         program = self.resident.pop(run_id, None)
         if program is not None:
-            program.evict(Evict(run_id))
+            program.evict(run_id)
             self._retire_unused()
 
     async def _request(self, run_id: UUID, program: Program, make: Callable[[int], Begin | Deliver]) -> Turn:
         self.resident[run_id] = program
-        stays = False
         try:
             turn = await program.request(make)
-            stays = turn.outcome is None
-        finally:
-            if not stays and self.resident.get(run_id) is program:
-                del self.resident[run_id]
-                program.evict(Evict(run_id))
-                self._retire_unused()
+        except BaseException:
+            if self.resident.get(run_id) is program:
+                self.evict(run_id)
+            raise
+        if turn.outcome is not None and self.resident.get(run_id) is program:
+            del self.resident[run_id]  # the process has forgotten it
+            self._retire_unused()
         return turn
 
     async def _available_program(self) -> Program:

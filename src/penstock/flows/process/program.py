@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Final
+from uuid import UUID
 
 import msgspec
 
@@ -110,10 +111,12 @@ class Program:
         finally:
             self._requests.pop(number, None)
 
-    def evict(self, frame: frames.Evict) -> None:
+    def evict(self, run_id: UUID) -> None:
         """Send an eviction, if the process still runs."""
         if self._transport is not None and not self.ended.is_set():
-            self._transport.write(frames.encode(frame))
+            self._number += 1
+            self._watchdog.sent(self._number)
+            self._transport.write(frames.encode(frames.Evict(self._number, run_id)))
 
     @property
     def pid(self) -> int | None:
@@ -252,8 +255,8 @@ class Program:
                 self.loading = None
                 self.flows, self.problems = report.flows, report.problems
                 self._ready.set()
-            case frames.OffCpu():
-                self._watchdog.waits(report.request)
+            case frames.OffCpu() | frames.Evicted():
+                self._watchdog.ended(report.request)
             case frames.Turned():
                 self._watchdog.ended(report.request)
                 future = self._requests.get(report.request)

@@ -37,12 +37,8 @@ class Watchdog:
         if len(self._order) == 1:
             self._next()
 
-    def waits(self, request: int) -> None:
-        """Note that a request waits for its side effects, off the CPU."""
-        self.ended(request)
-
     def ended(self, request: int) -> None:
-        """Note that a request has ended."""
+        """Note that a request has ended, or waits for its side effects off the CPU."""
         first = self.on_cpu == request
         self._order.pop(request, None)
         if first:

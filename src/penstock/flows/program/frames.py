@@ -35,8 +35,9 @@ class Deliver(Struct, frozen=True, tag="deliver"):
 
 
 class Evict(Struct, frozen=True, tag="evict"):
-    """Forget a resident run."""
+    """Forget a resident run, if it is resident."""
 
+    request: int
     run_id: UUID
 
 
@@ -71,13 +72,19 @@ class Refused(Struct, frozen=True, tag="refused"):
     message: str
 
 
+class Evicted(Struct, frozen=True, tag="evicted"):
+    """A run was forgotten."""
+
+    request: int
+
+
 class OffCpu(Struct, frozen=True, tag="off_cpu"):
     """The turn of a request waits for async side effects; other requests are executed meanwhile."""
 
     request: int
 
 
-Report = Loading | Ready | Turned | Refused | OffCpu
+Report = Loading | Ready | Turned | Refused | Evicted | OffCpu
 F = TypeVar("F")
 
 _encoder: Final = msgspec.json.Encoder()

@@ -10,7 +10,7 @@ from penstock.flows.kernel.declaration import Flow
 from penstock.flows.kernel.records import Recorded
 from penstock.flows.kernel.resident import Run
 from penstock.flows.program.effects_thread import EffectsThread
-from penstock.flows.program.frames import Begin, Deliver, Evict, OffCpu, Refused, Report, Request, Turned
+from penstock.flows.program.frames import Begin, Deliver, Evict, Evicted, OffCpu, Refused, Report, Request, Turned
 from penstock.models.replica.errors import described, traceback_of
 
 
@@ -31,6 +31,7 @@ class Runs:
         match request:
             case Evict():
                 self._evict(request.run_id)
+                self._send(Evicted(request.request))
             case Begin():
                 self._guarded(request.request, request.history.run_id, lambda: self._begin(request))
             case Deliver():
