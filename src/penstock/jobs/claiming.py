@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from operator import itemgetter
 from typing import Final
 
 import asyncpg
@@ -122,8 +123,8 @@ class Claiming:
                 rows = await store.claim(connection, self._tenant, request, lease=lease, turns={}, cursors=None)
                 shared.full_scans.took((self._tenant, kind), time.monotonic() - began)
             names = await shared.names.describe(connection, rows)
-        for row in rows:
-            shared.cursors.took(row["lane_id"], row["reached_seq"])
+        for lane, row in _by_lane(rows).items():
+            shared.cursors.took(lane, row["reached_seq"])
         if rows:
             announce(shared.wakeups)
         return [_as_claimed(row, names) for row in rows]
@@ -160,9 +161,18 @@ class Claiming:
 
 def _taken(rows: Sequence[asyncpg.Record]) -> dict[TenantId, Taken]:
     """Return what claimed rows took of each tenant."""
-    weights = {row["tenant_id"]: row["weight"] for row in rows}
-    counts = Counter([row["tenant_id"] for row in rows])
-    return {tenant: Taken(jobs=count, cost=count, weight=weights[tenant]) for tenant, count in counts.items()}
+    jobs = Counter(map(itemgetter("lane_id"), rows))
+    taken: dict[TenantId, Taken] = {}
+    for lane, row in _by_lane(rows).items():
+        tenant = row["tenant_id"]
+        count = jobs[lane] + (taken[tenant].jobs if tenant in taken else 0)
+        taken[tenant] = Taken(jobs=count, cost=count, weight=row["weight"])
+    return taken
+
+
+def _by_lane(rows: Sequence[asyncpg.Record]) -> dict[int, asyncpg.Record]:
+    """Return a row of each lane, for the values that all its rows share."""
+    return {row["lane_id"]: row for row in rows}
 
 
 def _as_claimed(row: asyncpg.Record, names: ClaimedNames) -> ClaimedJob:

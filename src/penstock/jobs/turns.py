@@ -128,6 +128,9 @@ class Turns:
         while limit > 0 and heap:
             time, served, tenant = heap[0]
             one = self._known[tenant]
+            if one.busy and len(heap) == 1:
+                shares[tenant] = shares.get(tenant, 0) + limit
+                break
             shares[tenant] = shares.get(tenant, 0) + 1
             limit -= 1
             if one.busy:

@@ -67,7 +67,7 @@ class Dispatcher:
         took = time.perf_counter() - began
         series.count(response.status)
         if type(response) is Response:
-            series.observe(took)
+            series.times.observe(took)
         if self._log_requests:
             fields = {"method": request.method, "path": request.url_path, "status": response.status}
             log.debug("request", **fields, ms=round(1000 * took, 2), **_logged(request))

@@ -6,36 +6,26 @@ they are collected.
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Iterator
-from itertools import accumulate
 from typing import Final
 
 from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily, Metric
 
-from penstock.telemetry.metrics import LATENCY_BUCKETS, REGISTRY
-
-_BOUNDS: Final = [*map(str, LATENCY_BUCKETS), "+Inf"]
+from penstock.telemetry.metrics import REGISTRY, Times
 
 
 class Series:
     """Requests of one method on one path."""
 
-    __slots__ = ("buckets", "responses", "seconds")
+    __slots__ = ("responses", "times")
 
     def __init__(self) -> None:
         self.responses: dict[int, int] = {}  # by status
-        self.buckets = [0] * (len(LATENCY_BUCKETS) + 1)
-        self.seconds = 0.0
+        self.times = Times()
 
     def count(self, status: int) -> None:
         """Count a response."""
         self.responses[status] = self.responses.get(status, 0) + 1
-
-    def observe(self, seconds: float) -> None:
-        """Count the time that a response took."""
-        self.buckets[bisect_left(LATENCY_BUCKETS, seconds)] += 1
-        self.seconds += seconds
 
 
 class _Collector:
@@ -55,9 +45,8 @@ class _Collector:
             "penstock_http_responses", "Responses by status.", labels=["method", "path", "status"]
         )
         for labels, series in self.series.items():
-            if any(series.buckets):
-                counts = zip(_BOUNDS, accumulate(series.buckets), strict=True)
-                seconds.add_metric(labels, [*counts], series.seconds)
+            if series.times.seconds:
+                seconds.add_metric(labels, series.times.buckets(), series.times.seconds)
             for status, count in series.responses.items():
                 responses.add_metric((*labels, str(status)), count)
         yield seconds

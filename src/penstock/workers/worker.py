@@ -8,23 +8,23 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from functools import cache
+from typing import Final
 from uuid import UUID
 
 from penstock.errors import CallerError
 from penstock.jobs.service import JobService
 from penstock.jobs.slots import Slots
 from penstock.jobs.work import ClaimedJob, ClaimRequest, Failure, HeartbeatResult, JobCompletion, JobHeartbeat, JobState
-from penstock.telemetry import logs, metrics
+from penstock.telemetry import logs
 from penstock.tenants.principal import TenantId
 from penstock.work.engine import Engine
 from penstock.work.executors import Executors, Offer
 from penstock.work.source import Duty
+from penstock.workers.metrics import AttemptMetrics
 
 log = logs.get(__name__)
 
-_ATTEMPTS = metrics.counter("penstock_worker_attempts", "Attempts that ended, by outcome.", ["outcome"])
-_SECONDS = metrics.histogram("penstock_worker_attempt_seconds", "Time from claim to report of one attempt.")
+_ended: Final = AttemptMetrics()
 _HUNG = 120.0  # seconds without an iteration of the claim loop, despite free slots, after which it counts as hung
 
 
@@ -132,7 +132,7 @@ class Worker:
                     offer.executor,
                     duty,
                     log=log.bind(),
-                    observe=_observe,
+                    observe=_ended.observe,
                     slots=slots,
                     tenant_of=lambda name: self._service.named(name).tenant,
                 )
@@ -201,14 +201,6 @@ class Worker:
             "outcomes": dict(totals.outcomes),
             "executors": [_describe(engine) for engine in self._engines.values()],
         }
-
-
-_attempts = cache(_ATTEMPTS.labels)  # looking a label up costs more than counting
-
-
-def _observe(outcome: str, seconds: float) -> None:
-    _attempts(outcome).inc()
-    _SECONDS.observe(seconds)
 
 
 def _hung(engine: Engine) -> bool:
