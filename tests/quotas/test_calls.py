@@ -153,3 +153,22 @@ async def test_many_calls_at_once_never_exceed_the_quota(tenant: TenantCaller, b
     await tenant.step()
     await there.step()
     assert (await tenant.quotas())["calls_at_once"]["reserved"] == 0
+
+
+async def test_why_names_the_quota_that_a_backing_off_job_waits_for(both: list[HttpCaller]) -> None:
+    """A tenant's own worker makes live calls. When one is refused, its job waits for another attempt."""
+    tenant = await new_tenant(both[0])
+    await tenant.set_quota("calls", 0, "day")
+    await tenant.set_quota("calls", 5, "hour")
+    reply = await tenant.submit(task_type="predict", model_profile="some-model", input={})
+    assert reply.status == 201, reply.body
+    waiting = f"/jobs/{reply.json['id']}/why"
+    codes = [reason["code"] for reason in (await tenant.call("GET", waiting)).json["reasons"]]
+    assert "quota" not in codes
+    (job,) = (await tenant.call("POST", "/jobs/claim", {"worker_id": "w", "limit": 1})).json["jobs"]
+    failure = {"epoch": job["epoch"], "category": "rate_limited", "message": "m", "retry_after_seconds": 600}
+    assert (await tenant.call("POST", f"/jobs/{job['id']}/fail", failure)).status == 200
+    reasons = {reason["code"]: reason for reason in (await tenant.call("GET", waiting)).json["reasons"]}
+    assert reasons.keys() >= {"backing_off", "quota"}
+    assert "calls-per-day of 0" in reasons["quota"]["detail"]
+    assert "until" in reasons["quota"]

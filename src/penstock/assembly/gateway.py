@@ -87,7 +87,7 @@ class GatewayAssembly(Shared):
                     submit,
                     known=inputs.names,
                     explain=inputs.problem,
-                    obstacles=Obstacles(self.models, self.catalogue, self.providers),
+                    obstacles=Obstacles(self.models, self.catalogue, self.providers, self.quotas.service),
                 ),
                 flows.part(self.database, self.jobs, submit),
                 providers.part(self.providers, self.jobs),

@@ -1,4 +1,4 @@
-"""What a pending job waits for that other rooms than jobs know: its model, and its providers."""
+"""What a pending job waits for that other rooms than jobs know: its model, its providers, and quotas."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from penstock.outbound.breaker import BreakerState
 from penstock.providers import job_inputs
 from penstock.providers.profile import Catalogue
 from penstock.providers.status import ProvidersWatch
+from penstock.quotas.service import QuotaService
 from penstock.tenants.principal import Principal
 
 _STATES: Final = {
@@ -26,9 +27,13 @@ _STATES: Final = {
 
 
 class Obstacles:
-    """Finds out whether the model of a job is loaded in this gateway, and which of its providers rest."""
+    """Finds out whether the model of a job is loaded in this gateway, which of its providers rest, and which quotas
+    refuse the calls of the tenant's own workers."""
 
-    def __init__(self, models: ModelService, catalogue: Catalogue, providers: ProvidersWatch) -> None:
+    def __init__(
+        self, models: ModelService, catalogue: Catalogue, providers: ProvidersWatch, quotas: QuotaService
+    ) -> None:
+        self._quotas = quotas
         self._models = models
         self._profiles = catalogue.profiles
         self._providers = providers
@@ -36,7 +41,7 @@ class Obstacles:
     async def __call__(self, job: Job, sender: Principal) -> Sequence[Reason]:
         """Return what a pending job waits for, as far as the sender may see it."""
         if job.task_type == PREDICT:
-            return self._model(job.model_profile, sender)
+            return [*self._model(job.model_profile, sender), *await self._used_up(job, sender)]
         if job.task_type in (*job_inputs.CHAT_TASKS, *job_inputs.TRANSCRIPTION_TASKS):
             return await self._resting(job.model_profile)
         return ()
@@ -52,6 +57,24 @@ class Obstacles:
             return []
         problem = f": {model.problem}" if model.problem else ""
         return [Reason(code=Blocker.MODEL_NOT_LOADED, detail=f"the model {name} {_STATES[model.state]}{problem}")]
+
+    async def _used_up(self, job: Job, sender: Principal) -> list[Reason]:
+        """Return the quotas of calls that are used up, for a job that waits for another attempt.
+
+        The calls of an operator's workers are under no quota, and those of a tenant's own are live calls.
+        """
+        if not job.attempt or job.run_at is None:
+            return []
+        found = await self._quotas.quotas(sender.tenant)
+        return [
+            Reason(
+                code=Blocker.QUOTA,
+                detail=f"the quota {one.name} of {one.limit} is used up: calls by the tenant's own workers are refused",
+                until=one.resets_at,
+            )
+            for one in found
+            if one.limits_calls and not one.key and not one.user and (one.used or 0) >= one.limit
+        ]
 
     async def _resting(self, profile_name: str) -> list[Reason]:
         profile = self._profiles.get(profile_name)

@@ -134,6 +134,11 @@ class Quota(Struct, frozen=True, kw_only=True, omit_defaults=True):
     def name(self) -> str:
         return name_of(self.measure, self.per or "")
 
+    @property
+    def limits_calls(self) -> bool:
+        """Whether live calls need some of it."""
+        return self.measure in {CALLS, CALLS_AT_ONCE, *BUDGETS}
+
 
 class QuotaList(Struct, frozen=True, kw_only=True):
     """The quotas of a tenant."""
