@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from tests.support.databases import open_database, query
 from tests.support.gateways import running_gateway
-from tests.support.waiting import until
+from tests.support.waiting import until, within
 
 
 async def test_the_first_key_must_be_an_operators(database_url: str) -> None:
@@ -49,3 +51,16 @@ async def test_a_gateway_stays_closed_when_its_database_goes_back_to_before_the_
         await query(database, "DELETE FROM penstock.api_key RETURNING id")
         await watch.once()
         assert (await caller.get("/jobs")).status == 401
+
+
+async def test_the_first_key_ends_the_streams_that_were_opened_without_one(database_url: str) -> None:
+    async with running_gateway(database_url) as caller:
+        ticket = (await caller.post("/tickets", {"scopes": ["jobs:read"], "ttl_seconds": 3600})).json["ticket"]
+        paths = ("/events", f"/events?ticket={ticket}")
+        streams = [asyncio.create_task(caller.get(path)) for path in paths]  # each is read to its end
+        await until(lambda: len(caller.in_progress) == 2, "both streams are open")
+        await caller.post("/keys", {"name": "first", "scopes": ["operator"]})
+        for reply in await within(asyncio.gather(*streams), 5):
+            assert reply.status == 200
+            assert b"event: revoked" in reply.body
+            assert b"there is a key now" in reply.body

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import os
 import stat
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,8 @@ from penstock.access.secret import CannotUnseal, InstanceSecret, Secrets
 from penstock.access.secret_file import SecretSource
 from penstock.errors import CannotStart
 from penstock.masking import Secret
+from tests.support.gateways import running_gateway
+from tests.support.waiting import until
 
 TEXT = InstanceSecret(bytes(range(32))).text()
 
@@ -96,3 +100,31 @@ def test_two_secrets_may_be_stated() -> None:
     secrets = SecretSource(Secret(f"{new.text()},{TEXT}"), Path("unused")).get()
     assert secrets.current.id == new.id
     assert secrets.previous is not None
+
+
+async def test_a_secret_that_is_slow_to_read_blocks_no_other_request(database_url: str, tmp_path: Path) -> None:
+    """The file is read again when a key changes. It may lie on a slow network drive; here it is a pipe."""
+    async with running_gateway(database_url, penstock_secret_key=None, penstock_data_dir=tmp_path) as caller:
+        key = (await caller.post("/keys", {"name": "first", "scopes": ["operator"]})).json["key"]
+        acting = {"Authorization": f"Bearer {key}"}
+        assert (await caller.call("GET", "/jobs", headers=acting)).status == 200
+        file = tmp_path / "secret.key"
+        content = file.read_bytes()
+        file.unlink()
+        os.mkfifo(file, 0o600)
+        made = await caller.call("POST", "/keys", {"name": "second", "scopes": ["jobs:read"]}, headers=acting)
+        assert made.status == 201, made.body
+        writer = -1
+
+        def is_read() -> bool:
+            nonlocal writer
+            with suppress(OSError):  # until somebody has opened the pipe to read it
+                writer = os.open(file, os.O_WRONLY | os.O_NONBLOCK)
+            return writer >= 0
+
+        await until(is_read, "the gateway reads its secret")
+        try:
+            assert (await caller.call("GET", "/jobs", headers=acting)).status == 200
+            os.write(writer, content)
+        finally:
+            os.close(writer)

@@ -75,7 +75,12 @@ class Access:
         if self._watch.any_key is None:
             return self._once_known(request)
         _refuse_foreign_pages(request)
-        return self._acting(request, OPERATOR)
+        return self._acting(request, self._anyone)
+
+    @property
+    def _anyone(self) -> Principal:
+        """The sender of a request while neither a token nor a key is needed."""
+        return self._watch.open_grant.principal or OPERATOR
 
     async def _with_ticket(self, request: Request) -> Principal:
         principal = await self._tickets.redeem(request)
@@ -83,6 +88,7 @@ class Access:
             await self._watch.first_read()
             if self._watch.any_key:
                 raise Unauthorized("this ticket was issued without a key, and a key is needed now")
+            principal = dataclasses.replace(principal, grant=self._watch.open_grant)
         return principal
 
     async def _once_known(self, request: Request) -> Principal:
@@ -97,7 +103,7 @@ class Access:
         if scheme.lower() != b"bearer" or not key.startswith("ps_"):
             if self._token is None and self._watch.any_key is False:  # an open gateway does not read the header
                 _refuse_foreign_pages(request)
-                return await _resolved(self._acting(request, OPERATOR))
+                return await _resolved(self._acting(request, self._anyone))
             raise Unauthorized("the right token or key is needed: send Authorization: Bearer <key>")
         principal = await self._cache.check(header, key)
         return await _resolved(self._acting(request, principal))

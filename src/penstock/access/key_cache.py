@@ -131,7 +131,7 @@ class KeyCache:
         entry = await self.by_id(key_id)
         if self._secrets.get().get(entry.key.secret_id) is None:  # another gateway has moved it to a new secret
             entry = await self._load(key_id)
-        if not self._matches(entry.key, text):
+        if not await self._matches(entry.key, text):
             raise Unauthorized("this key does not exist")
         await self._move_to_current(entry.key, text)
         return entry
@@ -186,9 +186,9 @@ class KeyCache:
                 self._replace(self._by_id[key_id], rows.get(key_id))
         self.generation = max(self.generation, generation)
 
-    def reload_secrets(self) -> None:
+    async def reload_secrets(self) -> None:
         """Read the secrets again. While they are being rotated, each key is checked at its next use, which moves it."""
-        if self._secrets.reload().previous is not None:
+        if (await asyncio.to_thread(self._secrets.reload)).previous is not None:
             self._by_header.clear()
 
     def restart(self, generation: int) -> None:
@@ -206,8 +206,10 @@ class KeyCache:
             if now >= entry.deadline and entry.grant.principal is not None:
                 entry.grant.replace(None, "this key has expired")
 
-    def _matches(self, key: StoredKey, text: str) -> bool:
-        secret = self._secrets.get().get(key.secret_id) or self._secrets.reload().get(key.secret_id)
+    async def _matches(self, key: StoredKey, text: str) -> bool:
+        secret = self._secrets.get().get(key.secret_id)
+        if secret is None:
+            secret = (await asyncio.to_thread(self._secrets.reload)).get(key.secret_id)
         if secret is None:
             log.error("secret_missing", secret_id=key.secret_id, key_id=key.id)
             raise DatabaseUnavailable("the keys of this database belong to another PENSTOCK_SECRET_KEY")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from datetime import timedelta
 from typing import Final
 
@@ -13,6 +14,7 @@ from penstock.errors import DatabaseUnavailable
 from penstock.postgres.pool import Database
 from penstock.postgres.wakeups import Wakeups
 from penstock.processes.periodic import Periodic
+from penstock.tenants.principal import OPERATOR, Grant
 
 TOPIC: Final = "access"  # of wake-ups: a tenant or a key has changed
 _INTERVAL: Final = timedelta(milliseconds=500)
@@ -26,12 +28,14 @@ class KeyWatch(Periodic):
     """Reads the changes of keys and tenants twice a second while keys are in use, else every two seconds.
 
     ``any_key`` is whether the database holds any key, or has held one since the gateway started; None until that has
-    been read.
+    been read. ``open_grant`` is that of requests which need no key while there is none; the first key ends them.
     """
 
     def __init__(self, database: Database, cache: KeyCache, wakeups: Wakeups | None = None) -> None:
         super().__init__(interval=_INTERVAL, idle_interval=_IDLE_INTERVAL)
         self.any_key: bool | None = None
+        self.open_grant = Grant()
+        self.open_grant.replace(replace(OPERATOR, grant=self.open_grant))
         self._database = database
         self._cache = cache
         cache.first_known = self.wake
@@ -51,7 +55,7 @@ class KeyWatch(Periodic):
             raise
         cache.generation = state.generation
         cache.confirm(began)
-        self.any_key = state.any_key or bool(self.any_key)
+        self._know(any_key=state.any_key or bool(self.any_key))
         if began >= self._minute_at:
             self._minute_at = began + _MINUTE
             await self._record_use(cache.minute())
@@ -74,7 +78,7 @@ class KeyWatch(Periodic):
         except TimeoutError as error:
             raise DatabaseUnavailable from error
         if moved:
-            cache.reload_secrets()
+            await cache.reload_secrets()
         if restored:
             cache.restart(state.generation)
         elif cache.lost:  # it may have been restored to an older state, and changed since
@@ -87,7 +91,12 @@ class KeyWatch(Periodic):
         """Return once it is known whether there are keys. Raises DatabaseUnavailable."""
         if self.any_key is None:
             async with self._database.acquire() as connection:
-                self.any_key = (await store.state(connection)).any_key
+                self._know(any_key=(await store.state(connection)).any_key)
+
+    def _know(self, *, any_key: bool) -> None:
+        self.any_key = any_key
+        if any_key and self.open_grant.principal is not None:
+            self.open_grant.replace(None, "there is a key now, so requests need one")
 
     async def _record_use(self, ids: list[str]) -> None:
         for first in range(0, len(ids), _BATCH):
