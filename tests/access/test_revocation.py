@@ -360,3 +360,29 @@ async def test_a_locked_key_does_not_delay_revocations(gateways: Gateways, modul
 
 def test_the_topic_of_wakeups_is_stable() -> None:
     assert TOPIC == "access"
+
+
+@pytest.mark.parametrize("by_key", [False, True])
+async def test_an_operators_ticket_for_a_tenant_ends_with_its_suspension(gateways: Gateways, by_key: bool) -> None:
+    name = f"ticketed-{by_key}".lower()
+    await gateways.first.post("/tenants", {"name": name})
+    headers = {"Penstock-Tenant": name} | (bearer(await new_key(gateways.first, "operator")) if by_key else {})
+    wanted = {"scopes": ["jobs:read"], "ttl_seconds": 3600}
+    ticket = (await gateways.first.call("POST", "/tickets", wanted, headers=headers)).json["ticket"]
+    await gateways.first.call("POST", "/jobs", SUBMISSION, headers=headers)
+    url = f"{gateways.second.address}/api/v1/events?ticket={ticket}"
+    async with aiohttp.ClientSession() as browser:
+        async with browser.get(url) as stream:
+            assert stream.status == 200
+            await within(stream.content.readuntil(b"\n"))
+            await gateways.first.call("PATCH", f"/tenants/{name}", {"suspended": True})
+            assert "suspended" in (await revoked_events(stream))["detail"]
+        async with browser.get(url) as refused:
+            assert refused.status == 401
+        await gateways.first.call("PATCH", f"/tenants/{name}", {"suspended": False})
+
+        async def valid() -> bool:
+            async with browser.get(url) as stream:
+                return stream.status == 200
+
+        await until(valid, "the ticket is valid again")

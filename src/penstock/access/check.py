@@ -8,25 +8,33 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Awaitable
+from datetime import datetime
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 from penstock.access import store
 from penstock.access.key import TENANT_PATTERN
 from penstock.access.key_cache import KeyCache
 from penstock.access.key_watch import KeyWatch
+from penstock.access.tenant_grants import SUSPENDED
 from penstock.access.tickets import PARAMETER, Tickets
 from penstock.errors import Forbidden, InvalidInput, NotFound, ScopeMissing, Unauthorized, WrongState
 from penstock.masking import Secret
 from penstock.postgres.pool import Database
 from penstock.settings.gateway import is_loopback
-from penstock.tenants.principal import OPERATOR, Principal, TenantId
+from penstock.tenants.principal import DEFAULT_TENANT, OPERATOR, Principal, TenantId, TwoGrants
 from penstock.web.bearer import holds
 from penstock.web.request import Request
 
 _USER: Final = re.compile(r"[^\x00-\x1f\x7f-\x9f\ufffd]{1,200}")  # U+FFFD stands for bytes that are not UTF-8
 _TENANT: Final = re.compile(TENANT_PATTERN)
 _MAX_TENANTS: Final = 10_000  # tenants whose ids are cached by name
+
+
+class _KnownTenant(NamedTuple):
+    generation: int  # at which it was read
+    id: TenantId
+    suspended_at: datetime | None
 
 
 class Access:
@@ -40,7 +48,7 @@ class Access:
         self._cache = cache
         self._watch = watch
         self._tickets = tickets
-        self._tenants: dict[str, tuple[int, TenantId]] = {}  # with the generation at which it was read
+        self._tenants: dict[str, _KnownTenant] = {}
 
     @property
     def guarded(self) -> bool:
@@ -89,7 +97,20 @@ class Access:
             if self._watch.any_key:
                 raise Unauthorized("this ticket was issued without a key, and a key is needed now")
             principal = dataclasses.replace(principal, grant=self._watch.open_grant)
+        if principal.tenant != DEFAULT_TENANT:
+            return await self._for_active_tenant(principal)
         return principal
+
+    async def _for_active_tenant(self, principal: Principal) -> Principal:
+        """Return the holder of a ticket, whose requests end when the ticket's tenant is suspended: an operator's key,
+        which may have issued it, stays valid."""
+        name = principal.tenant_name
+        if (await self._tenant(name)).suspended_at is not None:
+            raise Unauthorized(SUSPENDED)
+        grant = self._watch.tenants.of(name)
+        if principal.grant is not None:
+            grant = TwoGrants(principal.grant, grant)
+        return dataclasses.replace(principal, grant=grant)
 
     async def _once_known(self, request: Request) -> Principal:
         """Wait for the first read of the database, which shows whether there are keys, then check the request."""
@@ -126,21 +147,27 @@ class Access:
         return self._for_tenant(principal, name)
 
     async def _for_tenant(self, principal: Principal, name: str) -> Principal:
+        if not _TENANT.fullmatch(name):
+            raise InvalidInput.of("Penstock-Tenant", "is not the name of a tenant")
+        tenant_id = (await self._tenant(name)).id
+        return dataclasses.replace(principal, tenant=tenant_id, tenant_name=name)
+
+    async def _tenant(self, name: str) -> _KnownTenant:
+        """Return a tenant as it was at the last change that is known. Raises NotFound, WrongState."""
         known = self._tenants.get(name)
-        if known is None or known[0] != self._cache.generation:
-            if not _TENANT.fullmatch(name):
-                raise InvalidInput.of("Penstock-Tenant", "is not the name of a tenant")
+        if known is None or known.generation != self._cache.generation:
             generation = self._cache.generation
             async with self._database.acquire() as connection:
                 found = await store.tenant(connection, name)
             if found is None:
                 raise NotFound(f"there is no tenant {name}")
-            if found[1].deleting_since is not None:
+            tenant_id, tenant = found
+            if tenant.deleting_since is not None:
                 raise WrongState(f"the tenant {name} is being deleted")
             if len(self._tenants) >= _MAX_TENANTS:
                 self._tenants.clear()
-            known = self._tenants[name] = (generation, found[0])
-        return dataclasses.replace(principal, tenant=known[1], tenant_name=name)
+            known = self._tenants[name] = _KnownTenant(generation, tenant_id, tenant.suspended_at)
+        return known
 
 
 async def _resolved(principal: Principal | Awaitable[Principal]) -> Principal:

@@ -10,6 +10,7 @@ from typing import Final
 
 from penstock.access import store
 from penstock.access.key_cache import KeyCache
+from penstock.access.tenant_grants import TenantGrants
 from penstock.errors import DatabaseUnavailable
 from penstock.postgres.pool import Database
 from penstock.postgres.wakeups import Wakeups
@@ -33,6 +34,8 @@ class KeyWatch(Periodic):
 
     def __init__(self, database: Database, cache: KeyCache, wakeups: Wakeups | None = None) -> None:
         super().__init__(interval=_INTERVAL, idle_interval=_IDLE_INTERVAL)
+        self.tenants = TenantGrants()
+        self._tenants_generation = 0  # of the last change that they show
         self.any_key: bool | None = None
         self.open_grant = Grant()
         self.open_grant.replace(replace(OPERATOR, grant=self.open_grant))
@@ -53,7 +56,10 @@ class KeyWatch(Periodic):
         except DatabaseUnavailable:
             cache.lose()
             raise
-        cache.generation = state.generation
+        cache.generation = state.generation  # from here on requests read tenants again
+        if state.generation != self._tenants_generation:
+            await self._refresh_tenants()
+            self._tenants_generation = state.generation
         cache.confirm(began)
         self._know(any_key=state.any_key or bool(self.any_key))
         if began >= self._minute_at:
@@ -86,6 +92,11 @@ class KeyWatch(Periodic):
         elif changed:
             await cache.refresh(changed, state.generation)
         return state
+
+    async def _refresh_tenants(self) -> None:
+        if self.tenants.known:
+            async with self._database.acquire() as connection:
+                await self.tenants.refresh(connection)
 
     async def first_read(self) -> None:
         """Return once it is known whether there are keys. Raises DatabaseUnavailable."""

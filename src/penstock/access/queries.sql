@@ -120,6 +120,13 @@ RETURNING id;
 SELECT t.id, t.name, t.time_zone, t.created_at, t.suspended_at, t.deleting_since FROM tenant t WHERE t.name = :name;
 
 
+-- name: active_tenants(names)
+-- Return those of some tenants that are not suspended. Index: tenant_name_key.
+-- tenant: every (operators have issued tickets for them)
+SELECT t.name FROM unnest(:names::text[]) AS wanted(name) JOIN tenant t ON t.name = wanted.name
+WHERE t.suspended_at IS NULL;
+
+
 -- name: tenants(after, at_most)
 -- Return tenants by name. Index: tenant_name_key.
 -- tenant: every (for the operator)

@@ -148,6 +148,11 @@ async def tenant(connection: asyncpg.Connection, name: str) -> tuple[TenantId, T
     return TenantId(fields.pop("id")), Tenant(**fields)
 
 
+async def active_tenants(connection: asyncpg.Connection, names: Sequence[str]) -> set[str]:
+    """Return those of some tenants that are not suspended."""
+    return {row["name"] for row in await _sql.active_tenants.rows(connection, names=names)}
+
+
 async def tenants(connection: asyncpg.Connection, *, after: str, at_most: int) -> list[Tenant]:
     return [Tenant(**row) for row in await _sql.tenants.rows(connection, after=after, at_most=at_most)]
 

@@ -106,6 +106,25 @@ class Grant:
             del self._watchers[token]
 
 
+class TwoGrants(Grant):
+    """A grant that needs two others: it ends with the first of them."""
+
+    __slots__ = ("_one", "_other")
+
+    def __init__(self, one: Grant, other: Grant) -> None:
+        super().__init__()
+        self._one = one
+        self._other = other
+
+    def withdrawn(self, scope: str, *, since: Principal | None) -> str:
+        return self._one.withdrawn(scope, since=since) or self._other.withdrawn(scope, since=since)
+
+    @contextmanager
+    def watching(self, scope: str, callback: Callable[[str], object]) -> Iterator[None]:
+        with self._one.watching(scope, callback), self._other.watching(scope, callback):
+            yield
+
+
 def _narrower(before: Principal, after: Principal) -> bool:
     """Return whether any of the lists of names has lost a name."""
     pairs = ((before.models, after.models), (before.queues, after.queues), (before.apps, after.apps))
