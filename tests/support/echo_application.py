@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
@@ -16,18 +16,19 @@ from penstock.web.limits import Limits
 from penstock.web.listening import listeners
 from penstock.web.request import Request
 from penstock.web.response import ByteStream, EventStream, Response, json_response
-from penstock.web.route import PathParameter, ResponseSpec, route, routes_of, websocket
+from penstock.web.route import H, PathParameter, ResponseSpec, route, routes_of, websocket
 from penstock.web.server import Server
 from penstock.web.websocket import WebSocket
 from tests.support.raw_http import Connection, get
 
 OK = {200: ResponseSpec(description="It went well")}
-
-
 SIZE = PathParameter(name="size", description="of each chunk, or of all")
-
-
 MAX_BODY_BYTES = 1_000_000
+
+
+def _route(method: str, path: str, **options: Any) -> Callable[[H], H]:
+    """Declare a route that every key may use, named after the first segment of its path."""
+    return route(method, path, name=path.split("/")[1], tag="t", scope=scopes.ANY, summary="s", responses=OK, **options)
 
 
 class EchoRoutes:
@@ -40,124 +41,70 @@ class EchoRoutes:
         self.produced = 0  # chunks of streams
         self.closed = asyncio.Event()  # a stream was closed
 
-    @route(
-        "POST",
-        "/echo",
-        name="echo",
-        tag="t",
-        scope=scopes.ANY,
-        summary="s",
-        responses=OK,
-        max_body_bytes=MAX_BODY_BYTES,
-    )
+    @_route("POST", "/echo", max_body_bytes=MAX_BODY_BYTES)
     async def echo(self, request: Request) -> Response:
         return Response(body=await request.content(), content_type=b"application/octet-stream")
 
-    @route("GET", "/hello", name="hello", tag="t", scope=scopes.ANY, summary="s", responses=OK)
+    @_route("GET", "/hello")
     async def hello(self, _request: Request) -> Response:
         return Response(body=b"hello", content_type=b"text/plain")
 
-    @route("POST", "/unread", name="unread", tag="t", scope=scopes.ANY, summary="s", responses=OK)
+    @_route("POST", "/unread")
     async def unread(self, _request: Request) -> Response:
         return Response(body=b"unread", content_type=b"text/plain")
 
-    @route(
-        "GET",
-        "/head/{name}",
-        name="head",
-        tag="t",
-        scope=scopes.ANY,
-        summary="s",
-        path_parameters=(PathParameter(name="name", description="any"),),
-        responses=OK,
-    )
+    @_route("GET", "/head/{name}", path_parameters=(PathParameter(name="name", description="any"),))
     async def head(self, request: Request) -> Response:
         headers = {key.decode("latin-1"): value.decode("latin-1") for key, value in request.headers.items()}
         return json_response({"name": request.path("name"), "query": request.query_string.decode(), **headers})
 
-    @route("GET", "/wait", name="wait", tag="t", scope=scopes.ANY, summary="s", responses=OK)
+    @_route("GET", "/wait")
     async def wait(self, request: Request) -> Response:
         self.started.set()
         request.left.add(self.left.set)
         await request.unless_left(self.proceed.wait())
         return Response(body=b"waited", content_type=b"text/plain")
 
-    @route(
-        "POST",
-        "/held",
-        name="held",
-        tag="t",
-        scope=scopes.ANY,
-        summary="s",
-        responses=OK,
-        max_body_bytes=100 * MAX_BODY_BYTES,
-    )
+    @_route("POST", "/held", max_body_bytes=100 * MAX_BODY_BYTES)
     async def held(self, request: Request) -> Response:
         self.started.set()
         await self.proceed.wait()
         return Response(body=b"%d" % len(await request.content()), content_type=b"text/plain")
 
-    @route(
-        "POST",
-        "/late",
-        name="late",
-        tag="t",
-        scope=scopes.ANY,
-        summary="s",
-        responses=OK,
-        max_body_bytes=MAX_BODY_BYTES,
-    )
+    @_route("POST", "/late", max_body_bytes=MAX_BODY_BYTES)
     async def late(self, request: Request) -> Response:
         body = await request.content()
         await self.proceed.wait()
         return Response(body=b"%d" % len(body), content_type=b"text/plain")
 
-    @route("GET", "/slow", name="slow", tag="t", scope=scopes.ANY, summary="s", responses=OK)
+    @_route("GET", "/slow")
     async def slow(self, _request: Request) -> Response:
         self.started.set()
         await self.proceed.wait()
         return Response(body=b"slow", content_type=b"text/plain")
 
-    @route("GET", "/broken", name="broken", tag="t", scope=scopes.ANY, summary="s", responses=OK)
+    @_route("GET", "/broken")
     async def broken(self, _request: Request) -> Response:
         raise RuntimeError("the handler's own mistake")
 
-    @route(
-        "GET",
-        "/events/{size}",
-        name="events",
-        tag="t",
-        scope=scopes.ANY,
-        summary="s",
-        path_parameters=(SIZE,),
-        responses=OK,
-    )
+    @_route("GET", "/events/{size}", path_parameters=(SIZE,))
     async def events(self, request: Request) -> EventStream:
         return EventStream(chunks=self._endless(int(request.path("size"))))
 
-    @route("GET", "/three", name="three", tag="t", scope=scopes.ANY, summary="s", responses=OK)
+    @_route("GET", "/three")
     async def three(self, _request: Request) -> EventStream:
         return EventStream(chunks=self._three(), endless=False)
 
-    @route(
-        "GET",
-        "/bytes/{size}",
-        name="bytes",
-        tag="t",
-        scope=scopes.ANY,
-        summary="s",
-        path_parameters=(SIZE,),
-        responses=OK,
-    )
+    @_route("GET", "/bytes/{size}", path_parameters=(SIZE,))
     async def byte_stream(self, request: Request) -> ByteStream:
         size = int(request.path("size"))
         return ByteStream(chunks=self._exactly(size), size=size, content_type=b"application/octet-stream")
 
-    @route("GET", "/short", name="short", tag="t", scope=scopes.ANY, summary="s", responses=OK)
+    @_route("GET", "/short")
     async def short(self, _request: Request) -> ByteStream:
         return ByteStream(chunks=self._failing(), size=100, content_type=b"application/octet-stream")
 
-    @route("GET", "/silent", name="silent", tag="t", scope=scopes.ANY, summary="s", responses=OK)
+    @_route("GET", "/silent")
     async def silent(self, _request: Request) -> EventStream:
         return EventStream(chunks=self._silent())
 
@@ -227,7 +174,7 @@ class EchoApplication:
 
 @asynccontextmanager
 async def echo_application(**limits: Any) -> AsyncIterator[EchoApplication]:
-    """A server with changed limits."""
+    """Run the application on a server with changed limits."""
     routes = EchoRoutes()
     server = Server(Dispatcher(routes_of(routes), anyone), limits=Limits(**limits))
     (listener,) = listeners("127.0.0.1", 0, "PORT")

@@ -28,7 +28,7 @@ async def test_waiters_get_slots_in_order_of_arrival() -> None:
     waiting = [asyncio.create_task(wait(name)) for name in "abc"]
     await asyncio.sleep(0)
     slots.give_back(1)
-    assert await slots.take(1, seconds=0) == 0, "the place belongs to the one that waits"
+    assert await slots.take(1, seconds=0) == 0, "the slot belongs to the waiter"
     slots.give_back(1)
     await asyncio.gather(*waiting[:2])
     assert order == ["a", "b"]
