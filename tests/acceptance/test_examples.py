@@ -78,7 +78,7 @@ async def said(process: Process) -> str:
 class TestShellWorker:
     """``examples/worker.sh``."""
 
-    async def test_it_claims_works_and_completes(self, gateway: Client) -> None:
+    async def test_the_worker_claims_works_and_completes(self, gateway: Client) -> None:
         jobs = [await gateway.submit("shout", "bash", {"text": text}) for text in ("hello", 'quo"te\n$(x) ü')]
         async with program("bash", "examples/worker.sh", client=gateway, MAX_JOBS="2", WORKER_ID="shell") as process:
             done = [await gateway.wait(job.id, SOON) for job in jobs]
@@ -89,7 +89,7 @@ class TestShellWorker:
         assert output.count("completed ") == 2
         assert TOKEN not in output
 
-    async def test_it_fails_jobs_that_it_cannot_read(self, gateway: Client) -> None:
+    async def test_the_worker_fails_jobs_that_it_cannot_read(self, gateway: Client) -> None:
         job = await gateway.submit("shout", "bash", {"text": 5})
         async with program("bash", "examples/worker.sh", client=gateway, MAX_JOBS="1") as process:
             done = await gateway.wait(job.id, SOON)
@@ -98,7 +98,7 @@ class TestShellWorker:
         assert done.error is not None
         assert done.error.category is Category.BAD_INPUT
 
-    async def test_it_ends_when_it_is_stopped(self, gateway: Client) -> None:
+    async def test_the_worker_ends_when_it_is_stopped(self, gateway: Client) -> None:
         async with program("bash", "examples/worker.sh", client=gateway) as process:
             assert process.stdout is not None
             await asyncio.wait_for(process.stdout.readline(), 10)

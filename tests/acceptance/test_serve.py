@@ -20,7 +20,7 @@ from tests.support.waiting import until
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are found through /proc")
 
 
-async def test_it_serves_and_stops_in_order(tmp_path: Path) -> None:
+async def test_serve_runs_every_process_and_stops_them_in_order(tmp_path: Path) -> None:
     async with serving(tmp_path, PENSTOCK_WORKERS="2", WORKER_ID="w") as served:
         await until(lambda: len(served.parts()) == 4, "gateway, housekeeper, workers and postgres run")
         parts = children(served.process.pid)
@@ -166,7 +166,7 @@ async def test_with_an_external_database_it_starts_none(tmp_path: Path, database
         assert await asyncio.wait_for(served.process.wait(), 20) == 0
 
 
-async def test_it_can_be_stopped_while_it_waits_for_the_database(tmp_path: Path) -> None:
+async def test_serve_can_be_stopped_while_it_waits_for_the_database(tmp_path: Path) -> None:
     environment = clean_environment(
         DATABASE_URL=f"postgresql://nobody@127.0.0.1:{free_port()}/none",
         HTTP_PORT=str(free_port()),

@@ -142,7 +142,7 @@ async def test_a_key_is_shown_once_changed_rotated_and_revoked(gateway: Installa
     assert {key_id, rotated["id"]} <= {one["id"] for one in (await gateway.run("key", "list")).json}
 
 
-async def test_people_see_tables_and_the_text_of_a_new_key_in_a_line_of_its_own(gateway: Installation) -> None:
+async def test_a_terminal_shows_tables_and_the_text_of_a_new_key_on_its_own_line(gateway: Installation) -> None:
     shown = await gateway.see("key", "create", "table", "--scopes", "jobs:read")
     first, _, sentence = shown.splitlines()[:3]
     assert first.startswith("ps_")

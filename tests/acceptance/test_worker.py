@@ -121,7 +121,7 @@ async def finished(service: JobService, job: Job) -> Job:
     return await service.of(DEFAULT_TENANT).wait(job.id, timedelta(seconds=15))
 
 
-async def test_it_runs_chat_jobs_of_its_model(service: JobService, database_url: str, tmp_path: Path) -> None:
+async def test_a_worker_runs_chat_jobs_of_its_model(service: JobService, database_url: str, tmp_path: Path) -> None:
     provider = Provider()
     async with provider.listening() as base:
         other = await submit_chat(service, "llm_chat", "not mine", "another-model")
@@ -190,7 +190,7 @@ async def test_on_sigterm_it_hands_back_jobs_that_take_too_long(
     assert [attempt.error.category for attempt in back.attempts] == [Category.SHUTDOWN]
 
 
-async def test_without_an_endpoint_it_reports_that_and_stays_healthy(database_url: str, tmp_path: Path) -> None:
+async def test_a_worker_without_an_endpoint_reports_that_and_stays_healthy(database_url: str, tmp_path: Path) -> None:
     async with worker(database_url, tmp_path) as running:
         assert "nothing_to_run" in running.log.read_text()
         assert await running.status_of("/healthz") == 200

@@ -32,6 +32,6 @@ def test_every_mistyped_letter_is_detected(position: int, letter: str) -> None:
 
 
 @given(st.text())
-def test_other_texts_are_not_keys(text: str) -> None:
+def test_texts_without_the_form_of_a_key_have_no_id(text: str) -> None:
     assert keys.id_of(text) is None
     assert keys.id_of("ps_" + text) is None

@@ -169,7 +169,7 @@ async def test_a_shared_model_is_managed_by_operators_only(operator: HttpCaller,
     assert (await alpha.predict("shared", "a")).json == "A"
 
 
-async def test_what_a_tenant_may_not_register(alpha: Tenant, beta: Tenant, server: str) -> None:
+async def test_a_tenant_may_not_state_keys_that_concern_others(alpha: Tenant, beta: Tenant, server: str) -> None:
     assert (await alpha.add("shared", server)).outcome == (409, "already_exists")
     assert (await alpha.add("chosen", server)).outcome == (409, "already_exists")
     assert (await beta.add("chosen", server)).status == 201, "it does not see the operator's"
@@ -231,7 +231,7 @@ async def test_a_claim_of_queues_that_are_no_product_must_state_which(operator: 
     assert (await limited.call("POST", "/jobs/claim", stated)).json == {"jobs": []}
 
 
-async def test_what_is_done_with_models_is_in_the_audit_log_without_secrets(
+async def test_changes_of_models_are_in_the_audit_log_without_secrets(
     operator: HttpCaller, alpha: Tenant, module_database_url: str, server: str
 ) -> None:
     options = {"url": f"{server}/x?api_key={SECRET}", "headers": {"Cookie": SECRET}}

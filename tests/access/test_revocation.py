@@ -302,7 +302,9 @@ async def test_a_gateway_without_its_database_serves_known_keys_for_a_while(
         assert (await caller.get("/identity")).status == 200, "the token needs no database"
 
 
-async def test_a_gateway_that_did_not_look_asks_the_database(gateways: Gateways, module_database_url: str) -> None:
+async def test_a_gateway_that_has_not_polled_lately_queries_the_database(
+    gateways: Gateways, module_database_url: str
+) -> None:
     """As after SIGSTOP and SIGCONT, or while something blocks its event loop."""
     key = await new_key(gateways.first)
     async with running_gateway(module_database_url, ai_service_token=TOKEN) as late:

@@ -40,7 +40,7 @@ def test_a_secret_is_read_from_base64_and_hexadecimal(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "short", "é" * 43, TEXT[:-1], TEXT + "AA", "g" * 64])
-def test_other_texts_are_refused_and_not_repeated(text: str) -> None:
+def test_texts_that_are_not_secrets_are_refused_and_not_repeated(text: str) -> None:
     with pytest.raises(ValueError, match="32 bytes") as caught:
         InstanceSecret.parse(text)
     assert not text or text not in str(caught.value)

@@ -120,7 +120,7 @@ async def finished(tenant: TenantCaller, database: Database, clock: Clock, query
     assert (await tenant.caller.get(f"/tenants/{tenant.tenant}")).status == 404
 
 
-async def test_all_that_a_tenant_owns_is_deleted_and_nothing_of_others(
+async def test_everything_that_a_tenant_owns_is_deleted_and_nothing_of_others(
     tenant: TenantCaller, operator: HttpCaller, database: Database, clock: Clock
 ) -> None:
     other = await filled(operator)

@@ -102,7 +102,7 @@ async def test_a_changed_ticket_is_401(operator: HttpCaller, browser: HttpCaller
 
 
 @pytest.mark.parametrize("ticket", ["", "x", "v1", "v1..", "v2.e30.e30", "%00", "é", "v1." + "A" * 10_000])
-async def test_other_texts_are_401(browser: HttpCaller, ticket: str) -> None:
+async def test_texts_that_are_not_valid_tickets_are_refused_with_401(browser: HttpCaller, ticket: str) -> None:
     assert (await use(browser, ticket))[0] in {401, 414}
 
 

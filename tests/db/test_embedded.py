@@ -57,7 +57,7 @@ async def test_a_new_folder_becomes_a_server(tmp_path: Path) -> None:
     assert server.pid is None
 
 
-async def test_what_was_committed_survives_a_stop_and_a_kill(tmp_path: Path) -> None:
+async def test_committed_rows_survive_a_stop_and_a_kill(tmp_path: Path) -> None:
     server = EmbeddedServer(tmp_path)
     await server.start()
     try:

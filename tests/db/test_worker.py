@@ -94,7 +94,7 @@ async def test_jobs_that_wait_already_are_drained_beyond_the_limit(caller: JobCa
     assert worker.status()["outcomes"] == {"completed": 100}
 
 
-async def test_only_its_own_queues_are_claimed(caller: JobCaller) -> None:
+async def test_a_worker_claims_only_from_the_queues_that_it_serves(caller: JobCaller) -> None:
     other = await caller.submit(task_type="other")
     async with running_worker(caller, echo):
         await finished(caller, await caller.submit())
@@ -488,7 +488,7 @@ async def test_output_waits_for_an_unavailable_database(alone: JobCaller, fresh:
         job = await alone.submit()
         await within(begun.wait())
         await without_database(database_url, go)
-        await until(lambda: reached(alone), "the connections of this process have been made anew")
+        await until(lambda: reached(alone), "the connections of this process have been opened again")
         job = await finished(alone, job)
         assert job.status is Status.COMPLETED
         assert await reports_of(alone, job) == [("job.output", list(range(100))), ("job.completed", None)]
@@ -500,7 +500,7 @@ async def test_a_worker_outlives_its_database_connections(alone: JobCaller, fres
         job = await alone.submit()
         await within(held.begun.wait())
         await without_database(database_url, held.go)
-        await until(lambda: reached(alone), "the connections of this process have been made anew")
+        await until(lambda: reached(alone), "the connections of this process have been opened again")
         assert (await finished(alone, job)).status is Status.COMPLETED
         held.begun.clear()
         again = await alone.submit()

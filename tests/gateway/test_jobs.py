@@ -88,7 +88,7 @@ async def test_prefer_wait_returns_202_when_time_is_up(caller: HttpCaller) -> No
 
 
 @pytest.mark.parametrize("preference", ["respond-async", "wait", "wait=x", "wait=-1", "await=5"])
-async def test_other_preferences_are_ignored(caller: HttpCaller, preference: str) -> None:
+async def test_unknown_preferences_are_ignored(caller: HttpCaller, preference: str) -> None:
     reply = await caller.post("/jobs", SUBMISSION, Prefer=preference)
     assert reply.status == 201
     assert "preference-applied" not in reply.headers

@@ -63,7 +63,9 @@ async def assert_works(caller: HttpCaller) -> None:
     assert (await caller.post("/jobs", SUBMISSION)).status == 201
 
 
-async def test_without_a_schema_it_names_the_command_and_recovers_by_itself(postgres_server: EmbeddedServer) -> None:
+async def test_a_gateway_without_a_schema_names_the_command_and_recovers_by_itself(
+    postgres_server: EmbeddedServer,
+) -> None:
     async with database_of(postgres_server, "without_schema") as url, running_gateway(url) as caller:
         await assert_refused(caller, "penstock db migrate")
         await migrate(url)

@@ -67,7 +67,7 @@ def test_a_file_belongs_to_the_models_of_the_nearest_folder() -> None:
     assert concerned(models, [FOLDER / "c" / "code.py"], by_default=True) == {(None, "c", "1"), (None, "c", "2")}
 
 
-async def test_what_changes_during_a_reload_is_reloaded_once_more() -> None:
+async def test_a_model_that_changes_during_its_reload_is_reloaded_again() -> None:
     reloaded: list[Key] = []
     free = asyncio.Event()
 

@@ -538,7 +538,7 @@ def test_a_result_of_another_type_is_the_models_fault() -> None:
         assert where in caught.value.message
 
 
-def test_what_has_no_annotation_is_written_as_well_as_can_be() -> None:
+def test_an_output_without_annotation_is_converted_as_far_as_possible() -> None:
     contract = Contract(NoAnnotations)
     assert contract.schema.output == {}
     written = contract.output(
@@ -643,6 +643,6 @@ def test_importing_penstock_loads_nothing_heavy() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
-def test_all_that_is_exported_exists() -> None:
+def test_every_exported_name_exists() -> None:
     for name in penstock.__all__:
         assert getattr(penstock, name) is not None

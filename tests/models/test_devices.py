@@ -54,7 +54,7 @@ def test_auto_is_the_cpu_where_no_gpu_is_allowed(allowed: str) -> None:
     assert choose("auto", [], None) == Placement("cpu", "")
 
 
-def test_what_follows_a_wrong_entry_is_not_visible() -> None:
+def test_gpus_after_a_wrong_entry_are_not_visible() -> None:
     assert [gpu.id for gpu in visible(GPUS, "1,9,0")] == ["1"]
 
 

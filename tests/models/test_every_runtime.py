@@ -90,13 +90,13 @@ async def undisturbed(trial: Trial) -> AsyncIterator[None]:
     assert other.restarts == 0
 
 
-async def test_it_returns_results(trial: Trial) -> None:
+async def test_a_model_returns_results(trial: Trial) -> None:
     """The result contains what the call was given."""
     model = await trial.plain()
     assert await trial.ask(model, op="echo", text="hello") == "hello"
 
 
-async def test_it_streams(trial: Trial) -> None:
+async def test_a_model_streams(trial: Trial) -> None:
     """Chunks arrive in order, and then the end."""
     model = await trial.streaming()
     recorder = Recorder()
@@ -105,7 +105,7 @@ async def test_it_streams(trial: Trial) -> None:
     assert [trial.subject.as_chunk(chunk) for chunk in recorder.chunks] == list(range(50))
 
 
-async def test_its_schema_guards_it(trial: Trial) -> None:
+async def test_inputs_that_break_the_schema_do_not_reach_the_model(trial: Trial) -> None:
     """A violation names the field, and no replica sees it."""
     model = await trial.plain()
     before = model.replicas[0].returned
@@ -218,7 +218,7 @@ async def test_a_killed_replica_is_replaced_and_its_call_runs_again(trial: Trial
     assert not alive(pid)
 
 
-async def test_its_log_holds_what_it_prints(trial: Trial) -> None:
+async def test_printed_text_is_in_the_log(trial: Trial) -> None:
     """Each line is marked with the call."""
     if not trial.has("print"):
         assert trial.subject.without["print"]
@@ -231,7 +231,7 @@ async def test_its_log_holds_what_it_prints(trial: Trial) -> None:
         assert line.request_id == "mine"
 
 
-async def test_nothing_of_it_is_left(trial: Trial) -> None:
+async def test_no_process_is_left_after_the_removal_of_a_model(trial: Trial) -> None:
     """After its removal neither a process of the model nor one that it has started is left."""
     model = await trial.plain()
     pid = model.replicas[0].pid

@@ -61,7 +61,7 @@ def test_any_bytes_give_frames_or_a_protocol_error(data: bytes) -> None:
         frames.PREFIX.pack(5, frames.CALL, 1, 6),  # a header longer than the frame
     ],
 )
-def test_what_cannot_be_a_frame_is_refused_at_its_first_bytes(prefix: bytes) -> None:
+def test_bytes_that_cannot_be_a_frame_are_refused_at_once(prefix: bytes) -> None:
     """It is refused before any memory is allocated for it."""
     with pytest.raises(ProtocolError):
         Decoder().feed(prefix)

@@ -53,7 +53,7 @@ async def test_an_exception_that_cannot_be_written_costs_no_replica(models: Mode
 
 
 @pytest.mark.parametrize("kind", ["def", "async def"])
-async def test_what_unload_prints_is_in_the_log(models: Models, kind: str) -> None:
+async def test_text_that_unload_prints_is_in_the_log(models: Models, kind: str) -> None:
     model = await models.serve("nasty", NASTY.replace("def ", f"{kind} ").replace(f"{kind} __str__", "def __str__"))
     await models.call(model, {"how": "fine"})
     await model.unload()

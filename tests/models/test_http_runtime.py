@@ -149,7 +149,7 @@ async def test_responses_in_parts(stream: str) -> None:
         (301, "provider_error", "redirects"),
     ],
 )
-async def test_what_statuses_mean(status: int, kind: str, said: str) -> None:
+async def test_each_status_becomes_its_category_of_failure(status: int, kind: str, said: str) -> None:
     """The error has the server's own words."""
     async with serving(responding({"error": {"message": "the reason"}}, status=status)) as seen:
         with pytest.raises(CallFailed, match=said) as caught:

@@ -388,7 +388,7 @@ def test_an_output_after_chunks_is_the_last_chunk(library: Make) -> None:
     assert wire.values == [1, 2]
 
 
-def test_nothing_at_all_is_an_output_only_of_a_model_that_streams(library: Make) -> None:
+def test_only_a_model_that_streams_may_return_no_output(library: Make) -> None:
     with pytest.raises(CallFailed, match="neither an output nor chunks"):
         ask(library(""), 0)
     assert ask(library("", schema=Schema(streams=True)), 0) is None
@@ -453,7 +453,9 @@ PART = "static penstock_part part; part = (penstock_part){{0}}; result->parts = 
         ('callbacks->progress(callbacks->context, "x", 1); say(result, "1");', "what is not JSON"),
     ],
 )
-def test_what_breaks_the_interface_fails_the_call_and_is_reported(library: Make, predict: str, message: str) -> None:
+def test_a_result_that_breaks_the_interface_fails_the_call_and_is_reported(
+    library: Make, predict: str, message: str
+) -> None:
     found = library(predict)
     for _ in range(2):
         with pytest.raises(CallFailed, match=message) as failed:

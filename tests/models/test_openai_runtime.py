@@ -236,7 +236,7 @@ class TestTranscription:
         assert heard["file"] == ("beep.wav", "audio/wav", sound)
         assert (heard["model"], heard["response_format"]) == ("wanted-model", "verbose_json")
 
-    async def test_without_audio_it_is_bad_input(self) -> None:
+    async def test_a_transcription_without_audio_is_bad_input(self) -> None:
         async with runtime("http://127.0.0.1:1", task="transcription") as made:
             with pytest.raises(CallFailed) as caught:
                 await made.predict(call_with(CollectingWire(), {"audio": None}))

@@ -210,7 +210,7 @@ class Running:
 # Results
 
 
-def test_it_is_found_by_its_name() -> None:
+def test_the_python_runtime_is_found_by_its_name() -> None:
     assert runtimes.find("python") is PythonRuntime
 
 

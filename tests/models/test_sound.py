@@ -97,7 +97,7 @@ def test_samples_come_back_from_wav() -> None:
         b"#EXTM3U\nx.wav",
     ],
 )
-def test_what_is_not_sound_is_the_callers_fault(data: bytes) -> None:
+def test_a_file_that_is_not_sound_is_the_callers_fault(data: bytes) -> None:
     with pytest.raises(BadInput, match="the audio/wav cannot be read"):
         Audio(data).samples()
 

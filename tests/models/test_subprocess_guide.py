@@ -38,7 +38,7 @@ async def test_the_smallest_model_runs_its_examples(words: Path) -> None:
     assert report.calls[0].output == {"count": 5, "longest": "penstock"}
 
 
-async def test_it_refuses_an_input_and_continues(words: Path, models: Models) -> None:
+async def test_the_program_refuses_an_input_and_continues(words: Path, models: Models) -> None:
     deployment = await models.host.add(manifest.read(words / "model.toml"))
     with pytest.raises(InvalidInput, match="text: must hold at least one word"):
         await models.call(deployment, {"text": " "})

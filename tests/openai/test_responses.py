@@ -76,7 +76,7 @@ def test_a_message_has_a_text_a_refusal_or_tool_calls(message: dict[str, Any], t
         (b'{"choices": [{"message": {"content": "x"}}], "usage": [1]}', "is not a chat completion"),
     ],
 )
-def test_what_is_not_a_completion_is_the_providers_fault(body: bytes, error: str) -> None:
+def test_a_response_that_is_not_a_completion_is_the_providers_fault(body: bytes, error: str) -> None:
     with pytest.raises(CallFailed, match=error) as caught:
         completion(body)
     assert caught.value.category == "provider_error"

@@ -43,7 +43,7 @@ def problems(tmp_path: Path, text: str, environment: dict[str, str] | None = Non
     return {one.field.rpartition(": ")[2]: one.detail for one in caught.value.problems}
 
 
-def test_without_anything_there_is_nothing() -> None:
+def test_without_settings_and_file_the_catalogue_is_empty() -> None:
     assert load(settings(), {}) == Catalogue({}, {})
 
 

@@ -62,7 +62,7 @@ async def seen(handler: Handler, *, token: str | None = TOKEN) -> SidecarStatus:
         return status
 
 
-async def test_none_configured() -> None:
+async def test_without_sidecars_the_status_is_empty() -> None:
     async with infra() as found:
         status = await found.status()
     assert (status.configured, status.sidecars) == (False, [])

@@ -164,7 +164,7 @@ async def test_a_bug_in_a_source_is_an_error_line_with_its_details_in_the_log_on
     assert "secret-of-a-mistake" in capsys.readouterr().out
 
 
-async def test_it_measures_at_intervals_and_reports_the_age() -> None:
+async def test_the_sampler_measures_at_intervals_and_reports_the_age() -> None:
     async with serving(responding({})) as whisperx, sampler(whisperx=(whisperx.address,)) as one:
         running = asyncio.create_task(one.run())
         first = await asyncio.wait_for(one.report(), 10)

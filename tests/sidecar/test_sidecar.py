@@ -101,7 +101,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_nvml(tmp_path_factory.mktemp("nvml"))
 
 
-async def test_it_reports_every_source_and_no_secret(library: Path, tmp_path: Path) -> None:
+async def test_a_sidecar_reports_every_source_and_no_secret(library: Path, tmp_path: Path) -> None:
     docker = Docker()
     docker.containers = [listed("vllm"), listed("whisperx", Status="Up 1 second (health: starting)")]
     docker.stats |= {"vllm": usage(container=1, machine=1), "whisperx": usage(container=1, machine=1)}
@@ -166,7 +166,7 @@ async def test_the_token_is_needed_for_the_status_alone_and_nothing_can_be_chang
         assert await running.end() == 0
 
 
-async def test_without_sources_it_reports_empty_lists(tmp_path: Path) -> None:
+async def test_a_sidecar_without_sources_reports_empty_lists(tmp_path: Path) -> None:
     async with sidecar(tmp_path) as running:
         report = await running.report()
         sample = report.telemetry
@@ -181,14 +181,14 @@ async def test_a_configured_socket_that_is_missing_is_an_error_line(tmp_path: Pa
         assert "SIDECAR_DOCKER_SOCKET" in sample.errors["containers"]
 
 
-async def test_it_ends_at_once_while_a_server_hangs(tmp_path: Path) -> None:
+async def test_a_sidecar_ends_at_once_while_a_server_hangs(tmp_path: Path) -> None:
     async with serving(hanging) as stuck, sidecar(tmp_path, SIDECAR_VLLM_URLS=stuck.address) as running:
         await until(lambda: bool(stuck.paths), "it sends a request")
         assert await running.end() == 0
 
 
 @pytest.mark.parametrize("variables", [{}, {"INFRA_SIDECAR_TOKEN": ""}])
-async def test_without_a_token_it_does_not_start_and_names_the_variable(
+async def test_a_sidecar_without_a_token_does_not_start_and_names_the_variable(
     tmp_path: Path, variables: dict[str, str]
 ) -> None:
     log = tmp_path / "log"

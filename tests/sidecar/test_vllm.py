@@ -84,7 +84,7 @@ async def test_an_endless_response_is_cut_off_at_the_limit() -> None:
     assert await refused(endless) == "the response has more than 4 MiB"
 
 
-async def test_another_status_or_no_server_is_reported_without_the_url() -> None:
+async def test_an_error_status_or_a_missing_server_is_reported_without_the_url() -> None:
     assert await refused(sending(b"", "text/plain", 503)) == "HTTP status 503"
     url = closed_port().replace("http://", "http://admin:pass-word@")
     async with reading(url, lambda: 0.0) as reader:

@@ -1,4 +1,4 @@
-"""Memory that a process has freed is used again, instead of being taken from the system anew."""
+"""Memory that a process has freed is used again, instead of memory that is taken from the system again."""
 
 from __future__ import annotations
 

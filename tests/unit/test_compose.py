@@ -49,7 +49,7 @@ def specification() -> Any:
 
 
 @pytest.mark.parametrize("content", [load(BASE), load(AUDIO), merged()], ids=["base", "audio", "merged"])
-def test_they_follow_the_specification(specification: Any, content: dict[str, Any]) -> None:
+def test_compose_files_follow_the_specification(specification: Any, content: dict[str, Any]) -> None:
     assert [f"{error.instance_path}: {error.message}" for error in specification.iter_errors(content)] == []
 
 

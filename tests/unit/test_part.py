@@ -43,7 +43,7 @@ async def test_when_one_does_not_start_it_and_the_earlier_ones_are_stopped() -> 
     assert log == ["+1", "+2", "-2", "-1"]
 
 
-async def test_one_that_does_not_stop_keeps_no_other_from_stopping() -> None:
+async def test_a_part_that_fails_to_stop_keeps_no_other_from_stopping() -> None:
     log: list[str] = []
     with pytest.raises(RuntimeError, match="-2"):
         async with started([Part(stop=note(log, "-1")), Part(stop=note(log, "-2", fails=True))]):

@@ -241,12 +241,12 @@ def test_loopback_addresses_are_recognised() -> None:
         ("0", timedelta(0)),
     ],
 )
-def test_durations_as_people_write_them(text: str, expected: timedelta) -> None:
+def test_durations_are_read_as_people_write_them(text: str, expected: timedelta) -> None:
     assert durations.parse(text) == expected
 
 
 @pytest.mark.parametrize("text", ["", "5", "m", "-5m", "5 m", "5m5", "1h-5m", "1e3s", "5 minutes", "9" * 400 + "h"])
-def test_other_texts_are_not_durations(text: str) -> None:
+def test_texts_that_are_not_durations_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match=re.escape("such as 250ms, 2s, 5m or 1h30m")):
         durations.parse(text)
 

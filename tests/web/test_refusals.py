@@ -68,7 +68,7 @@ async def test_heads_up_to_the_limits_are_served(app: EchoApplication) -> None:
         b"GET /hello HTTP/1.2\r\nHost: x\r\n\r\n",
     ],
 )
-async def test_what_is_not_http_is_400(app: EchoApplication, sent: bytes) -> None:
+async def test_bytes_that_are_not_http_are_refused_with_400(app: EchoApplication, sent: bytes) -> None:
     async with app.client() as client:
         assert (await client.exchange(sent)).code == "malformed_request"
         client.writer.write_eof()
@@ -77,7 +77,7 @@ async def test_what_is_not_http_is_400(app: EchoApplication, sent: bytes) -> Non
 
 
 @pytest.mark.parametrize("version", [b"HTTP/2.0", b"HTTP/0.9", b"ICE/1.0"])
-async def test_other_versions_are_505(app: EchoApplication, version: bytes) -> None:
+async def test_other_http_versions_are_refused_with_505(app: EchoApplication, version: bytes) -> None:
     async with app.client() as client:
         reply = await client.exchange(b"GET /hello " + version + b"\r\nHost: x\r\n\r\n")
         assert reply.status in {400, 505}

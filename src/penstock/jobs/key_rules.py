@@ -24,7 +24,7 @@ MaxPerKey = Annotated[
     int, Meta(ge=1, le=1_000_000, description="The most jobs with the same key that may run at a time.")
 ]
 _PAGE: Final = 100  # keys that are arranged in one step
-_PAUSE_SECONDS: Final = 0.01  # between looks at transactions that are in progress
+_PAUSE_SECONDS: Final = 0.01  # between polls of the transactions that are in progress
 
 
 class KeyRule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

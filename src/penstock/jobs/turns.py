@@ -123,7 +123,7 @@ class Turns:
 
     def _divide(self, heap: list[tuple[float, int, TenantId]], limit: int) -> dict[TenantId, int]:
         """Return how many of ``limit`` jobs each tenant gets if each job goes to the one with the least time, in the
-        order of their first jobs; at most one for a tenant that may have none. ``heap`` loses the latter."""
+        order of their first jobs; at most one for a tenant that may have none, which is removed from ``heap``."""
         shares: dict[TenantId, int] = {}
         while limit > 0 and heap:
             time, served, tenant = heap[0]

@@ -17,7 +17,7 @@ log = structlog.get_logger(__name__)
 logging.getLogger("watchfiles").setLevel(logging.WARNING)  # watchfiles logs every change, and programs write files
 
 _GATHER_MILLISECONDS: Final = 100  # changes that belong together
-_APPEARS_SECONDS: Final = 2.0  # between looks for a folder that does not exist
+_APPEARS_SECONDS: Final = 2.0  # between polls for a folder that does not exist
 _RETRY_SECONDS: Final = 5.0
 
 

@@ -14,7 +14,7 @@ from penstock.quotas.rules import Rule
 
 VALID_SECONDS: Final = 15.0  # after the last renewal that succeeded; the database lets a slice expire after 30 s
 RENEW_SECONDS: Final = 5.0
-BUDGET_SECONDS: Final = 1.0  # between looks at what is used of a budget
+BUDGET_SECONDS: Final = 1.0  # between polls of what is used of a budget
 _PLENTY: Final = 2**62
 IDLE_SECONDS: Final = 10.0  # without a request, before what is left is given back
 

@@ -85,7 +85,7 @@ FAILURE: dict[str, Any] = {
     "worker_id": "gpu-1",
     "epoch": 4711,
     "category": "rate_limited",
-    "message": "the provider asks to wait",
+    "message": "the provider requests a wait",
     "retry_after_seconds": 30,
 }
 
