@@ -319,3 +319,28 @@ async def test_the_states_of_a_run_are_counted(caller: JobCaller) -> None:
     stats = await caller.service.of(caller.tenant).stats()
     assert (stats.totals.waiting, stats.totals.running, stats.totals.pending) == (0, 1, 0)
     assert (await caller.get(run.id)).attempt == 1, "waiting is no further attempt"
+
+
+async def test_the_last_items_of_a_block_end_at_once(database: Database, caller: JobCaller) -> None:
+    run = await ManualRun.begin(caller)
+    await query(
+        database,
+        "INSERT INTO flow_block (tenant_id, run_id, first, items, unfinished) VALUES ($1, $2, 0, 2, 2) RETURNING 1",
+        caller.tenant,
+        run.id,
+    )
+    await caller.submit_many(2)
+    one, two = await caller.claim(2, task_types=["echo"])
+    for item, job in enumerate((one, two)):
+        await query(
+            database,
+            "UPDATE lease SET parent_id = $1, step_no = $2 WHERE job_id = $3 RETURNING 1",
+            run.id,
+            -1 - item,
+            job.id,
+        )
+
+    await step(database, completing(caller, one), completing(caller, two))
+
+    assert await query(database, "SELECT unfinished FROM flow_block WHERE run_id = $1", run.id) == [(0,)]
+    assert (await run.gate())["arrived"] == 1

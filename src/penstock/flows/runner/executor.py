@@ -36,7 +36,6 @@ from penstock.processes.waiting import set_within
 from penstock.telemetry import logs
 from penstock.tenants.principal import logged
 from penstock.work.executor import ExecutionError
-from penstock.work.settled import Settled
 
 log = logs.get(__name__)
 
@@ -214,11 +213,6 @@ class RunExecution:
             **logged(job.tenant),
         )
         return "held"
-
-
-async def settle(execution: RunExecution) -> object:
-    """Execute a run, as an executor does whose attempt needs no report."""
-    raise Settled(await execution.execute())
 
 
 def _end_of(turn: Turn, commit: Commit) -> str | None:

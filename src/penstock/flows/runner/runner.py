@@ -7,8 +7,9 @@ from typing import Final
 
 from penstock.flows.process.flow_process import FlowProcess
 from penstock.flows.runner.children import MAP
-from penstock.flows.runner.executor import RunExecution, RunLimits, Tools, settle
+from penstock.flows.runner.executor import RunExecution, RunLimits, Tools
 from penstock.flows.runner.mailboxes import Mailboxes
+from penstock.flows.runner.maps import MapExecution
 from penstock.flows.runner.publishing import Publishing
 from penstock.flows.runner.reading import RunReader
 from penstock.flows.runner.writing import RunWriter
@@ -22,6 +23,7 @@ from penstock.telemetry import logs
 from penstock.tenants.principal import TenantId
 from penstock.work.context import JobContext
 from penstock.work.executors import Executors, Offer
+from penstock.work.settled import Settled
 
 log = logs.get(__name__)
 
@@ -77,7 +79,11 @@ class FlowRunner:
 
     async def execute(self, job: ClaimedJob, context: JobContext) -> object:
         """Execute one run until it ends, is parked or is held."""
-        return await settle(RunExecution(job, self._tools_of(context.tenant)))
+        tools = self._tools_of(context.tenant)
+        if job.model_profile == MAP:
+            mapping = MapExecution(job, tools, database=self._database, tenant=context.tenant, wakeups=self._wakeups)
+            raise Settled(await mapping.execute())
+        raise Settled(await RunExecution(job, tools).execute())
 
     def _tools_of(self, tenant: TenantId) -> Tools:
         tools = self._tools.get(tenant)

@@ -74,6 +74,7 @@ class NewTurn:
     park: bool
     children: dict[int, Child] = field(default_factory=dict)
     blocks: Sequence[Block] = ()
+    progress: Raw | None = None  # instead of that which the turn sets
 
     @property
     def ends(self) -> bool:
@@ -147,7 +148,7 @@ async def commit(connection: Connection, tenant: TenantId, turns: Sequence[NewTu
         needs=[max(1, new.turn.need) for new in turns],
         parks=[new.park for new in turns],
         ends=[new.ends for new in turns],
-        progresses=[_progress(new.turn) for new in turns],
+        progresses=[new.progress or _progress(new.turn) for new in turns],
         st_run=[place for place, _, _ in steps],
         st_no=[step.no for _, _, step in steps],
         st_key=[step.key for _, _, step in steps],

@@ -147,9 +147,15 @@ END $$;
 -- item has failed. Locks: rows of flow_block, in the order of their keys. Index: primary key of flow_block.
 CREATE FUNCTION flow_count_items(the_tenant integer, letters flow_letter[]) RETURNS flow_letter[] LANGUAGE plpgsql AS $$
 DECLARE
+    maps uuid[];
+    firsts integer[];
+    counts integer[];
+    failures integer[];
     found flow_letter[];
 BEGIN
-    WITH ended AS MATERIALIZED (
+    SELECT array_agg(e.run_id), array_agg(e.first), array_agg(e.ends), array_agg(e.failures)
+    INTO maps, firsts, counts, failures
+    FROM (
         SELECT l.run_id, b.first, count(*)::int AS ends, count(*) FILTER (WHERE l.status <> 'completed')::int AS failures
         FROM unnest(letters) AS l
         CROSS JOIN LATERAL (
@@ -157,16 +163,15 @@ BEGIN
             WHERE tenant_id = the_tenant AND run_id = l.run_id AND first <= -1 - l.no ORDER BY first DESC LIMIT 1
         ) b
         WHERE l.no < 0 GROUP BY l.run_id, b.first ORDER BY l.run_id, b.first
-    ), locked AS MATERIALIZED (
-        SELECT b.row_tid, e.ends, e.failures FROM ended e
-        CROSS JOIN LATERAL (
-            SELECT ctid AS row_tid FROM flow_block
-            WHERE tenant_id = the_tenant AND run_id = e.run_id AND first = e.first FOR UPDATE
-        ) b
-    ), counted AS (
+    ) e;
+    PERFORM FROM unnest(maps, firsts) AS e(run_id, first)
+    CROSS JOIN LATERAL (SELECT FROM flow_block WHERE tenant_id = the_tenant AND run_id = e.run_id AND first = e.first
+                        FOR UPDATE) b;
+    -- A statement of its own: its snapshot has what was committed while the locks were waited for.
+    WITH counted AS (
         UPDATE flow_block b SET unfinished = b.unfinished - e.ends, failed = b.failed + e.failures
-        FROM locked e
-        WHERE b.ctid = ANY (ARRAY(SELECT row_tid FROM locked)) AND b.ctid = e.row_tid
+        FROM unnest(maps, firsts, counts, failures) AS e(run_id, first, ends, failures)
+        WHERE b.tenant_id = the_tenant AND b.run_id = ANY (maps) AND b.run_id = e.run_id AND b.first = e.first
         RETURNING b.run_id, b.first, b.unfinished = 0 AS over, e.failures > 0 AS failed
     )
     SELECT array_agg(ROW(run_id, CASE WHEN failed THEN 'failure' ELSE 'block' END, first, '', NULL, NULL, NULL, NULL, NULL,
@@ -324,9 +329,11 @@ DECLARE
     maps uuid[];
 BEGIN
     WITH gone AS (
-        DELETE FROM flow_gate WHERE tenant_id = the_tenant AND run_id = ANY (run_ids) RETURNING run_id, children, is_map
+        DELETE FROM flow_gate g WHERE tenant_id = the_tenant AND run_id = ANY (run_ids)
+        RETURNING run_id, is_map, children > 0 OR (is_map AND EXISTS (
+            SELECT FROM flow_block WHERE tenant_id = the_tenant AND run_id = g.run_id AND unfinished > 0 OFFSET 0)) AS is_parent
     )
-    SELECT array_agg(run_id) FILTER (WHERE children > 0), array_agg(run_id) FILTER (WHERE is_map) INTO parents, maps FROM gone;
+    SELECT array_agg(run_id) FILTER (WHERE is_parent), array_agg(run_id) FILTER (WHERE is_map) INTO parents, maps FROM gone;
     DELETE FROM flow_wait WHERE ctid = ANY (ARRAY( -- as for timers
         SELECT ctid FROM flow_wait WHERE tenant_id = the_tenant AND run_id = ANY (run_ids) FOR UPDATE SKIP LOCKED));
     DELETE FROM flow_timer WHERE ctid = ANY (ARRAY( -- one that is firing finds no gate
@@ -422,6 +429,72 @@ BEGIN
     SELECT array_agg(run_id) INTO parked FROM p;
     PERFORM flow_unlease(the_tenant, coalesce(parked, '{}'));
     RETURN QUERY SELECT unnest(parked);
+END $$;
+
+-- Begins blocks of a map: submits a job for each of their items. Returns the blocks that have begun; none if the lease was lost.
+-- Locks: the lease, the gate, and rows of flow_block, all of which are the map's own.
+CREATE FUNCTION flow_pump(
+    the_tenant integer, map_id uuid, the_epoch bigint, firsts integer[], items integer[], ids uuid[], the_series integer,
+    the_lane integer, inputs json[], sizes integer[], attempts smallint, timeout float8, key text, are_runs boolean
+) RETURNS SETOF integer LANGUAGE plpgsql AS $$
+DECLARE
+    begun integer[];
+    the_submitter integer;
+    now_at timestamptz := clock();
+BEGIN
+    SELECT submitter_id INTO the_submitter FROM lease
+    WHERE tenant_id = the_tenant AND job_id = map_id AND epoch = the_epoch FOR UPDATE;
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    PERFORM flow_lock(the_tenant, ARRAY[map_id]);
+    UPDATE flow_gate SET seen = arrived, urgent = false, turns = turns + 1, deaths = 0, started_at = coalesce(started_at, now_at)
+    WHERE tenant_id = the_tenant AND run_id = map_id;
+    WITH started AS (
+        UPDATE flow_block b SET unfinished = b.items, inputs = NULL
+        WHERE b.tenant_id = the_tenant AND b.run_id = map_id AND b.first = ANY (firsts) AND b.unfinished IS NULL
+        RETURNING b.first
+    )
+    SELECT array_agg(first ORDER BY first) INTO begun FROM started;
+    IF begun IS DISTINCT FROM firsts THEN
+        RAISE EXCEPTION 'blocks of the map have begun before' USING ERRCODE = 'serialization_failure';
+    END IF;
+    WITH parent AS MATERIALIZED (
+        SELECT owner_ref, user_id FROM job WHERE tenant_id = the_tenant AND id = map_id
+    ), child AS MATERIALIZED (
+        SELECT c.*, p.owner_ref, p.user_id
+        FROM unnest(ids, items, inputs, sizes) AS c(id, item, input, size) CROSS JOIN parent p
+    ), kept AS (
+        INSERT INTO job (tenant_id, id, series_id, lane_id, submitter_id, owner_ref, user_id, input, max_attempts,
+                         timeout_seconds, created_at, concurrency_key, parent_id, step_no)
+        SELECT the_tenant, id, the_series, the_lane, the_submitter, owner_ref, user_id, input, attempts, timeout, now_at, key,
+               map_id, -1 - item
+        FROM child
+    ), gates AS (
+        INSERT INTO flow_gate (tenant_id, run_id, lane_id, series_id, submitter_id, input_bytes, max_attempts, first_position,
+                               enqueued_at, concurrency_key, parent_id, step_no)
+        SELECT the_tenant, id, the_lane, the_series, the_submitter, size, attempts, (SELECT flow_position(the_tenant)), now_at,
+               key, map_id, -1 - item
+        FROM child WHERE are_runs
+    ), limited AS MATERIALIZED (
+        SELECT key IS NOT NULL AND EXISTS (SELECT FROM limited_lane WHERE id = the_lane OFFSET 0) AS is_limited
+    ), queued AS (
+        INSERT INTO ready (tenant_id, job_id, lane_id, series_id, max_attempts, submitter_id, input_bytes, enqueued_at,
+                           concurrency_key, parent_id, step_no)
+        SELECT the_tenant, id, the_lane, the_series, attempts, the_submitter, size, now_at, key, map_id, -1 - item
+        FROM child CROSS JOIN limited l WHERE NOT l.is_limited ORDER BY item
+    ), blocked AS (
+        INSERT INTO later (tenant_id, job_id, lane_id, series_id, max_attempts, submitter_id, input_bytes, enqueued_at,
+                           concurrency_key, parent_id, step_no)
+        SELECT the_tenant, id, the_lane, the_series, attempts, the_submitter, size, now_at, key, map_id, -1 - item
+        FROM child CROSS JOIN limited l WHERE l.is_limited
+    ), counted AS (
+        INSERT INTO stat_delta (tenant_id, series_id, pending)
+        SELECT the_tenant, the_series, count(*) FROM child HAVING count(*) > 0
+    )
+    INSERT INTO event (tenant_id, at, kind, job_ids, series_ids)
+    SELECT the_tenant, now_at, 'job.created', array_agg(id), array_agg(the_series) FROM child HAVING count(*) > 0;
+    RETURN QUERY SELECT unnest(begun);
 END $$;
 
 -- Holds runs whose code cannot go on, and ends their leases. Returns those that are held now. Locks: as flow_park().

@@ -1,0 +1,167 @@
+"""Executes a map: one job that keeps a window of child jobs going. No code of a flow takes part."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from typing import Final
+
+import msgspec
+from msgspec import Raw
+
+from penstock.failures import Category
+from penstock.flows.kernel.records import Completed, Failed, Fault, MapItem, Outcome, Status, Turn
+from penstock.flows.runner.children import MapInput, child_of, submission_of
+from penstock.flows.runner.executor import Tools
+from penstock.flows.sql import maps
+from penstock.flows.sql.maps import MapState, NextBlock
+from penstock.flows.sql.store import Child, NewTurn, fault_of
+from penstock.flows.views import MapCounts
+from penstock.jobs.announcements import FLOW, announce
+from penstock.jobs.work import ClaimedJob
+from penstock.postgres.pool import Database
+from penstock.postgres.wakeups import Wakeups
+from penstock.processes.waiting import set_within
+from penstock.tenants.principal import TenantId
+
+_PAGE: Final = 1000  # outcomes that are read at a time
+_MAX_BLOCKS: Final = 16  # that one statement begins
+_BRACKETS: Final = 2
+
+
+class MapExecution:
+    """The execution of one map under one lease."""
+
+    def __init__(
+        self, job: ClaimedJob, tools: Tools, *, database: Database, tenant: TenantId, wakeups: Wakeups
+    ) -> None:
+        self._job = job
+        self._tools = tools
+        self._database = database
+        self._tenant = tenant
+        self._wakeups = wakeups
+        self._given = msgspec.json.decode(job.input, type=MapInput)
+
+    async def execute(self) -> str:
+        """Run until the map ends or is parked; return which."""
+        with self._tools.mailboxes.open(self._job.id) as news:
+            while True:
+                news.clear()
+                loaded = await self._tools.reader.load(self._job.id)
+                if loaded is None:
+                    return "stale"
+                state = await self._begin_blocks()
+                if state is None:
+                    return "stale"
+                outcome = await self._outcome(state)
+                if outcome is not None:
+                    return await self._end(outcome, state)
+                if await self._rests(news):
+                    return "parked"
+
+    async def _begin_blocks(self) -> MapState | None:
+        """Begin as many blocks as the limit has room for; return the state then, None if the lease was lost."""
+        while True:
+            async with self._database.acquire() as connection:
+                state = await maps.state(connection, self._tenant, self._job.id)
+                room = (self._given.limit - state.running) // state.largest
+                if state.failed and self._given.fail_fast:
+                    room = 0
+                room = min(room or int(not state.running and not state.failed), state.left, _MAX_BLOCKS)
+                if room <= 0:
+                    return state
+                blocks = await maps.next_blocks(connection, self._tenant, self._job.id, limit=room)
+            children = await self._children(blocks)
+            async with self._database.acquire() as connection:
+                held = await maps.pump(
+                    connection, self._tenant, self._job.id, self._job.epoch, blocks=blocks, children=children
+                )
+            if not held:
+                return None
+            queue = (self._tenant, self._given.target.task_type, self._given.target.model_profile)
+            announce(self._wakeups, ready=Counter({queue: len(children)}))
+
+    async def _children(self, blocks: list[NextBlock]) -> list[tuple[int, Child]]:
+        target, names = self._given.target, self._tools.names
+        gate = "run" if target.task_type == FLOW else ""
+        found: list[tuple[int, Child]] = []
+        for block in blocks:
+            for place, value in enumerate(msgspec.json.decode(block.inputs, type=list[Raw])):
+                submission = submission_of(target, self._job, priority=self._given.priority, value=value)
+                if not names.has_lane(submission):
+                    await names.resolve_lanes([submission])
+                child = child_of(submission, names, max_attempts=self._tools.limits.max_attempts, gate=gate)
+                found.append((block.first + place, child))
+        return found
+
+    async def _outcome(self, state: MapState) -> Outcome | None:
+        """Return how the map ends; None while items run or wait."""
+        if state.failed and self._given.fail_fast:
+            async with self._database.acquire() as connection:
+                row = await maps.first_failure(connection, self._tenant, self._job.id, items=self._given.count)
+            if row is not None:
+                fault = fault_of(row["error_category"] or Category.CANCELLED, row["error_message"] or row["status"])
+                message = f"item {row['item']}: {fault.message}"
+                return Failed(fault=Fault(category=fault.category, message=message, type=fault.type))
+        if state.running or state.left:
+            return None
+        return await self._results()
+
+    async def _results(self) -> Outcome:
+        """Return the outcomes of all items, or a failure when they are too large."""
+        most = self._tools.limits.max_result_bytes
+        parts: list[bytes] = []
+        size = _BRACKETS
+        while len(parts) < self._given.count:
+            async with self._database.acquire() as connection:
+                rows = await maps.outcomes(connection, self._tenant, self._job.id, from_item=len(parts), limit=_PAGE)
+            if not rows:
+                break
+            for row in rows:
+                part = msgspec.json.encode(_item(row))
+                size += len(part) + 1
+                parts.append(part)
+            if most is not None and size > most:
+                message = f"the results of the map have more than {most} bytes; let the items store them elsewhere"
+                return Failed(fault=Fault(category=Category.INTERNAL, message=message))
+        return Completed(result=Raw(b"[" + b",".join(parts) + b"]"))
+
+    async def _end(self, outcome: Outcome, state: MapState) -> str:
+        loaded = await self._tools.reader.load(self._job.id)
+        if loaded is None:
+            return "stale"
+        ended = state.items - state.running
+        counts = MapCounts(
+            items=self._given.count, running=0, waiting=0, completed=max(0, ended - state.failed), failed=state.failed
+        )
+        await self._tools.writer.commit(
+            NewTurn(
+                run_id=self._job.id,
+                epoch=self._job.epoch,
+                at=loaded.gate.now,
+                turn=Turn(number=loaded.gate.turns, first_no=0, outcome=outcome),
+                seen=loaded.gate.arrived,
+                park=False,
+                progress=Raw(msgspec.json.encode(counts)),
+            )
+        )
+        return type(outcome).__name__.lower()
+
+    async def _rests(self, news: asyncio.Event) -> bool:
+        """Wait for the end of a block; return whether the map was parked instead."""
+        tools = self._tools
+        if not tools.crowded() and await set_within(news, tools.limits.linger.total_seconds()):
+            return False
+        return await tools.writer.park(self._job.id, self._job.epoch)
+
+
+def _item(row: object) -> MapItem:
+    found: dict[str, object] = dict(row)  # type: ignore[call-overload]  # a record
+    completed = found["status"] == Status.COMPLETED.value
+    return MapItem(
+        status=Status(str(found["status"])),
+        value=found["result"] if completed else None,  # type: ignore[arg-type]
+        fault=None
+        if completed
+        else fault_of(str(found["error_category"] or Category.CANCELLED), str(found["error_message"] or "cancelled")),
+    )
