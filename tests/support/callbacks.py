@@ -24,6 +24,7 @@ from penstock.callbacks.dispatcher import LEASE, CallbackDispatcher
 from penstock.callbacks.duties import Sending
 from penstock.callbacks.endpoint import CreatedEndpoint, DeliveryView, Endpoint, EndpointCreation
 from penstock.callbacks.fan_out import CallbackFanOut
+from penstock.callbacks.retention import CallbackRetention
 from penstock.callbacks.sealing import Sealing
 from penstock.callbacks.sender import Sender
 from penstock.callbacks.service import CallbackService
@@ -145,6 +146,9 @@ class Callbacks:
 
     def fan_out(self) -> CallbackFanOut:
         return CallbackFanOut(self.database, self.wakeups, self.sending().expansions)
+
+    def retention(self) -> CallbackRetention:
+        return CallbackRetention(self.database, keep_delivered=timedelta(days=7), keep_jobs=timedelta(days=30))
 
     async def add(self, tenant: TenantId, url: str, *events: str, secret: str | None = None) -> CreatedEndpoint:
         """Register an endpoint."""
