@@ -12,6 +12,7 @@ import uvloop
 from benchmarks import (
     access,
     burndown,
+    callbacks,
     claims,
     create,
     events,
@@ -44,6 +45,7 @@ SCENARIOS = {
     "providers": providers.run,
     "slow_clients": slow_clients.run,
     "usage": usage.run,
+    "callbacks": callbacks.run,
 }
 
 

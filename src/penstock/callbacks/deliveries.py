@@ -111,6 +111,23 @@ class Outcome:
     attempts: tuple[Attempt, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backlog:
+    """The deliveries of one tenant."""
+
+    tenant: str
+    waiting: int
+    delivered: int
+    dead: int
+    failed: int  # attempts
+    oldest_seconds: float
+
+
+async def backlogs(connection: Connection) -> list[Backlog]:
+    """Return the deliveries of all tenants that have any, in numbers."""
+    return [Backlog(**row) for row in await _sql.backlogs.rows(connection)]
+
+
 async def any_tenant(connection: Connection) -> bool:
     found: bool = await _sql.any_tenant.value(connection)
     return found

@@ -436,3 +436,23 @@ WITH state AS (
     DELETE FROM callback_state WHERE tenant_id = :tenant_id AND endpoint_id = :endpoint_id
 )
 DELETE FROM callback_endpoint WHERE tenant_id = :tenant_id AND id = :endpoint_id;
+
+
+-- name: backlogs()
+-- tenant: every (metrics)
+-- Returns the sums of the states of each tenant's endpoints, and the seconds since the oldest event that waits.
+-- Indexes: primary keys, callback_later_due.
+SELECT t.name AS tenant, sum(s.waiting)::bigint AS waiting, sum(s.delivered)::bigint AS delivered, sum(s.dead)::bigint AS dead,
+       sum(s.failed)::bigint AS failed,
+       coalesce(extract(epoch FROM clock() - least(min(r.at), min(l.at))), 0)::float8 AS oldest_seconds
+FROM callback_state s
+JOIN tenant t ON t.id = s.tenant_id
+LEFT JOIN LATERAL (
+    SELECT at FROM callback_ready WHERE tenant_id = s.tenant_id AND endpoint_id = s.endpoint_id AND s.waiting > 0
+    ORDER BY position, place LIMIT 1
+) r ON true
+LEFT JOIN LATERAL (
+    SELECT at FROM callback_later WHERE tenant_id = s.tenant_id AND endpoint_id = s.endpoint_id AND s.waiting > 0
+    ORDER BY position, place LIMIT 1
+) l ON true
+GROUP BY t.name;

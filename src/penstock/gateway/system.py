@@ -11,6 +11,8 @@ from msgspec import Struct
 
 from penstock.blobs.objects.stores import ObjectStores
 from penstock.brokers.broker import Broker
+from penstock.callbacks import deliveries
+from penstock.callbacks.metrics import measure as measure_callbacks
 from penstock.errors import DatabaseUnavailable, SchemaMismatch
 from penstock.gateway.job_metrics import measure
 from penstock.jobs.service import JobService
@@ -103,5 +105,7 @@ class SystemRoutes:
             self._stats_at = now
             with suppress(DatabaseUnavailable):  # the process's own metrics do not need it
                 measure(await self._service.queues_of_all())
+                async with self._database.acquire() as connection:
+                    measure_callbacks(await deliveries.backlogs(connection))
             await self._stores.state()  # sets its gauge
         return Response(body=metrics.exposition(), content_type=metrics.CONTENT_TYPE.encode())
