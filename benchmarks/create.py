@@ -20,7 +20,7 @@ _TURNS: Final = 7
 
 
 async def run(server: EmbeddedServer) -> list[Figure]:
-    """All create scenarios."""
+    """Run all create scenarios."""
     figures = [await _limit(server)]
     for callers, calls, promise in ((1, 3000, None), (64, 60_000, 15_000.0)):
         async with fresh_database(server) as url, service(url) as (jobs, _):

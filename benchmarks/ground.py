@@ -49,7 +49,7 @@ async def fresh_database(server: EmbeddedServer, *, migrated: bool = True) -> As
 
 @asynccontextmanager
 async def service(url: str) -> AsyncIterator[tuple[JobService, Database]]:
-    """The job service in this process."""
+    """Yield the job service in this process."""
     database = Database(url, application_name="penstock-bench")
     await database.open()
     jobs = JobService(database)
@@ -81,7 +81,7 @@ async def process(*arguments: str, **environment: str) -> AsyncIterator[asyncio.
 
 @asynccontextmanager
 async def gateway(url: str) -> AsyncIterator[str]:
-    """One gateway process on the database; yields its address."""
+    """Run one gateway process on the database; yield its address."""
     port = free_port()
     address = f"http://127.0.0.1:{port}"
     async with process("-m", "penstock", "gateway", DATABASE_URL=url, HTTP_PORT=str(port), HTTP_HOST="127.0.0.1"):

@@ -14,7 +14,7 @@ _HEAD = "| variable | default | meaning |\n| --- | --- | --- |\n"
 
 
 def tables() -> str:
-    """One table per group, with one row per variable."""
+    """Return one table per group, with one row per variable."""
     return "".join(f"\n### {_title(group)}\n\n{_HEAD}{_rows(group)}" for group in GROUPS)
 
 
@@ -39,7 +39,7 @@ def _default(name: str, variable: Variable) -> str:
 
 
 def with_tables(document: str) -> str:
-    """The document with what follows the mark, which is these tables, written anew."""
+    """Return the document with these tables in place of those that follow the mark."""
     return document[: document.index(_BEGIN)] + _BEGIN + tables()
 
 

@@ -47,7 +47,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """One process per core, but none besides pytest's own for a single file."""
+    """Return one process per core, but none besides pytest's own for a single file."""
     named = [Path(argument.partition("::")[0]) for argument in config.args]
     files = sum(1 if path.is_file() else len(list(path.rglob("test_*.py"))) for path in named)
     wanted = min(len(os.sched_getaffinity(0)), files, _MAX_TEST_PROCESSES)

@@ -89,7 +89,7 @@ async def submit(client: Client, images: Sequence[Sequence[float]]) -> list[UUID
 
 
 def rows(image: Sequence[float]) -> list[list[float]]:
-    """64 numbers as 8 rows of 8."""
+    """Return 64 numbers as 8 rows of 8."""
     return [[float(value) for value in image[row * 8 : row * 8 + 8]] for row in range(8)]
 
 

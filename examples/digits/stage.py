@@ -62,7 +62,7 @@ class Stage:
         await self._stop()
 
     async def start_worker(self, worker_id: str) -> WorkerProcess:
-        """A worker that hosts the model itself, in a process of its own."""
+        """Return a worker that hosts the model itself, in a process of its own."""
         process = await self._run(
             "-m",
             "penstock",

@@ -103,7 +103,7 @@ class Events:
 
 
 async def events_of(pieces: AsyncIterator[bytes]) -> AsyncIterator[ServerEvent]:
-    """Parses a stream of Penstock's own: events may have any size, and an incomplete last event is dropped."""
+    """Parse a stream of Penstock's own: events may have any size, and an incomplete last event is dropped."""
     events = Events(LARGEST_OWN)
     async for piece in pieces:
         for event in events.feed(piece):

@@ -1,4 +1,4 @@
-"""What a key or a ticket gives ends no later than itself."""
+"""The rights that a key or a ticket gives end no later than it does."""
 
 from __future__ import annotations
 

@@ -305,7 +305,7 @@ async def test_a_gateway_without_its_database_serves_known_keys_for_a_while(
 async def test_a_gateway_that_has_not_polled_lately_queries_the_database(
     gateways: Gateways, module_database_url: str
 ) -> None:
-    """As after SIGSTOP and SIGCONT, or while something blocks its event loop."""
+    """The process may have been stopped (SIGSTOP), or its event loop blocked."""
     key = await new_key(gateways.first)
     async with running_gateway(module_database_url, ai_service_token=TOKEN) as late:
         assert await status(late, key) == 200

@@ -39,7 +39,7 @@ async def new_key(operator: HttpCaller) -> dict[str, Any]:
 
 @asynccontextmanager
 async def half_sent(operator: HttpCaller, path: str, body: bytes, key: dict[str, Any]) -> AsyncIterator[Connection]:
-    """A POST whose handler waits for the second half of its body."""
+    """Send a POST whose handler waits for the second half of its body."""
     url = urlsplit(operator.address)
     reader, writer = await asyncio.open_connection(url.hostname, url.port)
     head = (

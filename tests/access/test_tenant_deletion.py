@@ -48,7 +48,7 @@ async def tenant(operator: HttpCaller) -> TenantCaller:
 
 
 async def filled(operator: HttpCaller) -> TenantCaller:
-    """A tenant with jobs in every state, a file, quotas with use, limits, a model, a callback, and usage."""
+    """Return a tenant with jobs in every state, a file, quotas with use, limits, a model, a callback, and usage."""
     tenant = await new_tenant(operator)
     await tenant.set_quota("jobs", 1000, "day", user="*")
     await tenant.set_quota("pending_jobs", 1000, user="*")

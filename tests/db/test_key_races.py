@@ -276,7 +276,7 @@ async def _key(database: Database) -> LimitedKey:
 
 
 async def _assert_all_places_are_used(database: Database, cap: int) -> None:
-    """Nothing has leaked: of each key, as many jobs are ready as may run, or all that there are."""
+    """Assert that nothing has leaked: of each key, as many jobs are ready as may run, or all that there are."""
     rows = await query(
         database,
         "SELECT concurrency_key, count(*) FILTER (WHERE is_ready), count(*)"

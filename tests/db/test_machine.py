@@ -303,7 +303,7 @@ class JobMachine(RuleBasedStateMachine):
         assert sum(totals.errors.values()) == sum(job.attempts for job in self.jobs.values())
 
     def teardown(self) -> None:
-        """Every transition has its event, and the list agrees with the model."""
+        """Assert that every transition has its event, and that the list agrees with the model."""
         if not self.jobs:
             return
         rows = self.do(

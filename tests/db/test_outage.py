@@ -357,7 +357,7 @@ async def test_an_outage_leaves_no_unhandled_error_behind(line: DatabaseProxy, c
 
 
 async def _use(caller: JobCaller, stopping: asyncio.Event) -> None:
-    """Everything that waits for something, many at a time; errors of ours are expected."""
+    """Make many calls that wait for something at a time; errors of ours are expected."""
     own = caller.service.of(caller.tenant)
     while not stopping.is_set():
         try:

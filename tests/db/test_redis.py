@@ -189,7 +189,7 @@ async def test_events_are_appended_to_the_stream_of_their_tenant(
 
 @asynccontextmanager
 async def silent_server() -> AsyncIterator[int]:
-    """A server that accepts connections, reads, and never writes."""
+    """Yield a server that accepts connections, reads, and never writes."""
 
     async def keep_silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while await reader.read(1024):

@@ -1,4 +1,4 @@
-"""Why a job does not run: what it waits for, its position, and an estimate with its basis."""
+"""The reasons why a job does not run: what it waits for, its position, and an estimate with its basis."""
 
 from __future__ import annotations
 

@@ -340,7 +340,7 @@ class TestMedia:
         assert (await caller.post("/models/scenes/predict", nowhere)).fields == ["scenes[0].layers[0].pictures.x"]
 
     async def test_the_number_and_the_depth_of_uploads_are_bounded(self, caller: HttpCaller) -> None:
-        """In calls and in jobs, before anything is read."""
+        """This holds for calls and for jobs, before anything is read."""
         cover = "blob:01990000-0000-7000-8000-000000000007"
         many = {"files": [cover] * 101}
         deep: dict[str, Any] = {"pictures": {"a": cover}}
@@ -762,6 +762,6 @@ class TestBackendDocument:
 
 
 async def upper(request: web.Request) -> web.Response:
-    """A model's server as in the document: it takes JSON by POST at any path and returns upper case."""
+    """Respond as a model's server in the document does: take JSON by POST at any path and return upper case."""
     given = await request.json()
     return web.json_response({"text": str(given["text"]).upper()})

@@ -67,7 +67,7 @@ class Everything:
         price: Decimal = Decimal(1),
         either: int | list[int] = 0,
     ) -> dict[str, Any]:
-        """Does everything.
+        """Do everything.
 
         And says so.
         """
@@ -102,7 +102,7 @@ def refusal(contract: Contract, value: Any, *segments: Segment) -> tuple[str | N
 
 
 def returning(result: Any) -> Contract:
-    """The contract of a model that returns that type."""
+    """Return the contract of a model that returns that type."""
 
     class Model:
         def predict(self) -> Any: ...
@@ -464,7 +464,7 @@ def test_lists_that_do_not_fit_are_refused(value: Any, words: str) -> None:
 
 
 def lying_npy() -> bytes:
-    """A header that promises four terabytes."""
+    """Return a header that promises four terabytes."""
     header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000, 3), }".ljust(117) + b"\n"
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header
 

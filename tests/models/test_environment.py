@@ -18,7 +18,7 @@ from tests.support.models import Models
 
 
 def model(home: Path, source: str = "folder", **stated: Any) -> Model:
-    """A model that is only read."""
+    """Return a model that is only read."""
     whole = {"name": "m", "runtime": "http", "http": {"url": "http://127.0.0.1:1"}} | stated
     return manifest.check(whole, folder=home, source=source)
 

@@ -17,7 +17,7 @@ GUIDE = (Path(__file__).parents[2] / "docs" / "models.md").read_text(encoding="u
 
 
 def block(section: str, language: str) -> str:
-    """The first block of code in that language below a heading."""
+    """Return the first block of code in that language below a heading."""
     found = re.search(rf"```{language}\n(.*?)```", GUIDE.partition(f"## {section}\n")[2], re.DOTALL)
     assert found is not None
     return found[1]

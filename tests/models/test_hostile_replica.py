@@ -40,7 +40,7 @@ class Model:
 
 
 def junk(seed: int) -> bytes:
-    """Bytes that resemble frames more or less: right prefixes with wrong kinds, sizes, headers and call ids."""
+    """Return bytes that resemble frames: right prefixes with wrong kinds, sizes, headers and call ids."""
     rng = random.Random(seed)
     kind = rng.choice([*sorted(frames.KINDS), 0, 77, 255])
     body = rng.randbytes(rng.randrange(0, 200))

@@ -29,7 +29,7 @@ MEDIA: dict[str, Any] = {"type": "object", "properties": {"image": {"type": "str
 
 @asynccontextmanager
 async def runtime(url: str, *, schema: Schema | None = None, **options: Any) -> AsyncIterator[HttpRuntime]:
-    """The runtime of a manifest with these options."""
+    """Yield the runtime of a manifest with these options."""
     stated = {"url": url} | options
     assert not HttpRuntime.check(stated, Path("/"))
     made = HttpRuntime(

@@ -58,7 +58,7 @@ class Trial:
         self._gone = threading.Semaphore(0)
 
     def run(self) -> None:
-        """Makes the calls, in this thread."""
+        """Make the calls, in this thread."""
         canceller = threading.Thread(target=self._cancel, daemon=True)
         canceller.start()
         for _ in range(TURNS):

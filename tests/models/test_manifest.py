@@ -17,7 +17,7 @@ from penstock.models.replica import runtimes
 
 
 def problems(stated: dict[str, Any], folder: Path, source: str = "folder") -> dict[str, str]:
-    """Every mistake of a manifest, by field."""
+    """Return every mistake of a manifest, by field."""
     with pytest.raises(InvalidInput) as caught:
         manifest.check(stated, folder=folder, source=source)
     return {problem.field: problem.detail for problem in caught.value.problems}
@@ -132,7 +132,7 @@ DOCUMENT = (Path(__file__).parents[2] / "docs" / "models.md").read_text()
 
 
 def documented(section: str, table: str) -> set[str]:
-    """The names in the first column of a table in the guide."""
+    """Return the names in the first column of a table in the guide."""
     rows = DOCUMENT.partition(f"## {section}\n")[2].partition("\n## ")[0].partition(f"\n| {table} |")[2]
     rows = rows.partition("\n\n")[0]
     cells = [line.split("|")[1] for line in rows.splitlines()[2:]]

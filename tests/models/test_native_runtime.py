@@ -155,7 +155,7 @@ def pgm(pixels: Pixels) -> bytes:
 
 
 def sobel(pixels: Pixels) -> Any:
-    """The same operator, written differently."""
+    """Apply the same operator, written differently."""
     wide = np.pad(pixels.astype(np.int64), 1, mode="edge")
     smooth = wide[:-2] + 2 * wide[1:-1] + wide[2:]
     across = smooth[:, 2:] - smooth[:, :-2]
@@ -421,7 +421,7 @@ def test_an_error_reaches_the_caller_with_its_kind(
 
 
 def printed(form: str, number: str) -> str:
-    """A body of predict that prints a number as C does."""
+    """Return a body of predict that prints a number as C does."""
     return f'static char text[40]; snprintf(text, 40, "{form}", {number}); say(result, text);'
 
 

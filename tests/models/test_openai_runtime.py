@@ -32,7 +32,7 @@ SAID = {
 
 @asynccontextmanager
 async def runtime(address: str, **options: Any) -> AsyncIterator[OpenaiRuntime]:
-    """The runtime of a manifest with these options."""
+    """Yield the runtime of a manifest with these options."""
     stated = {"base_url": f"{address}/v1", "model": "wanted-model"} | options
     assert not OpenaiRuntime.check(stated, Path("/"))
     made = OpenaiRuntime(Spec(name="m", version="1", folder=Path("/"), options=stated, schema=Schema(), timeout=5))
@@ -261,7 +261,7 @@ def test_mistakes_in_a_manifest_are_named(options: dict[str, Any], field: str) -
 
 
 def beep() -> bytes:
-    """A tenth of a second of sound, as a wav file."""
+    """Return a tenth of a second of sound, as a wav file."""
     buffer = io.BytesIO()
     with wave.open(buffer, "wb") as file:
         file.setnchannels(1)

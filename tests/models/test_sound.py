@@ -31,7 +31,7 @@ FORMATS = {  # media type → FFmpeg's container and codec, rate
 
 
 def tone(container: str, codec: str, rate: int) -> bytes:
-    """Sound in stereo, the second channel silent, written by FFmpeg."""
+    """Return sound in stereo, the second channel silent, written by FFmpeg."""
     encoded = io.BytesIO()
     with av.open(encoded, "w", format=container) as file:
         stream: Any = file.add_stream(codec, rate=rate, layout="stereo", options={"strict": "experimental"})

@@ -15,7 +15,7 @@ GUIDE = (Path(__file__).parents[2] / "docs" / "subprocess-models.md").read_text(
 
 
 def block(section: str, language: str) -> str:
-    """The first block of code in that language below a heading."""
+    """Return the first block of code in that language below a heading."""
     text = GUIDE.partition(f"## {section}\n")[2]
     found = re.search(rf"```{language}\n(.*?)```", text, re.DOTALL)
     assert found is not None

@@ -22,7 +22,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 @asynccontextmanager
 async def opened(handler: Handler, max_bytes: int = 2**20) -> AsyncIterator[tuple[Client, Peer]]:
-    """A client of a server that handles every request in this way."""
+    """Yield a client of a server that handles every request in this way."""
     async with serving(handler) as seen:
         peer = Peer(
             headers={}, timeout_seconds=20, secrets=[KEY], credentials=[KEY], name="provider", max_bytes=max_bytes

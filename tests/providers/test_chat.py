@@ -581,12 +581,12 @@ async def test_images_pass_through_and_the_jobs_input_overrides_a_profiles_defau
 
 
 def said(content: str) -> dict[str, Any]:
-    """A completion with this content."""
+    """Return a completion with this content."""
     return COMPLETION | {"choices": [{"message": {"role": "assistant", "content": content}}]}
 
 
 def stream(*deltas: str) -> list[bytes]:
-    """The events of a streamed completion."""
+    """Return the events of a streamed completion."""
     parts: list[dict[str, Any]] = [
         {"model": "served-model", "choices": [{"index": 0, "delta": {"content": delta}}]} for delta in deltas
     ]

@@ -88,7 +88,7 @@ def outcomes(result: Dispatched) -> list[tuple[str, str]]:
 
 
 def closed(clock: StandingClock, seconds: str = "30") -> Gate:
-    """The gate of a provider that limits us."""
+    """Return the gate of a provider that limits us."""
     gate = Gate(1, clock=clock)
     gate.observe(429, {"Retry-After": seconds})
     return gate
@@ -242,7 +242,7 @@ async def test_a_resting_provider_does_not_make_a_failure_free() -> None:
 
 
 async def resting(clock: StandingClock) -> Gate:
-    """The gate of a provider that failed too often."""
+    """Return the gate of a provider that failed too often."""
     gate = Gate(4, clock=clock)
     for _ in range(5):
         with pytest.raises(CallFailed):

@@ -47,7 +47,7 @@ async def recording(wav: Path, tmp_path: Path) -> Recording:
 
 
 def said(text: str, **fields: Any) -> web.Response:
-    """A chat completion."""
+    """Return a chat completion."""
     usage = {"prompt_tokens": 100, "completion_tokens": 10}
     choice = {"message": {"role": "assistant", "content": text}, "finish_reason": "stop"} | fields
     return web.json_response({"model": "served-audio", "choices": [choice], "usage": usage})
@@ -55,7 +55,7 @@ def said(text: str, **fields: Any) -> web.Response:
 
 @asynccontextmanager
 async def hearing(responses: Responses) -> AsyncIterator[Seen]:
-    """A server that responds to its first request with ``responses(1)``, and so on."""
+    """Yield a server that responds to its first request with ``responses(1)``, and so on."""
 
     async def respond(_: web.Request) -> web.StreamResponse:
         return responses(len(seen.bodies))

@@ -91,7 +91,7 @@ async def models(
 
 
 def model(name: str, kind: Kind = Kind.MODEL, **fields: Any) -> ProviderSpec:
-    """A provider that is a registered model."""
+    """Return a provider that is a registered model."""
     return ProviderSpec(
         name=f"our-{name}", kind=kind, endpoint=None, model=name, **({"timeout": timedelta(seconds=30)} | fields)
     )

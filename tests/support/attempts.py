@@ -15,7 +15,7 @@ _NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def claimed_job(*, timeout_seconds: float | None = None, task_type: str = "llm_chat", **fields: object) -> ClaimedJob:
-    """A job with this input."""
+    """Return a job with this input."""
     return ClaimedJob(
         tenant="default",
         id=UUID(int=7),
@@ -36,5 +36,5 @@ def claimed_job(*, timeout_seconds: float | None = None, task_type: str = "llm_c
 
 
 def job_context() -> JobContext:
-    """A context whose reports go nowhere."""
+    """Return a context whose reports go nowhere."""
     return JobContext(lambda: None)

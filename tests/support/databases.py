@@ -25,7 +25,7 @@ STATE_TABLES = ("ready", "later", "lease", "done")
 
 @asynccontextmanager
 async def own_database(server: EmbeddedServer) -> AsyncIterator[str]:
-    """The URL of a fresh database with the newest schema; dropped at the end, with its connections."""
+    """Yield the URL of a fresh database with the newest schema; dropped at the end, with its connections."""
     name = f"test_{os.getpid()}_{next(_numbers)}"
     admin = await asyncpg.connect(embedded_url(server.data_dir, "postgres"))
     try:

@@ -15,7 +15,7 @@ CONTAINER = "8dfafdbc3a40" + 52 * "0"
 
 
 def listed(name: str, **changes: Any) -> dict[str, Any]:
-    """A container as ``GET /containers/json`` lists it."""
+    """Return a container as ``GET /containers/json`` lists it."""
     return {
         "Id": name.encode().hex().ljust(64, "0"),
         "Names": [f"/{name}"],

@@ -129,7 +129,7 @@ def settings_for(url: str, **changes: Any) -> Settings:
 async def running_gateway(
     url: str, *, models_folder: Path | None = None, limits: Limits | None = None, **changes: Any
 ) -> AsyncIterator[HttpCaller]:
-    """A gateway on that database, in this process, with changed settings; stopped as SIGTERM stops it."""
+    """Run a gateway on that database, in this process, with changed settings; stop it as SIGTERM does."""
     settings = settings_for(url, **changes)
     parts = GatewayAssembly(settings.replace(penstock_models_dir=models_folder))
     gateway = parts.gateway

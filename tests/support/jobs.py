@@ -153,7 +153,7 @@ class JobCaller:
         return await self.service.of(self.tenant).events(job_id=job_id, after=position)
 
     async def events(self, job_id: UUID | None = None, *, after: str | None = None) -> AsyncIterator[Event]:
-        """Like ``watch``, but open the stream when the first event is requested."""
+        """Yield events as ``watch`` does, but open the stream when the first event is requested."""
         async for event in await self.watch(job_id, after=after):
             yield event
 

@@ -20,7 +20,7 @@ from tests.support.waiting import until
 
 @asynccontextmanager
 async def own_server(folder: Path, *, migrated: bool = True) -> AsyncIterator[EmbeddedServer]:
-    """A running server; with the newest schema unless ``migrated`` is false."""
+    """Yield a running server; with the newest schema unless ``migrated`` is false."""
     server = EmbeddedServer(folder)
     await server.start()
     try:

@@ -17,7 +17,7 @@ PENSTOCK = (sys.executable, "-m", "penstock")
 
 
 def clean_environment(**variables: str) -> dict[str, str]:
-    """The environment for a process of a test: what programs need to run or to be measured, and ``variables``."""
+    """Return the environment of a test's process: what programs need to run or be measured, and ``variables``."""
     return {name: value for name, value in os.environ.items() if name in _KEPT or name.startswith("COV")} | variables
 
 
@@ -25,7 +25,7 @@ def clean_environment(**variables: str) -> dict[str, str]:
 async def penstock(
     *arguments: str, environment: Mapping[str, str], folder: Path, log: Path | None = None
 ) -> AsyncIterator[Process]:
-    """``penstock ARGUMENTS`` as a process of its own; killed at the end if it still runs.
+    """Run ``penstock ARGUMENTS`` as a process of its own; kill it at the end if it still runs.
 
     ``folder`` is its working folder (no ``.env`` from outside). Output goes to ``log``, or nowhere.
     """
@@ -56,7 +56,7 @@ def alive(pid: int) -> bool:
 
 
 def children(pid: int) -> dict[int, str]:
-    """The direct children of a process and their command lines, the name of the program first (Linux)."""
+    """Return the direct children of a process and their command lines, the name of the program first (Linux)."""
     found = {}
     for entry in Path("/proc").glob("[0-9]*"):
         try:

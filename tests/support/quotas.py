@@ -74,7 +74,7 @@ class TenantCaller:
 
 @asynccontextmanager
 async def gateways(url: str, number: int, **changes: Any) -> AsyncIterator[list[HttpCaller]]:
-    """Some gateways on one database, in this process."""
+    """Run some gateways on one database, in this process."""
     async with AsyncExitStack() as stack:
         yield [
             await stack.enter_async_context(running_gateway(url, ai_service_token=Secret(TOKEN), **changes))

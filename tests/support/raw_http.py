@@ -42,7 +42,7 @@ class Connection:
             await asyncio.sleep(0)
 
     async def reply(self, *, to_head: bool = False) -> Reply:
-        """The next response."""
+        """Return the next response."""
         return await asyncio.wait_for(self._reply(to_head=to_head), 10)
 
     async def _reply(self, *, to_head: bool) -> Reply:
@@ -62,7 +62,7 @@ class Connection:
         return Reply(status=status, headers=headers, body=body)
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """The chunks of a body whose head was read."""
+        """Return the chunks of a body whose head was read."""
         while size := int(await self.reader.readuntil(b"\r\n"), 16):
             yield await self.reader.readexactly(size)
             assert await self.reader.readexactly(2) == b"\r\n"
@@ -76,7 +76,7 @@ class Connection:
             return True
 
     async def statuses(self) -> list[int]:
-        """The status of each response until the server closes, which it does between two of them."""
+        """Return the status of each response until the server closes, which it does between two of them."""
         found: list[int] = []
         while True:
             try:
@@ -92,17 +92,17 @@ class Connection:
 
 
 def get(path: str, *headers: str) -> bytes:
-    """The bytes of a GET."""
+    """Return the bytes of a GET."""
     return "\r\n".join([f"GET {path} HTTP/1.1", "Host: x", *headers, "", ""]).encode("latin-1")
 
 
 def post(path: str, body: bytes, *headers: str) -> bytes:
-    """The bytes of a POST with a body of known length."""
+    """Return the bytes of a POST with a body of known length."""
     head = "\r\n".join([f"POST {path} HTTP/1.1", "Host: x", f"Content-Length: {len(body)}", *headers, "", ""])
     return head.encode("latin-1") + body
 
 
 def chunked(path: str, *chunks: bytes, trailers: bytes = b"") -> bytes:
-    """The bytes of a POST with a chunked body."""
+    """Return the bytes of a POST with a chunked body."""
     head = f"POST {path} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
     return head + b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks) + b"0\r\n" + trailers + b"\r\n"

@@ -22,7 +22,7 @@ RATE = 4000
 
 
 def spoken(path: Path, text: str = TEXT) -> Path:
-    """A wav in which espeak-ng speaks the text; without espeak-ng, a tone of two seconds."""
+    """Return a wav in which espeak-ng speaks the text; without espeak-ng, a tone of two seconds."""
     program = shutil.which("espeak-ng")
     if program is not None:
         subprocess.run([program, "-w", str(path), text], check=True, timeout=30)
@@ -35,7 +35,7 @@ def spoken(path: Path, text: str = TEXT) -> Path:
 
 
 def encoded(wav: Path, to: Path, codec: str, rate: int = 16_000) -> Path:
-    """The same sound in another format, given by the file's name."""
+    """Return the same sound in another format, given by the file's name."""
     layout = "stereo" if codec == "vorbis" else "mono"  # the only format of FFmpeg's own encoder
     with av.open(str(wav)) as source, av.open(str(to), "w") as target:
         stream = target.add_stream(codec, rate=rate, layout=layout, options={"strict": "-2"})

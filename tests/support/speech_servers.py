@@ -47,7 +47,7 @@ class Heard:
 
 @asynccontextmanager
 async def transcribing(output: Any = None, *, status: int = 200, text: str = TEXT) -> AsyncIterator[Heard]:
-    """A server with the interfaces of WhisperX servers, OpenAI's transcriptions and chat with ``input_audio``.
+    """Return a server with the interfaces of WhisperX, of OpenAI's transcriptions, and of chat with ``input_audio``.
 
     Refuses what such servers refuse: a form without a file, a wrong file field, no model where one is required.
     """

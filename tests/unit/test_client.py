@@ -64,7 +64,7 @@ async def test_a_client_names_its_tenant_and_user() -> None:
 
 
 @pytest.mark.parametrize("value", ["", "a\nb", "a\x00"])
-def test_a_tenant_or_user_that_is_no_header_is_refused(value: str) -> None:
+def test_a_tenant_or_user_that_cannot_be_a_header_is_refused(value: str) -> None:
     with pytest.raises(ValueError, match="tenant"):
         Client("http://127.0.0.1:1", tenant=value)
     with pytest.raises(ValueError, match="user"):

@@ -64,7 +64,7 @@ async def brisk() -> AsyncIterator[EchoApplication]:
 
 
 def split(data: bytes, places: list[int]) -> list[bytes]:
-    """The data in pieces that end at these places."""
+    """Return the data in pieces that end at these places."""
     ends = sorted({place % len(data) for place in places} | {len(data)})
     return [data[begin:end] for begin, end in zip([0, *ends], ends, strict=False) if end > begin]
 

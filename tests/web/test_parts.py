@@ -126,7 +126,7 @@ def test_a_wrong_token_is_refused(given: str) -> None:
 
 
 async def test_tiny_chunks_that_arrive_together_are_kept_as_one_piece() -> None:
-    """As separate objects, the chunks would take far more memory than the bounds of a body account for."""
+    """The chunks, as separate objects, would take far more memory than the bounds of a body account for."""
     head = parse(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n", Limits())
     body = Body()
     IncomingBody(head, body, Limits()).receive(b"2\r\nab\r\n" * 1000)

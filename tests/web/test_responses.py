@@ -79,7 +79,7 @@ def test_a_header_cannot_break_out_of_its_line(value: bytes) -> None:
 
 
 def reluctant(app: EchoApplication) -> socket.socket:
-    """A connection whose client takes little on its own."""
+    """Return a connection whose client takes little on its own."""
     one = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_WINDOW)
     one.connect(("127.0.0.1", app.port))

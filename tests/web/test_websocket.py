@@ -138,5 +138,5 @@ async def test_a_message_in_too_many_fragments_is_refused(app: EchoApplication) 
 
 
 def text(message: bytes) -> bytes:
-    """A frame with a short text."""
+    """Return a frame with a short text."""
     return b"\x81%c" % (0x80 + len(message)) + MASK + message

@@ -216,7 +216,7 @@ class KeyCache:
         return hmac.compare_digest(secret.digest(text), key.digest)
 
     async def _move_to_current(self, key: StoredKey, text: str) -> None:
-        """During a rotation of the secret, store the key's digest under the new one."""
+        """Store the key's digest under the new secret while the secret is being rotated."""
         current = self._secrets.get().current
         if key.secret_id == current.id:
             return

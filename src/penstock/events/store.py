@@ -64,7 +64,7 @@ class Page:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cursor:
-    """How far a relay has copied a tenant's events."""
+    """The position up to which a relay has copied a tenant's events."""
 
     tenant: int
     tenant_name: str

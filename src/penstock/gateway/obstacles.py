@@ -1,4 +1,4 @@
-"""What a pending job waits for that other rooms than jobs know: its model, its providers, and quotas."""
+"""Find what a pending job waits for outside the room of jobs: its model, its providers, and quotas."""
 
 from __future__ import annotations
 

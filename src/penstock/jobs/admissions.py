@@ -73,7 +73,7 @@ class Admissions:
                     await admit(connection, self._wakeups, keys)
         except DatabaseUnavailable:
             self._keys.clear()  # the housekeeper admits them
-        except Exception:  # the same; what requested the admission has succeeded and does not wait for it
+        except Exception:  # the housekeeper admits them, too: whatever requested this has succeeded and does not wait
             self._keys.clear()
             log.exception("admission_failed")
         finally:

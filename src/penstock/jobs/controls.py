@@ -94,7 +94,7 @@ class TenantLimits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class Controls:
-    """What operators and tenants change about queues. Each change is one transaction, with its row in the audit log.
+    """The changes that operators and tenants make to queues. Each is one transaction, with its row in the audit log.
 
     Every claim reads pauses and limits as they are, so a change concerns all claims that begin after it.
     """

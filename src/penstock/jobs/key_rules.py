@@ -28,7 +28,7 @@ _PAUSE_SECONDS: Final = 0.01  # between polls of the transactions that are in pr
 
 
 class KeyRule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How many jobs of each concurrency key may run at a time, with exceptions for some keys."""
+    """The number of jobs of each concurrency key that may run at a time, with exceptions for some keys."""
 
     max_running: MaxPerKey
     exceptions: Annotated[dict[Name, MaxPerKey], Meta(max_length=1000)] = {}

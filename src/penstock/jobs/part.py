@@ -27,7 +27,7 @@ def submitting(
     explain: ExplainTo,
     quotas: Quotas,
 ) -> SubmitRoutes:
-    """The routes that submit jobs, which other rooms use for jobs of theirs. See SubmitRoutes and JobRoutes."""
+    """Return the routes that submit jobs, which other rooms use for jobs of theirs. See SubmitRoutes and JobRoutes."""
     return SubmitRoutes(
         service,
         sizes=Sizes(
@@ -48,7 +48,7 @@ def submitting(
 def part(
     service: JobService, submit: SubmitRoutes, *, known: KnownTo, explain: ExplainTo, obstacles: ObstaclesTo
 ) -> Part:
-    """The routes of jobs. For the functions see ReadRoutes and JobRoutes."""
+    """Return the routes of jobs. For the functions see ReadRoutes and JobRoutes."""
     sizes = submit.sizes
     topics = (
         submit,

@@ -82,7 +82,7 @@ class ReadyPublisher:
             self._task = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
-        """Stop; what is not published yet is left to polling."""
+        """Stop publishing; what is not published yet is left to polling."""
         task, self._task = self._task, None
         if task is not None:
             task.cancel()

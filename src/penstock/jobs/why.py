@@ -1,4 +1,4 @@
-"""Why a job does not run: its place, an estimate, and what it waits for."""
+"""The reasons why a job does not run: its place, an estimate, and what it waits for."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _SAMPLE: Final = 50  # completed jobs that an estimate is based on
 
 
 class Blocker(StrEnum):
-    """What a job waits for."""
+    """One thing that a job waits for."""
 
     SCHEDULED = "scheduled"  # its run_at
     BACKING_OFF = "backing_off"  # the delay before its next attempt
@@ -58,14 +58,14 @@ class Reason(Struct, frozen=True, kw_only=True):
 
 
 class Estimate(Struct, frozen=True, kw_only=True):
-    """When the job may begin to run, if nothing else holds it back, and what that is based on."""
+    """The time until the job may begin to run, if nothing else holds it back, and the basis of that estimate."""
 
     seconds: float
     basis: str
 
 
 class Why(Struct, frozen=True, kw_only=True):
-    """Why a job does not run. ``reasons`` begin with the one that has to end first."""
+    """The reasons why a job does not run. ``reasons`` begin with the one that has to end first."""
 
     id: UUID
     status: Status

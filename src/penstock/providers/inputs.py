@@ -13,7 +13,7 @@ Speakers = Annotated[int, Meta(ge=1, le=100)]
 
 
 class ChatInput(Struct, frozen=True, kw_only=True):
-    """What the executor reads of a job's ``input``; every other field is the caller's own and is ignored."""
+    """The fields of a job's ``input`` that the executor reads; all others are the caller's own and are ignored."""
 
     messages: list[dict[str, Any]] | None = None
     system: Any = None  # read only without messages
@@ -28,7 +28,7 @@ class ChatInput(Struct, frozen=True, kw_only=True):
 
 
 class TranscriptionInput(Struct, frozen=True, kw_only=True):
-    """What the executor reads of a job's ``input``; every other field is the caller's own and is ignored.
+    """The fields of a job's ``input`` that the executor reads; all others are the caller's own and are ignored.
 
     Exactly one of ``audio_url``, ``audio`` and ``audio_blob`` names the recording.
     """

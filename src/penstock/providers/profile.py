@@ -31,7 +31,7 @@ class Kind(StrEnum):
 
 
 class Mode(StrEnum):
-    """How several providers are called."""
+    """The way in which several providers are called."""
 
     FIRST = "first"  # in order, until one succeeds
     ALL = "all"  # all at once; the result is that of the first in order that succeeds

@@ -1,4 +1,4 @@
-"""What one provider returns for a request, and the outcome that a job's result holds."""
+"""The result of one provider for a request, and the outcome that a job's result holds."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ class TokenNeed(NamedTuple):
 
 
 class Admission:
-    """What one request has reserved. End it in a ``finally``; ending it again changes nothing.
+    """The reservations of one request. End it in a ``finally``; ending it again changes nothing.
 
     ``tokens`` is how many the call may use, where a strict quota limits them.
     """

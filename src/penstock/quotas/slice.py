@@ -21,7 +21,10 @@ IDLE_SECONDS: Final = 10.0  # without a request, before what is left is given ba
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What a process reports of a slice, and what it wants. The first two numbers are totals since the slice exists."""
+    """The report of a process about a slice, and the size that it wants.
+
+    The first two numbers are totals since the slice exists.
+    """
 
     used: int
     acknowledged: int  # the part of ``used`` that the database is known to have booked
@@ -33,7 +36,7 @@ class Report:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grant:
-    """What the database granted, and how the whole quota stands."""
+    """The grant of the database, and the state of the whole quota."""
 
     window_start: datetime
     ends_in: float | None  # seconds until the window ends; None: it does not
@@ -83,7 +86,7 @@ class Slice:
 
     @property
     def remaining(self) -> int:
-        """What is left of the quota as far as this process knows, for responses."""
+        """The part of the quota that is left as far as this process knows, for responses."""
         standing = self.standing
         if standing is None:
             return 0

@@ -31,19 +31,19 @@ OTHER: Final = "other"
 
 
 def counter(name: str, description: str, labels: Sequence[str] = ()) -> Counter:
-    """A number that only grows; prometheus_client appends ``_total`` to the name."""
+    """Create a number that only grows; prometheus_client appends ``_total`` to the name."""
     return Counter(name, description, labels, registry=REGISTRY)
 
 
 def gauge(name: str, description: str, labels: Sequence[str] = ()) -> Gauge:
-    """A number that goes up and down."""
+    """Create a number that goes up and down."""
     return Gauge(name, description, labels, registry=REGISTRY)
 
 
 def histogram(
     name: str, description: str, labels: Sequence[str] = (), *, buckets: Sequence[float] = LATENCY_BUCKETS
 ) -> Histogram:
-    """A distribution; the default buckets are for seconds."""
+    """Create a distribution; the default buckets are for seconds."""
     return Histogram(name, description, labels, buckets=buckets, registry=REGISTRY)
 
 
@@ -86,5 +86,5 @@ class FewValues:
 
 
 def exposition() -> bytes:
-    """All metrics of this process in the Prometheus text format, of type ``CONTENT_TYPE``."""
+    """Return all metrics of this process in the Prometheus text format, of type ``CONTENT_TYPE``."""
     return generate_latest(REGISTRY)

@@ -30,7 +30,7 @@ class UsageRollUp(Periodic):
         async with self._database.acquire() as connection:
             moved = await rollup.roll_up(connection, limit=_CHUNK)
         if moved:
-            self.wake()  # live calls wake no duty; more of them are likely
+            self.wake()  # live calls send no wake-up, and more of them are likely
         return moved == _CHUNK
 
 

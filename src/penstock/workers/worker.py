@@ -163,7 +163,7 @@ class Worker:
             await self._stopped.wait()
 
     async def _watch_cancellations(self) -> None:
-        """After a wake-up that a job was cancelled, make the engines check at once whether it is one of theirs."""
+        """Make the engines check, after a wake-up that a job was cancelled, whether it is one of theirs."""
         cancellations = self._service.cancellations
         while True:
             await cancellations.wait()

@@ -142,7 +142,7 @@ class Server:
 
 @asynccontextmanager
 async def served(add: Callable[[web.Application, Server], None]) -> AsyncIterator[str]:
-    """A server's address while it runs."""
+    """Yield a server's address while it runs."""
     application = web.Application(client_max_size=2**28)
     add(application, Server())
     async with running(application) as address:

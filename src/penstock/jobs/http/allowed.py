@@ -1,4 +1,4 @@
-"""Which queues a key may use. A key without a list of queues may use all of its tenant's."""
+"""The queues that a key may use. A key without a list of queues may use all of its tenant's."""
 
 from __future__ import annotations
 

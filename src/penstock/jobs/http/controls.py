@@ -92,8 +92,8 @@ class ControlRoutes(JobRoutes):
         tag="Queues",
         scope=scopes.TENANT_ADMIN,
         summary="Limit how many jobs of a queue with the same concurrency key run at a time",
-        description="`exceptions` give another number for some keys; `rule: null` removes the rule. It holds once the "
-        "response is there: running jobs go on, and jobs beyond it wait, in order, while others overtake them. "
+        description="`exceptions` give another number for some keys; `rule: null` removes the rule. A rule holds once "
+        "the response has arrived: running jobs go on, and jobs beyond it wait, in order, while others overtake them. "
         "`all_tenants` sets a rule for the queue of each tenant; this needs the scope `operator`. Where both concern a "
         "key, the smaller number holds.",
         request=KeyRuleChange,
@@ -122,7 +122,7 @@ class ControlRoutes(JobRoutes):
         name="getTenantLimits",
         tag="Queues",
         scope=scopes.OPERATOR,
-        summary="A tenant's share of the workers, and limits of its running jobs",
+        summary="Get a tenant's share of the workers, and the limits of its running jobs",
         path_parameters=(_NAME,),
         responses={200: ResponseSpec(description="The limits", type=TenantLimits, example=_LIMITS)},
         errors=(InvalidInput, NotFound, DatabaseUnavailable),
@@ -137,8 +137,9 @@ class ControlRoutes(JobRoutes):
         name="setTenantLimits",
         tag="Queues",
         scope=scopes.OPERATOR,
-        summary="Replace a tenant's share of the workers, and limits of its running jobs",
-        description="What is left out is not limited, and a weight of 1. Running jobs above a new limit go on.",
+        summary="Replace a tenant's share of the workers, and the limits of its running jobs",
+        description="A limit that is left out is removed; the weight is 1 unless stated. Running jobs above a "
+        "new limit go on.",
         path_parameters=(_NAME,),
         request=TenantLimits,
         request_example=_LIMITS,

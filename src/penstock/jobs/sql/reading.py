@@ -35,7 +35,7 @@ class UsedByJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Described:
-    """What messages say about a job. ``result`` is None if it is too large."""
+    """The part of a job that messages carry. ``result`` is None if it is too large."""
 
     owner_ref: str
     user_id: str

@@ -1,4 +1,4 @@
-"""Why a job waits: the typed functions of ``why.sql``.
+"""The reasons why a job waits: the typed functions of ``why.sql``.
 
 The conventions are those of ``store``.
 """

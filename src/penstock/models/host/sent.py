@@ -1,4 +1,4 @@
-"""What is sent to a replica: the description of its model at the start, and calls."""
+"""Encode what is sent to a replica: the description of its model at the start, and calls."""
 
 from __future__ import annotations
 
