@@ -19,6 +19,7 @@ from penstock.cli import (
     compare,
     config,
     database,
+    flows,
     jobs,
     keys,
     models,
@@ -51,6 +52,7 @@ app.command("worker")(roles.worker)
 app.command("housekeeper")(roles.housekeeper)
 app.command("sidecar")(sidecar.sidecar)
 app.add_typer(jobs.app, name="job")
+app.add_typer(flows.app, name="flow")
 app.add_typer(queues.app, name="queue")
 app.add_typer(models.app, name="model")
 app.add_typer(blobs.app, name="blob")

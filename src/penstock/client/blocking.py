@@ -154,6 +154,13 @@ class BlockingClient:
     test_callback = _blocking(Client.test_callback)
     deliveries = _blocking(Client.deliveries)
     replay = _blocking(Client.replay)
+    flows = _blocking(Client.flows)
+    start_flow = _blocking(Client.start_flow)
+    runs = _blocking(Client.runs)
+    run_tree = _blocking(Client.run_tree)
+    signal_run = _blocking(Client.signal_run)
+    cancel_run = _blocking(Client.cancel_run)
+    release_run = _blocking(Client.release_run)
 
     def stream(
         self,

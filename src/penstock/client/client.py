@@ -14,6 +14,7 @@ from typing import Any, Self
 from penstock.client.access import AccessCalls
 from penstock.client.blobs import BlobCalls
 from penstock.client.callbacks import CallbackCalls
+from penstock.client.flows import FlowCalls
 from penstock.client.jobs import JobCalls
 from penstock.client.models import ModelCalls
 from penstock.client.queues import QueueCalls
@@ -30,7 +31,16 @@ from penstock.work.source import Duty
 
 
 class Client(
-    JobCalls, WorkCalls, QueueCalls, ModelCalls, BlobCalls, AccessCalls, QuotaCalls, UsageCalls, CallbackCalls
+    JobCalls,
+    WorkCalls,
+    QueueCalls,
+    ModelCalls,
+    BlobCalls,
+    AccessCalls,
+    QuotaCalls,
+    UsageCalls,
+    CallbackCalls,
+    FlowCalls,
 ):
     """A client of one gateway; use it as ``async with Client(url, token=…) as client``.
 

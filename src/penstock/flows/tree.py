@@ -10,10 +10,11 @@ import asyncpg
 import msgspec
 
 from penstock.failures import Category
-from penstock.flows.kernel.records import StepKind
+from penstock.flows.kernel.records import StepKind, Target
 from penstock.flows.sql import runs
 from penstock.flows.sql.store import fault_of
 from penstock.flows.views import MapCounts, StepView
+from penstock.jobs.announcements import FLOW
 from penstock.jobs.job import Job, JobError
 from penstock.jobs.sql.store import Connection
 from penstock.tenants.principal import TenantId
@@ -52,6 +53,7 @@ def _step(
         name=row["name"],
         status=_status(row["kind"], end, job, run),
         job_id=job_id,
+        is_run=row["kind"] == StepKind.CALL and _task_type(row) == FLOW,
         issued_at=row["at"],
         started_at=job["started_at"] if job else None,
         finished_at=end["at"] if end else job["finished_at"] if job else None,
@@ -61,6 +63,11 @@ def _step(
         error=_error(end, job),
         items=_items(counts, job) if row["kind"] == StepKind.MAP else None,
     )
+
+
+def _task_type(row: asyncpg.Record) -> str | None:
+    target = row["target"]
+    return None if target is None else msgspec.json.decode(target, type=Target).task_type
 
 
 def _status(kind: str, end: asyncpg.Record | None, job: asyncpg.Record | None, run: Job) -> str:

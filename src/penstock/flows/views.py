@@ -110,6 +110,7 @@ class StepView(Struct, frozen=True, kw_only=True):
     name: str
     status: str  # a job's status; "waiting" also for a timer or a wait; "recorded" for what has no end
     job_id: UUID | None = None
+    is_run: bool = False  # the job is a run of a flow
     issued_at: datetime
     started_at: datetime | None = None
     finished_at: datetime | None = None

@@ -737,7 +737,7 @@ BEGIN
         WHERE l.tenant_id = the_tenant AND g.tenant_id = the_tenant AND g.run_id = l.job_id
           AND l.job_id = ANY (ARRAY(SELECT run_ids[h] FROM unnest(good) AS h WHERE ends[h]))
           AND g.run_id = ANY (ARRAY(SELECT run_ids[h] FROM unnest(good) AS h WHERE ends[h]))
-          AND (g.attempt > 0 OR g.progress IS NOT NULL);
+          AND (l.started_at > g.started_at OR g.progress IS NOT NULL); -- it was claimed again, or has progress
         PERFORM flow_close(the_tenant, ARRAY(SELECT run_ids[h] FROM unnest(good) AS h WHERE ends[h]));
     END IF;
 END $$;

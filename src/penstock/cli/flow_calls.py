@@ -1,0 +1,85 @@
+"""The requests that the flow commands send to the gateway."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import Any, Final
+from uuid import UUID
+
+import msgspec
+
+from penstock.cli import flow_views
+from penstock.cli.output import print_json
+from penstock.client import Client
+from penstock.errors import NotFound
+
+Json = dict[str, Any]
+
+_POLL_INTERVAL: Final = timedelta(milliseconds=500)
+_MAX_CHILDREN: Final = 50  # runs of child flows in one tree
+_FINISHED: Final = frozenset({"completed", "failed", "cancelled"})
+
+
+def plain(value: object) -> Json:
+    """Return a struct as JSON objects."""
+    found: Json = msgspec.to_builtins(value)
+    return found
+
+
+async def cancelled(client: Client, run_id: UUID, *, force: bool) -> Json:
+    return plain(await client.cancel_run(run_id, force=force))
+
+
+async def released(client: Client, run_id: UUID) -> Json:
+    return plain(await client.release_run(run_id))
+
+
+async def show(client: Client, run_id: UUID, *, watch: bool, as_json: bool) -> None:
+    """Print a run with its steps; with ``watch``, once it has ended or, for people, all the time until then."""
+    if not as_json:
+        await follow(client, run_id, show=True, once=not watch)
+        return
+    if watch:
+        await client.wait(run_id)
+    print_json(await client.run_tree(run_id))
+
+
+async def follow(client: Client, run_id: UUID, *, show: bool, once: bool = False) -> None:
+    """Draw the tree of a run until it has ended, or once."""
+    if not show:
+        await client.wait(run_id)
+        return
+    from rich.console import Console
+    from rich.live import Live
+
+    run, children = await _tree(client, run_id)
+    if once or _is_over(run):
+        Console().print(flow_views.tree_of(run, children))
+        return
+    with Live(flow_views.tree_of(run, children), auto_refresh=False) as live:
+        while not _is_over(run):
+            await asyncio.sleep(_POLL_INTERVAL.total_seconds())
+            run, children = await _tree(client, run_id)
+            live.update(flow_views.tree_of(run, children), refresh=True)
+
+
+def _is_over(run: Json) -> bool:
+    return run["run"]["status"] in _FINISHED
+
+
+async def _tree(client: Client, run_id: UUID) -> tuple[Json, dict[str, Json]]:
+    """Return a run, and the runs of the flows that it and they have called, by id."""
+    root = await client.run_tree(run_id)
+    children: dict[str, Json] = {}
+    waiting = [root]
+    while waiting and len(children) < _MAX_CHILDREN:
+        for step in waiting.pop()["steps"]:
+            if step["is_run"] and step["job_id"] not in children and len(children) < _MAX_CHILDREN:
+                try:
+                    child = await client.run_tree(step["job_id"])
+                except NotFound:  # retention has dropped it
+                    continue
+                children[step["job_id"]] = child
+                waiting.append(child)
+    return root, children

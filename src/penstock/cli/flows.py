@@ -1,0 +1,171 @@
+"""``penstock flow``: flows and their runs from the command line."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+from uuid import UUID
+
+import typer
+
+from penstock.cli import flow_views, job_views
+from penstock.cli.gateway import command, read_input, with_client
+from penstock.cli.output import AsJson, print_json, wants_json
+
+if TYPE_CHECKING:
+    from penstock.client import Client
+
+app = typer.Typer(help="Start and follow runs of flows, through the gateway at PENSTOCK_URL.", no_args_is_help=True)
+
+RunId = Annotated[UUID, typer.Argument(metavar="RUN", help="The run's id.")]
+
+
+@app.command()
+def new(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The flow's name, and its file's.")],
+    folder: Annotated[Path, typer.Option(help="Where its file is created.")] = Path(),
+) -> None:
+    """Create a small working flow, as a starting point.
+
+    penstock flow new greeting --folder flows
+    """
+    from penstock.flows import skeleton
+
+    path = skeleton.write(name, folder)
+    typer.echo(f"created {path}")
+    typer.echo(f"Serve it: PENSTOCK_FLOWS_DIR={path.parent} penstock serve")
+
+
+@command(app, "list")
+def list_runs(
+    flow: Annotated[str | None, typer.Option("--flow", metavar="NAME@VERSION", help="Only runs of this flow.")] = None,
+    status: Annotated[str | None, typer.Option(help="Only runs in this status.")] = None,
+    owner_service: Annotated[str | None, typer.Option("--owner-service", help="Only this caller's runs.")] = None,
+    owner_ref: Annotated[str | None, typer.Option("--owner-ref", help="Only runs with this reference.")] = None,
+    held: Annotated[bool, typer.Option("--held", help="Only runs whose code cannot go on.")] = False,
+    stranded: Annotated[bool, typer.Option("--stranded", help="Only runs of versions that no runner has.")] = False,
+    flows: Annotated[bool, typer.Option("--flows", help="List flows instead of runs.")] = False,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="The most runs.")] = 50,
+    as_json: AsJson = False,
+) -> None:
+    """List runs, newest first, or the flows that can be started.
+
+    penstock flow list --flows
+
+    penstock flow list --stranded
+    """
+    if flows:
+        flow_views.show_flows(with_client(lambda client: client.flows()), as_json=as_json)
+        return
+    stated = {"flow": flow, "status": status, "owner_service": owner_service, "owner_ref": owner_ref}
+    filters: dict[str, Any] = {name: value for name, value in stated.items() if value is not None}
+    filters |= {name: True for name, wanted in (("held", held), ("stranded", stranded)) if wanted}
+    page = with_client(lambda client: client.runs(limit=limit, **filters))
+    flow_views.show_runs(page["runs"], as_json=as_json)
+
+
+@command(app)
+def run(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The flow's name.")],
+    run_input: Annotated[
+        str, typer.Option("--input", "-i", metavar="JSON", help="JSON, @FILE, or - for standard input.")
+    ] = "{}",
+    version: Annotated[str | None, typer.Option(help="The version; by default the one published last.")] = None,
+    owner_service: Annotated[str, typer.Option(help="The caller for which it runs.")] = "cli",
+    owner_ref: Annotated[str, typer.Option(help="The caller's own reference.")] = "",
+    priority: Annotated[
+        int | None, typer.Option(min=-100, max=100, help="Runs with a higher priority go first.")
+    ] = None,
+    run_at: Annotated[datetime | None, typer.Option(help="It begins no earlier than this time (local).")] = None,
+    idempotency_key: Annotated[
+        str | None, typer.Option(help="A repeated request with the same key returns the same run.")
+    ] = None,
+    tag: Annotated[list[str] | None, typer.Option(help="May be repeated.")] = None,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Show its steps until it has ended.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Start a run of a flow.
+
+    penstock flow run greeting --input '{"name": "Ada"}' --watch
+    """
+    stated = {
+        "version": version,
+        "owner_service": owner_service,
+        "owner_ref": owner_ref,
+        "priority": priority,
+        "run_at": run_at.astimezone() if run_at else None,
+        "idempotency_key": idempotency_key,
+        "tags": tag,
+    }
+    options: dict[str, Any] = {name: value for name, value in stated.items() if value is not None}
+    given = read_input(run_input)
+
+    async def act(client: Client) -> dict[str, Any]:
+        from penstock.cli import flow_calls
+
+        started = flow_calls.plain(await client.start_flow(name, given, **options))
+        if not watch:
+            return started
+        await flow_calls.follow(client, UUID(started["id"]), show=not wants_json(as_json))
+        return flow_calls.plain(await client.get(started["id"]))
+
+    job = with_client(act)
+    job_views.show_job(job, as_json=as_json)
+    if watch and job["status"] != "completed":
+        raise typer.Exit(1)
+
+
+@command(app)
+def show(
+    run_id: RunId,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Until the run has ended.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show a run as a tree of its steps, with their durations and the steps of child flows."""
+    from penstock.cli import flow_calls
+
+    with_client(lambda client: flow_calls.show(client, run_id, watch=watch, as_json=wants_json(as_json)))
+
+
+@command(app)
+def signal(
+    run_id: RunId,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The signal's name.")],
+    payload: Annotated[
+        str, typer.Option("--payload", "-p", metavar="JSON", help="JSON, @FILE, or - for standard input.")
+    ] = "null",
+    idempotency_key: Annotated[str | None, typer.Option(help="A repeated signal with the same key comes once.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Send a signal to a run.
+
+    penstock flow signal RUN approved --payload '{"by": "Ada"}'
+    """
+    value = read_input(payload)
+    reply = with_client(lambda client: client.signal_run(run_id, name, value, idempotency_key=idempotency_key))
+    if wants_json(as_json):
+        print_json(reply)
+    else:
+        typer.echo("it came before" if reply["repeated"] else "sent")
+
+
+@command(app)
+def cancel(
+    run_id: RunId,
+    force: Annotated[bool, typer.Option("--force", help="End it at once, without its code.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Request that a run stop. Its code may clean up first; its child jobs are cancelled."""
+    from penstock.cli import flow_calls
+
+    job = with_client(lambda client: flow_calls.cancelled(client, run_id, force=force))
+    job_views.show_job(job, as_json=as_json)
+
+
+@command(app)
+def release(run_id: RunId, as_json: AsJson = False) -> None:
+    """Let a held run go on, as it does by itself when a runner has other code of its version."""
+    from penstock.cli import flow_calls
+
+    job_views.show_job(with_client(lambda client: flow_calls.released(client, run_id)), as_json=as_json)

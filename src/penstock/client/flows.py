@@ -1,0 +1,103 @@
+"""The calls about flows and their runs. A run is a job: ``get``, ``wait`` and ``events`` take its id, too."""
+
+from __future__ import annotations
+
+import secrets
+from datetime import datetime
+from typing import Any, Final, TypedDict, Unpack
+from urllib.parse import quote
+from uuid import UUID
+
+from penstock.client.transport import Transport
+from penstock.client.views import Job, as_id, as_raw
+from penstock.jobs.states import Status
+
+_FLOWS: Final = "/api/v1/flows"
+_RUNS: Final = f"{_FLOWS}/runs"
+
+
+class RunOptions(TypedDict, total=False):
+    """The optional fields of a run; the description of the API explains each."""
+
+    version: str
+    owner_service: str
+    owner_ref: str
+    user_id: str
+    priority: int
+    run_at: datetime
+    ttl_seconds: float
+    idempotency_key: str
+    concurrency_key: str
+    tags: list[str]
+
+
+class RunFilters(TypedDict, total=False):
+    """The filters of the list of runs. Every given one must match."""
+
+    flow: str  # name@version
+    status: Status | str
+    owner_service: str
+    owner_ref: str
+    user_id: str
+    held: bool
+    stranded: bool
+
+
+class FlowCalls:
+    """The part of ``Client`` about flows. What is not a job is the JSON that the description of the API explains."""
+
+    owner_service: str
+    _transport: Transport
+
+    async def flows(self) -> dict[str, Any]:
+        """Return the flows that runners have, and runs of versions that none has."""
+        return await self._transport.call("GET", _FLOWS, dict[str, Any])
+
+    async def start_flow(
+        self,
+        name: str,
+        input: object = None,  # noqa: A002 - the contract's word
+        **options: Unpack[RunOptions],
+    ) -> Job:
+        """Start a run of a flow, or return the one that an earlier call with the same idempotency key started."""
+        fields: dict[str, Any] = {"owner_service": self.owner_service, **options}
+        fields.setdefault("idempotency_key", secrets.token_hex(16))
+        body = {**fields, "input": {} if input is None else input}
+        return await self._transport.call("POST", f"{_FLOWS}/{quote(name, safe='')}", Job, body=body)
+
+    async def runs(
+        self, *, limit: int = 50, cursor: str | None = None, **filters: Unpack[RunFilters]
+    ) -> dict[str, Any]:
+        """Return a page of runs, newest first; pass its ``next_cursor`` as ``cursor`` for the next page."""
+        query = {name: _text(value) for name, value in filters.items()} | {"limit": str(limit)}
+        if cursor is not None:
+            query["cursor"] = cursor
+        return await self._transport.call("GET", _RUNS, dict[str, Any], query=query)
+
+    async def run_tree(self, run_id: UUID | str, *, first_step: int = 0, limit: int = 200) -> dict[str, Any]:
+        """Return a run with a page of its steps; ``next_step`` is where the next page begins. Raises NotFound."""
+        query = {"from": str(first_step), "limit": str(limit)}
+        return await self._transport.call("GET", f"{_RUNS}/{as_id(run_id)}", dict[str, Any], query=query)
+
+    async def signal_run(
+        self, run_id: UUID | str, name: str, payload: object = None, *, idempotency_key: str | None = None
+    ) -> dict[str, Any]:
+        """Send a signal to a run; raises WrongState if it has ended. A call that is repeated sends it once."""
+        key = idempotency_key or secrets.token_hex(16)
+        path = f"{_RUNS}/{as_id(run_id)}/signal/{quote(name, safe='')}"
+        return await self._transport.call(
+            "POST", path, dict[str, Any], body=as_raw(payload), headers={"Idempotency-Key": key}
+        )
+
+    async def cancel_run(self, run_id: UUID | str, *, force: bool = False) -> Job:
+        """Request that a run stop; with ``force``, end it without its code."""
+        query = {"force": "true"} if force else {}
+        return await self._transport.call("POST", f"{_RUNS}/{as_id(run_id)}/cancel", Job, query=query)
+
+    async def release_run(self, run_id: UUID | str) -> Job:
+        """Let a held run go on; raises WrongState if it is not held."""
+        return await self._transport.call("POST", f"{_RUNS}/{as_id(run_id)}/release", Job)
+
+
+def _text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,84 @@
+"""The commands of flows, on a whole Penstock."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from penstock.client import Client
+from tests.support.command_line import CommandResult, run_command, run_on_terminal
+from tests.support.serve import serving
+from tests.support.waiting import until
+
+ASKING = '''
+from penstock.flows import flow, run
+
+@flow(name="double", version="1")
+async def double(number: int) -> int:
+    """Doubles."""
+    return await run.side_effect(lambda: 2 * number)
+
+@flow(name="asking", version="1")
+async def asking(number: int) -> str:
+    """Doubles a number, then asks."""
+    doubled = await run.call(double, {"number": number})
+    answer = await run.wait_signal("answer")
+    if answer == "no":
+        raise ValueError("the answer was no")
+    return f"{doubled} {answer}"
+'''
+
+
+@pytest.mark.usefixtures("prepared_data")
+async def test_a_flow_from_its_skeleton_to_its_tree(tmp_path: Path) -> None:
+    folder = tmp_path / "flows"
+    assert "created" in (await run_command(tmp_path, "flow", "new", "greeting", "--folder", str(folder))).out
+    (folder / "asking.py").write_text(ASKING)
+    async with serving(tmp_path, PENSTOCK_FLOWS_DIR=str(folder)) as served:
+        url = f"http://127.0.0.1:{served.port}"
+
+        async def flow(*arguments: str) -> CommandResult:
+            return await run_command(tmp_path, "flow", *arguments, PENSTOCK_URL=url)
+
+        async def see(*arguments: str) -> str:
+            return await run_on_terminal(tmp_path, "flow", *arguments, PENSTOCK_URL=url)
+
+        async with Client(url) as client:
+
+            async def published() -> bool:
+                names = {one["name"] for one in (await client.flows())["flows"]}
+                return {"greeting", "asking", "double"} <= names
+
+            async def asks(run_id: str) -> bool:
+                tree = await client.run_tree(run_id)
+                return any(step["kind"] == "signal" for step in tree["steps"])
+
+            await until(published, "the flows are published")
+            assert "Doubles a number, then asks." in await see("list", "--flows")
+
+            greeted = (await flow("run", "greeting", "--input", '{"name": "Ada"}', "--watch")).json
+            assert (greeted["status"], greeted["result"]["greeting"]) == ("completed", "Hello, Ada!")
+
+            run_id = (await flow("run", "asking", "--input", '{"number": 21}')).json["id"]
+            await until(lambda: asks(run_id), "it asks")
+            signalled_at = datetime.now(UTC).isoformat()
+            assert (await flow("signal", run_id, "answer", "--payload", '"yes"')).json["repeated"] is False
+            assert (await flow("show", run_id, "--watch")).json["result"] == "42 yes"
+            tree = await see("show", run_id)
+            for part in ("asking@1  completed", "double#1  completed", "<lambda>#1  completed", "answer#1"):
+                assert part in tree, tree
+            run = (await client.run_tree(run_id))["run"]
+            assert run["started_at"] < signalled_at < run["finished_at"]
+            assert [run["id"] for run in (await flow("list", "--flow", "asking@1")).json] == [run_id]
+
+            refused = await flow("signal", run_id, "answer")
+            assert (refused.status, "ended" in refused.err) == (1, True), refused.err
+            wrong = await flow("run", "asking", "--input", '{"nmber": 1}')
+            assert (wrong.status, "input.number" in wrong.err) == (1, True), wrong.err
+
+            stopped = (await flow("run", "asking", "--input", '{"number": 1}')).json["id"]
+            await until(lambda: asks(stopped), "it asks")
+            await flow("cancel", stopped)
+            assert (await flow("show", stopped, "--watch")).json["run"]["status"] == "cancelled"
