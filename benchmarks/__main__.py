@@ -17,6 +17,7 @@ from benchmarks import (
     create,
     events,
     files,
+    flow_replay,
     footprint,
     latency,
     providers,
@@ -46,6 +47,7 @@ SCENARIOS = {
     "slow_clients": slow_clients.run,
     "usage": usage.run,
     "callbacks": callbacks.run,
+    "flow_replay": flow_replay.run_scenario,
 }
 
 

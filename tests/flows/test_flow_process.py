@@ -376,3 +376,24 @@ async def exits() -> list[str]:
     process = await start()
     assert await result(process, "exits") == ["SystemExit", "CancelledError"]
     assert await result(process, "exits") == ["SystemExit", "CancelledError"]
+
+
+async def test_histories_are_checked_against_the_present_code_and_other_versions(start: Start, write: Write) -> None:
+    write("greeting.py", GREETING)
+    write("next.py", GREETING.replace('version="1"', 'version="2"').replace('"greeter"', '"new greeter"'))
+    process = await start()
+    run = StoredRun("greeting", {"name": "Ada"})
+    while run.outcome is None:
+        run.commit(await process.begin(run.history(), run.unread))
+        complete_all(run, lambda _step: "hello")
+    history = run.history()
+    assert (await process.check(history, ended=True)).held is None
+    held = (await process.check(msgspec.structs.replace(history, version="2"), ended=True)).held
+    assert held is not None
+    assert (held.stored, held.found) == (
+        "call of model greeter (key greeter#1)",
+        "call of model new greeter (key new greeter#1)",
+    )
+    with pytest.raises(UnknownFlow):
+        await process.check(msgspec.structs.replace(history, version="3"))
+    assert not process.resident

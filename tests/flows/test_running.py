@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from penstock.flows import flow, run
 from penstock.flows.kernel.records import OnParentEnd, StepKind, Target
 from tests.support.flow_drivers import Driver
-from tests.support.flow_stores import START
+from tests.support.flow_stores import START, fault
 
 pytestmark = pytest.mark.parametrize("replays", [False, True], ids=["resident", "replayed"])
 
@@ -396,10 +396,3 @@ async def test_a_call_that_is_never_awaited_is_reported(replays: bool) -> None:
 
     with pytest.warns(RuntimeWarning, match="run.call of m was never awaited"):
         Driver(f, replays=replays).finish()
-
-
-def fault(message: str) -> Any:
-    from penstock.failures import Category
-    from penstock.flows.kernel.records import Fault
-
-    return Fault(category=Category.INTERNAL, message=message)

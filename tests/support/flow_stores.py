@@ -34,6 +34,10 @@ def raw(value: Any) -> Raw:
     return Raw(msgspec.json.encode(value))
 
 
+def fault(message: str) -> Fault:
+    return Fault(category=Category.INTERNAL, message=message)
+
+
 @dataclass
 class StoredRun:
     """One run: what is stored of it, and the mail that it has not consumed."""
@@ -150,4 +154,4 @@ def complete_all(run: StoredRun, answer: Answer, kinds: Iterable[StepKind] = (St
         try:
             run.complete(step.no, answer(step))
         except Exception as error:  # noqa: BLE001  (a step may fail in any way)
-            run.fail(step.no, Fault(category=Category.INTERNAL, message=str(error)))
+            run.fail(step.no, fault(str(error)))

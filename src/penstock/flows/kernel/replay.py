@@ -11,7 +11,7 @@ from penstock.flows.kernel.declaration import Flow
 from penstock.flows.kernel.records import Held, History, Mail, Outcome, StoredStep, Turn
 from penstock.flows.kernel.resident import Run
 
-_MAX_BEGINNINGS: Final = 100  # of a long history; they are spread evenly
+_MAX_WORK: Final = 400_000  # steps and turns that are replayed, about: of long histories some beginnings, spread evenly
 
 
 class Replayed(Struct, frozen=True, kw_only=True):
@@ -35,7 +35,7 @@ def replay(flow: Flow[..., Any], history: History, *, ended: bool = False, stric
         run.ledger.hold_changed("ended the run")
     held, outcome, changed = run.ledger.held, run.outcome, run.ledger.changed_inputs
     run.unwind()
-    for number in _beginnings(len(history.turns)):
+    for number in _beginnings(history):
         if held is not None:
             break
         held = _differs(flow, history, number, strict=strict)
@@ -87,7 +87,7 @@ def _beginning(history: History, number: int, mail: dict[int, Mail]) -> History:
     )
 
 
-def _beginnings(turns: int) -> list[int]:
-    if turns <= _MAX_BEGINNINGS:
-        return list(range(turns))
-    return [index * turns // _MAX_BEGINNINGS for index in range(_MAX_BEGINNINGS)]
+def _beginnings(history: History) -> list[int]:
+    turns = len(history.turns)
+    count = min(turns, max(5, _MAX_WORK // (1 + turns + len(history.steps))))
+    return [index * turns // count for index in range(count)]

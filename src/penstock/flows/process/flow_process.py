@@ -9,6 +9,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from penstock.flows.kernel.records import FlowDescription, History, Mail, Turn
+from penstock.flows.kernel.replay import Replayed
 from penstock.flows.process.environment import variables
 from penstock.flows.process.errors import FlowsUnavailable, NotResident, ProgramLost
 from penstock.flows.process.program import Limits, Program
@@ -107,6 +108,12 @@ class FlowProcess:
             raise NotResident(f"run {run_id} is not resident")
         return await self._request(run_id, program, lambda number: Deliver(number, run_id, list(mail)))
 
+    async def check(self, history: History, *, ended: bool = False) -> Replayed:
+        """Replay a history with the present code, wholly and from its beginnings; ``ended`` if the run ended with its
+        last turn. Nothing is executed or stored. To try another version, replace that of the history. Raises NoTurn."""
+        program = await self._available_program()
+        return await program.check(history, ended=ended)
+
     def evict(self, run_id: UUID) -> None:
         """Forget a resident run, because it is parked or because its turn was not stored."""
         program = self.resident.pop(run_id, None)
@@ -117,7 +124,7 @@ class FlowProcess:
     async def _request(self, run_id: UUID, program: Program, make: Callable[[int], Begin | Deliver]) -> Turn:
         self.resident[run_id] = program
         try:
-            turn = await program.request(make)
+            turn = await program.turn(make)
         except BaseException:
             if self.resident.get(run_id) is program:
                 self.evict(run_id)

@@ -13,12 +13,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 import msgspec
 
-from penstock.flows.kernel.records import FlowDescription, Turn
+from penstock.flows.kernel.records import FlowDescription, History, Turn
+from penstock.flows.kernel.replay import Replayed
 from penstock.flows.process.errors import HistoryTooLarge, NotResident, NoTurn, ProgramLost, UnknownFlow
 from penstock.flows.process.watchdog import Watchdog
 from penstock.flows.program import frames
@@ -61,7 +62,7 @@ class Program:
         self._ready = asyncio.Event()  # it has loaded its files, or ended
         self._heard = asyncio.Event()  # it has reported something, or ended
         self._number = 0
-        self._requests: dict[int, asyncio.Future[Turn]] = {}
+        self._requests: dict[int, asyncio.Future[Any]] = {}  # turns and checks
         self._watchdog = Watchdog(limits.warn_after, limits.kill_after, ask=self._ask_stack, kill=self._kill_blocked)
         self._process: Process | None = None
         self._transport: asyncio.WriteTransport | None = None
@@ -91,8 +92,17 @@ class Program:
         if self.ended.is_set():
             raise ProgramLost(f"its process ended: {self.how_it_ended}", on_cpu=False)
 
-    async def request(self, make: Callable[[int], frames.Begin | frames.Deliver]) -> Turn:
+    async def turn(self, make: Callable[[int], frames.Begin | frames.Deliver]) -> Turn:
         """Send the request that ``make`` returns for a number, and wait for its turn. Raises NoTurn."""
+        turn: Turn = await self._request(make)
+        return turn
+
+    async def check(self, history: History, *, ended: bool) -> Replayed:
+        """Replay a history. Raises NoTurn."""
+        replayed: Replayed = await self._request(lambda number: frames.Check(number, history, ended))
+        return replayed
+
+    async def _request(self, make: Callable[[int], frames.Request]) -> Any:
         await self._writable.wait()
         if self._transport is None or self.ended.is_set():
             raise ProgramLost("the process of the flows has ended", on_cpu=False)
@@ -102,7 +112,7 @@ class Program:
             data = frames.encode(make(number))
         except frames.TooLarge as error:
             raise HistoryTooLarge(str(error)) from None
-        future: asyncio.Future[Turn] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._requests[number] = future
         self._watchdog.sent(number)
         self._transport.write(data)
@@ -257,16 +267,11 @@ class Program:
                 self._ready.set()
             case frames.OffCpu() | frames.Evicted():
                 self._watchdog.ended(report.request)
-            case frames.Turned():
+            case frames.Turned() | frames.Checked() | frames.Refused():
                 self._watchdog.ended(report.request)
                 future = self._requests.get(report.request)
                 if future is not None and not future.done():
-                    future.set_result(report.turn)
-            case frames.Refused():
-                self._watchdog.ended(report.request)
-                future = self._requests.get(report.request)
-                if future is not None and not future.done():
-                    future.set_exception(_REFUSALS.get(report.code, NoTurn)(report.message))
+                    _settle(future, report)
 
     def broken(self, reason: str) -> None:
         """End a process that breaks the protocol."""
@@ -300,6 +305,16 @@ class _Channel(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._program.set_writable(writable=True)
+
+
+def _settle(future: asyncio.Future[Any], report: frames.Turned | frames.Checked | frames.Refused) -> None:
+    match report:
+        case frames.Turned():
+            future.set_result(report.turn)
+        case frames.Checked():
+            future.set_result(report.replayed)
+        case frames.Refused():
+            future.set_exception(_REFUSALS.get(report.code, NoTurn)(report.message))
 
 
 def _log_line(line: bytes, level: str) -> None:

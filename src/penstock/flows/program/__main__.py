@@ -35,6 +35,7 @@ def main(folder: Path, socket_fd: int, stack_fd: int, *skipped: str) -> None:
     connection = socket.socket(fileno=socket_fd)
 
     def send(report: frames.Report) -> None:
+        # At once: the service takes the oldest request without a report for the one on the CPU.
         connection.sendall(frames.encode(report))
 
     asyncio_order.install()
@@ -48,12 +49,15 @@ def main(folder: Path, socket_fd: int, stack_fd: int, *skipped: str) -> None:
 
 def _serve(connection: socket.socket, runs: Runs, effects: EffectsThread) -> None:
     decoder: frames.Decoder[frames.Request] = frames.Decoder(frames.Request)  # type: ignore[arg-type]  # a union
+    poller = select.poll()
+    for readable in (connection, effects.woken):
+        poller.register(readable, select.POLLIN)
     while True:
-        readable, _, _ = select.select([connection, effects.woken], [], [])
-        if effects.woken in readable:
+        ready = {descriptor for descriptor, _ in poller.poll()}
+        if effects.woken.fileno() in ready:
             for request, outcomes in effects.taken():
                 runs.finish(request, outcomes)
-        if connection in readable:
+        if connection.fileno() in ready:
             data = connection.recv(_READ_BYTES)
             if not data:
                 return

@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from penstock.flows.kernel.records import FlowDescription, History, Mail, Turn
+from penstock.flows.kernel.replay import Replayed
 
 MAX_FRAME_BYTES: Final = 192 * 2**20
 _LENGTH_BYTES: Final = 4
@@ -41,7 +42,15 @@ class Evict(Struct, frozen=True, tag="evict"):
     run_id: UUID
 
 
-Request = Begin | Deliver | Evict
+class Check(Struct, frozen=True, tag="check"):
+    """Replay a history with the present code, wholly and from its beginnings, without executing anything."""
+
+    request: int
+    history: History
+    ended: bool  # with its last turn
+
+
+Request = Begin | Deliver | Evict | Check
 
 
 class Loading(Struct, frozen=True, tag="loading"):
@@ -64,6 +73,13 @@ class Turned(Struct, frozen=True, tag="turned"):
     turn: Turn
 
 
+class Checked(Struct, frozen=True, tag="checked"):
+    """What a check has found."""
+
+    request: int
+    replayed: Replayed
+
+
 class Refused(Struct, frozen=True, tag="refused"):
     """A request cannot be executed; the run is not resident."""
 
@@ -84,7 +100,7 @@ class OffCpu(Struct, frozen=True, tag="off_cpu"):
     request: int
 
 
-Report = Loading | Ready | Turned | Refused | Evicted | OffCpu
+Report = Loading | Ready | Turned | Checked | Refused | Evicted | OffCpu
 F = TypeVar("F")
 
 _encoder: Final = msgspec.json.Encoder()

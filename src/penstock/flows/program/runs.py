@@ -8,9 +8,22 @@ from uuid import UUID
 
 from penstock.flows.kernel.declaration import Flow
 from penstock.flows.kernel.records import Recorded
+from penstock.flows.kernel.replay import replay
 from penstock.flows.kernel.resident import Run
 from penstock.flows.program.effects_thread import EffectsThread
-from penstock.flows.program.frames import Begin, Deliver, Evict, Evicted, OffCpu, Refused, Report, Request, Turned
+from penstock.flows.program.frames import (
+    Begin,
+    Check,
+    Checked,
+    Deliver,
+    Evict,
+    Evicted,
+    OffCpu,
+    Refused,
+    Report,
+    Request,
+    Turned,
+)
 from penstock.models.replica.errors import described, traceback_of
 
 
@@ -36,6 +49,8 @@ class Runs:
                 self._guarded(request.request, request.history.run_id, lambda: self._begin(request))
             case Deliver():
                 self._guarded(request.request, request.run_id, lambda: self._deliver(request))
+            case Check():
+                self._guarded(request.request, request.history.run_id, lambda: self._check(request))
 
     def finish(self, request: int, outcomes: list[Recorded]) -> None:
         """End a turn whose effects have ended."""
@@ -56,16 +71,26 @@ class Runs:
 
     def _begin(self, request: Begin) -> None:
         history = request.history
-        flow = self._flows.get((history.flow, history.version))
+        flow = self._flow_of(request)
         if flow is None:
-            self._send(
-                Refused(request.request, "unknown_flow", f"no file has flow {history.flow} version {history.version}")
-            )
             return
         self._evict(history.run_id)
         run = self._resident[history.run_id] = Run(flow, history)
         run.begin(request.mail)
         self._after(request.request, run)
+
+    def _check(self, request: Check) -> None:
+        flow = self._flow_of(request)
+        if flow is not None:
+            self._send(Checked(request.request, replay(flow, request.history, ended=request.ended)))
+
+    def _flow_of(self, request: Begin | Check) -> Flow[..., Any] | None:
+        """Return the flow of a history; refuse the request if there is none."""
+        name, version = request.history.flow, request.history.version
+        flow = self._flows.get((name, version))
+        if flow is None:
+            self._send(Refused(request.request, "unknown_flow", f"no file has flow {name} version {version}"))
+        return flow
 
     def _deliver(self, request: Deliver) -> None:
         run = self._resident.get(request.run_id)
