@@ -92,13 +92,23 @@ async def server() -> AsyncIterator[str]:
         yield address
 
 
-async def test_tenants_have_models_of_their_own_with_the_same_name(alpha: Tenant, beta: Tenant, server: str) -> None:
+async def test_tenants_have_models_of_their_own_with_the_same_name(
+    operator: HttpCaller, alpha: Tenant, beta: Tenant, server: str
+) -> None:
     for tenant in (alpha, beta):
         added = await tenant.add("same", server)
         assert (added.status, added.json["tenant"]) == (201, tenant.name), added.body
     for tenant in (alpha, beta):
         assert (await tenant.predict("same")).json == {"path": f"/{tenant.name}"}
         assert (await tenant.names()).count("same") == 1
+    exposed = (await operator.get("/metrics")).body.decode()
+    for tenant in (alpha, beta):
+        (line,) = [
+            line
+            for line in exposed.splitlines()
+            if line.startswith("penstock_model_calls_total{") and f'owner="{tenant.name}"' in line and '"same"' in line
+        ]
+        assert line.endswith(" 1.0"), line
     assert (await beta.call("DELETE", "/models/same")).status == 204
     assert (await beta.predict("same")).status == 404
     assert (await alpha.predict("same")).json == {"path": "/alpha"}
@@ -220,6 +230,39 @@ async def test_a_key_uses_the_queues_in_its_list_only(operator: HttpCaller, alph
     assert [one["id"] for one in claimed.json["jobs"]] == [allowed.json["id"]]
     wanted = {"worker_id": "w", "model_profiles": ["three"]}
     assert (await limited.call("POST", "/jobs/claim", wanted)).outcome == (403, "forbidden")
+
+
+async def test_a_key_changes_and_watches_the_jobs_of_its_queues_only(operator: HttpCaller) -> None:
+    name = "by-queue"
+    assert (await operator.post("/tenants", {"name": name})).status == 201
+    every = await key_of(operator, name)
+    limited = await key_of(operator, name, queues=["echo/small"])
+    mine, other = [
+        (await every.call("POST", "/jobs", {"owner_service": "t", "task_type": "echo", "model_profile": profile})).json[
+            "id"
+        ]
+        for profile in ("small", "large")
+    ]
+    url = f"{operator.address}/api/v1/events"
+    async with operator.session.get(url, headers=limited.headers | {"Last-Event-ID": "0-0-0"}) as stream:
+        begin = await within(stream.content.readuntil(b"\n\n"))
+        for method in ("retry", "cancel"):
+            assert (await limited.call("POST", f"/jobs/{other}/{method}")).status == 404
+        assert (await limited.call("GET", f"/jobs/{other}/events")).status == 404
+        for dry_run, count in ((True, 1), (False, 1), (False, 0)):
+            body = {"status": "pending", "dry_run": dry_run}
+            assert (await limited.call("POST", "/jobs/cancel", body)).json["count"] == count
+        assert (await limited.call("POST", "/jobs/cancel", {"model_profile": "large"})).json["count"] == 0
+        seen = begin + await within(stream.content.readuntil(b"job.cancelled"))
+        assert mine.encode() in seen
+        assert other.encode() not in seen
+    assert (await every.call("GET", f"/jobs/{other}")).json["status"] == "pending"
+    stats = (await limited.call("GET", "/stats")).json
+    assert [queue["model_profile"] for queue in stats["queues"]] == ["small"]
+    assert (stats["totals"]["pending"], stats["totals"]["cancelled"]) == (0, 1)
+    listed = (await limited.call("GET", "/queues")).json["queues"]
+    assert [queue["model_profile"] for queue in listed] == ["small"]
+    assert (await every.call("GET", "/stats")).json["totals"]["pending"] == 1
 
 
 async def test_a_claim_of_queues_that_are_no_product_must_state_which(operator: HttpCaller) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import builtins
-from collections.abc import Coroutine, Sequence
+from collections.abc import Collection, Coroutine, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
 from uuid import UUID
@@ -75,10 +75,10 @@ class Reading:
         async with self._shared.database.acquire() as connection:
             return await reading.usage_of(connection, self.tenant, job_ids)
 
-    async def stats(self) -> Stats:
-        """Return counters per queue and owner; no rows are counted."""
+    async def stats(self, queues: Collection[tuple[str, str]] | None = None) -> Stats:
+        """Return counters per queue and owner, of some queues or of all; no rows are counted."""
         async with self._shared.database.acquire() as connection:
-            return await statistics.gather(connection, self.tenant)
+            return await statistics.gather(connection, self.tenant, queues)
 
 
 async def _to_its_end(work: Coroutine[Any, Any, T]) -> T:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,16 +52,24 @@ async def of_all_tenants(connection: Connection) -> list[QueueState]:
     return list(found.values())
 
 
-async def gather(connection: Connection, tenant: TenantId) -> Stats:
-    """Return all counters, from the counter tables alone."""
-    rows = await reading.counts(connection, tenant)
-    oldest = await reading.oldest_pending(connection, tenant)
+async def gather(connection: Connection, tenant: TenantId, queues_of: Collection[Queue] | None = None) -> Stats:
+    """Return all counters, or those of some queues, from the counter tables alone."""
+
+    def wanted(row: asyncpg.Record) -> bool:
+        return queues_of is None or (row["task_type"], row["model_profile"]) in queues_of
+
+    rows = filter(wanted, await reading.counts(connection, tenant))
+    oldest = {
+        queue: seconds
+        for queue, seconds in (await reading.oldest_pending(connection, tenant)).items()
+        if queues_of is None or queue in queues_of
+    }
     owners: dict[tuple[Queue, str], Counts] = {}
     for row in rows:
         key = ((row["task_type"], row["model_profile"]), row["owner_service"])
         owners[key] = _add(owners.get(key, Counts()), _counts(row))
     providers: dict[tuple[str, str], UsageCounts] = {}
-    for row in await reading.usage_counts(connection, tenant):
+    for row in filter(wanted, await reading.usage_counts(connection, tenant)):
         used = _used(row)
         key = ((row["task_type"], row["model_profile"]), row["owner_service"])
         owners[key] = _add(owners.get(key, Counts()), Counts(usage=used))

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from uuid import UUID
+
 import msgspec
 
-from penstock.errors import Forbidden
+from penstock.errors import Forbidden, NotFound
+from penstock.events.event import Event
+from penstock.jobs.filters import JobFilter
 from penstock.jobs.job import Job, JobPage
+from penstock.jobs.tenant_jobs import TenantJobs
 from penstock.jobs.work import ClaimRequest
 from penstock.tenants.principal import Principal
 
@@ -34,6 +39,38 @@ def visible(sender: Principal, page: JobPage) -> JobPage:
 
 def reads(sender: Principal, job: Job) -> bool:
     return may_use(sender, job.task_type, job.model_profile)
+
+
+async def require_job(sender: Principal, jobs: TenantJobs, job_id: UUID) -> None:
+    """Raise NotFound for a job of a queue that a sender may not use."""
+    if sender.queues is not None and not reads(sender, await jobs.get(job_id)):
+        raise NotFound(f"there is no job {job_id}")
+
+
+def queues_of(sender: Principal) -> list[tuple[str, str]] | None:
+    """Return the queues that a sender may use; None: all."""
+    if sender.queues is None:
+        return None
+    named = (queue.partition("/") for queue in sorted(sender.queues))
+    return [(task_type, model_profile) for task_type, _, model_profile in named]
+
+
+def selected(sender: Principal, where: JobFilter) -> list[JobFilter]:
+    """Return the filters that together select what a filter selects of the queues that a sender may use."""
+    queues = queues_of(sender)
+    if queues is None:
+        return [where]
+    return [
+        msgspec.structs.replace(where, task_type=task_type, model_profile=model_profile)
+        for task_type, model_profile in queues
+        if where.task_type in {None, task_type} and where.model_profile in {None, model_profile}
+    ]
+
+
+def receives(sender: Principal, event: Event) -> bool:
+    """Return whether a sender may see an event. One that names no queue is for senders that may use all."""
+    queue = (event.data.get("task_type"), event.data.get("model_profile"))
+    return sender.queues is None or "/".join(map(str, queue)) in sender.queues
 
 
 def narrowed(sender: Principal, claim: ClaimRequest) -> ClaimRequest:

@@ -14,6 +14,7 @@ from penstock.errors import (
 )
 from penstock.jobs.filters import BulkRequest, BulkResponse, JobFilter
 from penstock.jobs.http import examples
+from penstock.jobs.http.allowed import require_job, selected
 from penstock.jobs.http.base import JOB_ID, JobRoutes
 from penstock.jobs.http.filters import LISTS, MOMENTS
 from penstock.jobs.job import Job
@@ -41,7 +42,9 @@ class ChangeRoutes(JobRoutes):
         errors=(InvalidInput, NotFound, WrongState, DatabaseUnavailable),
     )
     async def retry(self, request: Request) -> Response:
-        return json_response(await self.jobs(request).retry(request.path_id()))
+        jobs, job_id = self.jobs(request), request.path_id()
+        await require_job(request.principal, jobs, job_id)
+        return json_response(await jobs.retry(job_id))
 
     @route(
         "POST",
@@ -62,7 +65,9 @@ class ChangeRoutes(JobRoutes):
         errors=(InvalidInput, NotFound, WrongState, DatabaseUnavailable),
     )
     async def cancel(self, request: Request) -> Response:
-        return json_response(await self.jobs(request).cancel(request.path_id()))
+        jobs, job_id = self.jobs(request), request.path_id()
+        await require_job(request.principal, jobs, job_id)
+        return json_response(await jobs.cancel(job_id))
 
     @route(
         "POST",
@@ -100,7 +105,8 @@ class ChangeRoutes(JobRoutes):
 async def _change_all(request: Request, change: Callable[..., Awaitable[int]]) -> Response:
     """Change the jobs that the request selects, or only count them."""
     where, dry_run = _bulk_filter(await request.read(_bulk))
-    return json_response(BulkResponse(count=await change(where, dry_run=dry_run), dry_run=dry_run))
+    counts = [await change(one, dry_run=dry_run) for one in selected(request.principal, where)]
+    return json_response(BulkResponse(count=sum(counts), dry_run=dry_run))
 
 
 def _bulk_filter(request: BulkRequest) -> tuple[JobFilter, bool]:

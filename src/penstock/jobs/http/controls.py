@@ -10,6 +10,7 @@ from penstock.access.http.keys import sender_of
 from penstock.access.key import TENANT_PATTERN
 from penstock.errors import DatabaseUnavailable, InvalidInput, NotFound, ScopeMissing
 from penstock.jobs.controls import QueueList, QueueSelection, TenantLimits
+from penstock.jobs.http.allowed import may_use
 from penstock.jobs.http.base import JobRoutes
 from penstock.jobs.key_rules import KeyRuleChange
 from penstock.tenants import scopes
@@ -47,7 +48,10 @@ class ControlRoutes(JobRoutes):
     )
     async def queues(self, request: Request) -> Response:
         request.query({})
-        return json_response(await self._service.controls.queues(request.principal.tenant))
+        sender = request.principal
+        found = await self._service.controls.queues(sender.tenant)
+        shown = [queue for queue in found.queues if may_use(sender, queue.task_type, queue.model_profile)]
+        return json_response(msgspec.structs.replace(found, queues=shown))
 
     @route(
         "POST",

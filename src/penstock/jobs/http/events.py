@@ -19,8 +19,10 @@ from penstock.events.event import Event
 from penstock.events.position import Position
 from penstock.events.stream import OpenStream
 from penstock.jobs.http import examples
+from penstock.jobs.http.allowed import reads, receives
 from penstock.jobs.http.base import JOB_ID, JobRoutes
 from penstock.tenants import scopes
+from penstock.tenants.principal import Principal
 from penstock.web.request import Request
 from penstock.web.response import EventStream, Response
 from penstock.web.route import Parameter, ResponseSpec, route
@@ -83,15 +85,16 @@ class EventRoutes(JobRoutes):
         positions = [Position.parse(text, field) for field, text in stated.items() if text]
         position = positions[0] if positions else None
         if job_id is not None:
-            await self.jobs(request).get(job_id)
+            if not reads(request.principal, await self.jobs(request).get(job_id)):
+                raise NotFound(f"there is no job {job_id}")
             if position is not None and await self.jobs(request).events_over(job_id, position):
                 return Response(status=204)  # makes an EventSource stop reconnecting
         events = await self.jobs(request).events(job_id=job_id, after=position)
-        return EventStream(chunks=_as_chunks(events))
+        return EventStream(chunks=_as_chunks(events, request.principal, of_one_job=job_id is not None))
 
 
-async def _as_chunks(events: OpenStream) -> AsyncIterator[bytes]:
-    """Yield events as server-sent events, each a CloudEvent in structured mode.
+async def _as_chunks(events: OpenStream, sender: Principal, *, of_one_job: bool) -> AsyncIterator[bytes]:
+    """Yield the events that the sender may see as server-sent events, each a CloudEvent in structured mode.
 
     The first message is the id of the position where the stream begins, without an event: a reader whose connection
     breaks before the first event resumes there.
@@ -99,7 +102,8 @@ async def _as_chunks(events: OpenStream) -> AsyncIterator[bytes]:
     yield b"id: %b\n\n" % str(events.start).encode()
     async with aclosing(events):
         async for event in events:
-            yield _as_chunk(event)
+            if of_one_job or receives(sender, event):
+                yield _as_chunk(event)
 
 
 def _as_chunk(event: Event) -> bytes:

@@ -16,7 +16,7 @@ from penstock.jobs.counts import Stats
 from penstock.jobs.fields import WaitSeconds
 from penstock.jobs.filters import ListQuery
 from penstock.jobs.http import examples
-from penstock.jobs.http.allowed import reads, visible
+from penstock.jobs.http.allowed import queues_of, reads, visible
 from penstock.jobs.http.base import JOB_ID, ExplainTo, JobRoutes, KnownTo
 from penstock.jobs.http.filters import FILTER_PARAMETERS, FILTERS, filter_of, values_of
 from penstock.jobs.job import Job, JobPage
@@ -126,7 +126,7 @@ class ReadRoutes(JobRoutes):
     )
     async def stats(self, request: Request) -> Response:
         request.query({})
-        return json_response(await self.jobs(request).stats())
+        return json_response(await self.jobs(request).stats(queues_of(request.principal)))
 
 
 def _number(text: str, name: str, kind: Any) -> float:

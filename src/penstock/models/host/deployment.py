@@ -55,7 +55,7 @@ class Deployment:
         self.media = MediaPlaces({})
         self.checker_of_jobs = Checker({})  # calls whose inputs may name uploads, which are read when the calls run
         self.logbook = logbook
-        self.metrics = ModelMetrics(model.name, model.version)
+        self.metrics = ModelMetrics(model.owner, model.name, model.version)
         self.fleet = Fleet(
             model,
             logbook,

@@ -21,12 +21,15 @@ from penstock.telemetry.metrics import LATENCY_BUCKETS, REGISTRY
 _BOUNDS: Final = [*map(str, LATENCY_BUCKETS), "+Inf"]
 
 _BATCHES = metrics.histogram(
-    "penstock_model_batch_calls", "Calls that ran together.", ["model"], buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256)
+    "penstock_model_batch_calls",
+    "Calls that ran together.",
+    ["owner", "model"],
+    buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256),
 )
-_WAITING = metrics.gauge("penstock_model_waiting", "Calls in the queue.", ["model", "version"])
-_IN_FLIGHT = metrics.gauge("penstock_model_in_flight", "Calls in replicas.", ["model", "version"])
+_WAITING = metrics.gauge("penstock_model_waiting", "Calls in the queue.", ["owner", "model", "version"])
+_IN_FLIGHT = metrics.gauge("penstock_model_in_flight", "Calls in replicas.", ["owner", "model", "version"])
 _REPLICAS = metrics.gauge(
-    "penstock_model_replicas", "Replicas, including those that are starting.", ["model", "version"]
+    "penstock_model_replicas", "Replicas, including those that are starting.", ["owner", "model", "version"]
 )
 
 
@@ -52,21 +55,23 @@ class _Calls:
 
 
 class _Collector:
-    """The calls of all models of this process, by name."""
+    """The calls of all models of this process, by owner and name: tenants may use the same names."""
 
     def __init__(self) -> None:
-        self.calls: dict[str, _Calls] = {}
+        self.calls: dict[tuple[str, str], _Calls] = {}
 
     def collect(self) -> Iterator[Metric]:
         outcomes = CounterMetricFamily(
-            "penstock_model_calls", "Calls that ended, by outcome.", labels=["model", "outcome"]
+            "penstock_model_calls", "Calls that ended, by outcome.", labels=["owner", "model", "outcome"]
         )
-        seconds = HistogramMetricFamily("penstock_model_seconds", "Time of a call in the model.", labels=["model"])
-        for model, calls in self.calls.items():
+        seconds = HistogramMetricFamily(
+            "penstock_model_seconds", "Time of a call in the model.", labels=["owner", "model"]
+        )
+        for labels, calls in self.calls.items():
             for outcome, count in calls.outcomes.items():
-                outcomes.add_metric((model, outcome), count)
+                outcomes.add_metric((*labels, outcome), count)
             counts = zip(_BOUNDS, accumulate(calls.buckets), strict=True)
-            seconds.add_metric((model,), [*counts], calls.seconds)
+            seconds.add_metric(labels, [*counts], calls.seconds)
         yield outcomes
         yield seconds
 
@@ -76,12 +81,13 @@ REGISTRY.register(_collector)
 
 
 class ModelMetrics:
-    """The counters of one version; those of /metrics are per model."""
+    """The counters of one version; those of /metrics are per model. ``owner`` is a tenant; None: the operator."""
 
-    def __init__(self, name: str, version: str) -> None:
-        self._labels = (name, version)
-        self._calls = _collector.calls.setdefault(name, _Calls())
-        self._batches = _BATCHES.labels(name)
+    def __init__(self, owner: str | None, name: str, version: str) -> None:
+        model = ("" if owner is None else owner, name)
+        self._labels = (*model, version)
+        self._calls = _collector.calls.setdefault(model, _Calls())
+        self._batches = _BATCHES.labels(*model)
         self.completed = 0
         self.total_seconds = 0.0
         self.failed: dict[str, int] = {}
