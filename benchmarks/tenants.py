@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from typing import Final
+
+from msgspec.structs import replace
 
 from benchmarks.figures import Figure, Spread
 from benchmarks.ground import SUBMISSION, fresh_database, service
 from penstock.access.audit import Sender
 from penstock.jobs.controls import QueueLimit, TenantLimits
+from penstock.jobs.key_rules import KeyRule, KeyRuleChange
 from penstock.jobs.service import JobService
 from penstock.jobs.work import ClaimedJob, ClaimRequest, JobCompletion
 from penstock.postgres.embedded import EmbeddedServer
@@ -24,6 +28,8 @@ from penstock.workers.worker import Worker
 TENANTS: Final = 200
 READY: Final = 1_000_000  # jobs of the one tenant that has many
 _WORKERS, _LIMIT, _SECONDS = 8, 2, 0.02
+BLOCKED: Final = 10_000
+_SENDER: Final = Sender(principal=OPERATOR, address="")
 _CLAIM = ClaimRequest(worker_id="bench", task_types=["noop"], limit=32)
 
 # A day's ids in random order, like those of the one job that there is.
@@ -55,7 +61,9 @@ async def run(server: EmbeddedServer) -> list[Figure]:
             await _fill(jobs, database, tenants=tenants, each=each)
             grounds.append(jobs)
         one, idle, busy = await _by_turns(grounds)
-    rate = await _limited(server)
+    rate = await _limited(server, _limit_queue)
+    by_key = await _limited(server, _limit_key)
+    without, beside = await _blocked(server)
     return [
         Figure(scenario="claim of 32, one tenant with 1 M ready, p50", value=one.p50, unit="ms", note=str(one)),
         Figure(
@@ -78,6 +86,21 @@ async def run(server: EmbeddedServer) -> list[Figure]:
             unit="/s",
             promise=90,
             note="at most 100",
+        ),
+        Figure(
+            scenario="a concurrency key limited to 2 running jobs of 20 ms, 8 workers",
+            value=by_key,
+            unit="/s",
+            promise=90,
+            note="at most 100",
+        ),
+        Figure(
+            scenario=f"claim of 32 beside {BLOCKED:,} blocked jobs of one key: ratio",
+            value=beside.p50 / without.p50,
+            unit="×",
+            promise=1.1,
+            at_most=True,
+            note=str(beside),
         ),
     ]
 
@@ -122,8 +145,36 @@ async def _complete(jobs: JobService, claimed: list[ClaimedJob]) -> None:
     await asyncio.gather(*(jobs.named(name).complete_many(done) for name, done in by_tenant.items()))
 
 
-async def _limited(server: EmbeddedServer) -> float:
-    """Return the jobs per second of eight workers, each with a service of its own, in a queue that runs two jobs."""
+async def _blocked(server: EmbeddedServer) -> list[Spread]:
+    """Measure claims by turns on two databases of which the second also holds blocked jobs of one key."""
+    async with AsyncExitStack() as stack:
+        grounds = []
+        for blocked in (0, BLOCKED):
+            url = await stack.enter_async_context(fresh_database(server))
+            jobs, database = await stack.enter_async_context(service(url))
+            await _limit_key(jobs)
+            if blocked:
+                await jobs.of(DEFAULT_TENANT).submit_many([replace(SUBMISSION, concurrency_key="busy")] * blocked)
+            await jobs.of(DEFAULT_TENANT).submit_many([SUBMISSION] * 10_000)
+            await jobs.of(DEFAULT_TENANT).submit_many([SUBMISSION] * 10_000)
+            async with database.acquire() as connection:
+                await connection.execute("VACUUM ANALYZE ready, later, lease, lane", timeout=300)
+            grounds.append(jobs)
+        return await _by_turns(grounds)
+
+
+async def _limit_queue(jobs: JobService) -> None:
+    queue = QueueLimit(task_type="noop", model_profile="none", max_running=_LIMIT)
+    await jobs.controls.set_limits(_SENDER, "default", TenantLimits(queues=[queue]))
+
+
+async def _limit_key(jobs: JobService) -> None:
+    rule = KeyRule(max_running=_LIMIT)
+    await jobs.key_rules.set(_SENDER, KeyRuleChange(task_type="noop", model_profile="none", rule=rule))
+
+
+async def _limited(server: EmbeddedServer, limit: Callable[[JobService], Awaitable[None]]) -> float:
+    """Return the jobs per second of eight workers, each with a service of its own, where two jobs may run at a time."""
     ran: list[float] = []
 
     async def sleep(_job: ClaimedJob, _context: JobContext) -> None:
@@ -132,10 +183,8 @@ async def _limited(server: EmbeddedServer) -> float:
 
     async with fresh_database(server) as url, AsyncExitStack() as stack:
         services = [(await stack.enter_async_context(service(url)))[0] for _ in range(_WORKERS)]
-        queue = QueueLimit(task_type="noop", model_profile="none", max_running=_LIMIT)
-        sender = Sender(principal=OPERATOR, address="")
-        await services[0].controls.set_limits(sender, "default", TenantLimits(queues=[queue]))
-        await services[0].of(DEFAULT_TENANT).submit_many([SUBMISSION] * 1500)
+        await limit(services[0])
+        await services[0].of(DEFAULT_TENANT).submit_many([replace(SUBMISSION, concurrency_key="busy")] * 1500)
         workers = []
         for number, jobs in enumerate(services):
             executors = Executors()
