@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -12,7 +14,12 @@ from penstock.client import Client
 from penstock.masking import Secret
 from penstock.models.reader import Reader
 from penstock.tenants import scopes
+from penstock.work.executors import Executors
+from penstock.workers import predict
 from penstock.workers.hosted_models import HostedModels
+from penstock.workers.predict import Served
+from penstock.workers.result_media import ResultMedia
+from penstock.workers.worker import Worker
 from tests.support.databases import open_database, query
 from tests.support.gateways import HttpCaller, Reply, running_gateway
 from tests.support.http_servers import running
@@ -322,11 +329,41 @@ async def test_workers_resolve_the_model_of_a_job_by_its_tenant(
     assert owners == ["alpha", "beta"]
     offered = await anext(HostedModels(models, operator.parts.uploads).names())
     places = [models.host.entries[owner, "of-a-job"].versions["1"].places for owner in ("alpha", "beta")]
-    assert offered["of-a-job"] == sum(places)
+    assert offered["of-a-job"] == Served(sum(places), frozenset({"alpha", "beta"}))
+    assert offered["shared"].tenants is None
+    assert "default" not in (offered["chosen"].tenants or {"default"})
     async with Client(operator.address, token="operators-token") as client:
         for tenant in (alpha, beta):
             found = await client.for_tenant(tenant.name).predict("of-a-job", {"text": "a"})
             assert found == {"path": f"/{tenant.name}"}
+
+
+async def test_a_job_for_a_model_that_only_another_tenant_has_waits_until_its_own_has_one(
+    operator: HttpCaller, alpha: Tenant, beta: Tenant, server: str
+) -> None:
+    models, executors = operator.parts.models, Executors()
+    media = ResultMedia(blobs=operator.parts.blobs, larger_than=2**20)
+    offering = asyncio.create_task(predict.offer(HostedModels(models, operator.parts.uploads), media, executors))
+    worker = Worker(operator.parts.jobs, worker_id="w", executors=executors, limit=4, lease=timedelta(minutes=1))
+    working = asyncio.create_task(worker.run())
+    try:
+        assert (await alpha.add("awaited", server)).status == 201
+        job = {"owner_service": "t", "task_type": "predict", "model_profile": "awaited", "input": {"text": "a"}}
+        early = (await beta.call("POST", "/jobs", job)).json
+        done = (await alpha.call("POST", "/jobs", job)).json
+        done = (await alpha.call("GET", f"/jobs/{done['id']}?wait=20")).json
+        assert (done["status"], done["result"]) == ("completed", {"path": "/alpha"})
+        early = (await beta.call("GET", f"/jobs/{early['id']}")).json
+        assert (early["status"], early["attempt"]) == ("pending", 0)
+        why = (await beta.call("GET", f"/jobs/{early['id']}/why")).json
+        assert [reason["code"] for reason in why["reasons"]] == ["no_worker", "model_not_loaded"]
+        assert (await beta.add("awaited", server)).status == 201
+        early = (await beta.call("GET", f"/jobs/{early['id']}?wait=20")).json
+        assert (early["status"], early["result"]) == ("completed", {"path": "/beta"})
+    finally:
+        offering.cancel()
+        await worker.stop()
+        await working
 
 
 async def test_a_model_of_a_tenant_reaches_the_public_internet_and_the_networks_of_the_setting_only(

@@ -209,3 +209,18 @@ async def test_names_that_a_process_forgets_are_read_again(
     await alone.submit()
     await other.submit()
     assert {job.task_type for job in await claim(alone)} == {"echo"}, "one known series and one unknown"
+
+
+async def test_a_claim_for_some_tenants_takes_only_theirs_and_counts_as_their_worker(
+    alone: JobCaller, other: JobCaller, fresh: Database
+) -> None:
+    ((name,),) = await query(fresh, "SELECT name FROM tenant WHERE id = $1", alone.tenant)
+    for caller in (alone, other):
+        await caller.submit()
+    only = ClaimRequest(worker_id="w", task_types=["echo"], model_profiles=["small"], tenants=[name], limit=10)
+    assert [job.tenant for job in await alone.service.claim(only)] == [name]
+    await alone.service._claiming.stop()
+    for caller, warned in ((alone, 0), (other, 1)):
+        warnings = await caller.service.of(caller.tenant).queues.warnings([("echo", "small")], lambda _: ())
+        assert len(warnings) == warned
+    assert await other.service.of(other.tenant).claim(only) == []

@@ -196,9 +196,12 @@ async def _raise(hints: Hints) -> None:
 async def _buffers(database: Database, caller: JobCaller, *, from_start: bool) -> int:
     """Return how many pages of the ready table and its index a claim touches; roll the claim back."""
     statement = store._sql.claim
-    values = f"{caller.tenant}, 'w', '{{}}', '{{}}', 5, 60, '{{}}', '{{}}', '{{}}', '{{}}', {str(from_start).lower()}"
+    values = (
+        f"{caller.tenant}, NULL, 'w', '{{}}', '{{}}', 5, 60, '{{}}', '{{}}', '{{}}', '{{}}', {str(from_start).lower()}"
+    )
     order = [
         "only_tenant",
+        "tenant_names",
         "worker_id",
         "task_types",
         "model_profiles",

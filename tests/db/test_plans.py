@@ -361,6 +361,7 @@ def _statement(name: str) -> _Known:
 def _claim(filled: Filled) -> dict[str, Any]:
     return {
         "only_tenant": filled.tenant,
+        "tenant_names": None,
         "worker_id": "w",
         "task_types": [],
         "model_profiles": [],

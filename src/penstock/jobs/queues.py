@@ -21,6 +21,7 @@ from penstock.tenants.principal import TenantId
 
 log = logs.get(__name__)
 
+_Kind = tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]  # task types, profiles and tenants of a claim
 Known = Callable[[str], Collection[str]]  # model profiles that this process knows for a task type
 Explain = Callable[[Queue], str | None]  # why this process does not serve a queue
 
@@ -41,12 +42,12 @@ class ServedNotes:
     def __init__(self, database: Database, tenant: TenantId | None) -> None:
         self._database = database
         self._tenant = tenant
-        self._note_at: dict[tuple[tuple[str, ...], tuple[str, ...]], float] = {}  # by kind of claim, monotonic
+        self._note_at: dict[_Kind, float] = {}  # by kind of claim, monotonic
         self._notes: set[asyncio.Task[None]] = set()
 
     def note(self, request: ClaimRequest) -> None:
         """Note that a worker claims from these queues, unless this process did so within the last minute."""
-        kind = (tuple(request.task_types), tuple(request.model_profiles))
+        kind = (tuple(request.task_types), tuple(request.model_profiles), tuple(request.tenants))
         now = time.monotonic()
         if now < self._note_at.get(kind, 0.0):
             return
@@ -61,10 +62,11 @@ class ServedNotes:
         """Wait until all notes are written."""
         await asyncio.gather(*self._notes, return_exceptions=True)
 
-    async def _write(self, kind: tuple[tuple[str, ...], tuple[str, ...]]) -> None:
+    async def _write(self, kind: _Kind) -> None:
+        task_types, model_profiles, tenants = kind
         try:
             async with self._database.acquire() as connection:
-                await statements.note_served(connection, self._tenant, _pairs(*kind))
+                await statements.note_served(connection, self._tenant, _pairs(task_types, model_profiles), tenants)
         except DatabaseUnavailable:
             self._note_at.pop(kind, None)  # the next claim tries again
         except Exception:  # claims do not need the record, and it is written again in a minute

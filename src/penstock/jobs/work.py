@@ -37,6 +37,9 @@ class ClaimRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     model_profiles: Annotated[
         list[Name], Meta(max_length=100, description="Only for these profiles; empty: for any.")
     ] = []
+    tenants: Annotated[
+        list[Name], Meta(max_length=1000, description="Only of these tenants; empty: of all that the sender serves.")
+    ] = []
     limit: Annotated[int, Meta(ge=1, le=1000, description="The most jobs to return.")] = 1
     lease_seconds: Lease | None = None  # None: the gateway's WORKER_LEASE_TIMEOUT
     wait_seconds: Annotated[WaitSeconds, Meta(description="How long to wait for the first job.")] = 0

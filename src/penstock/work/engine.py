@@ -222,6 +222,7 @@ class Engine:
             worker_id=duty.worker_id,
             task_types=list(duty.task_types),
             model_profiles=list(duty.model_profiles),
+            tenants=list(duty.tenants),
             limit=min(limit, _LARGEST_CLAIM),
             lease_seconds=duty.lease.total_seconds(),
             wait_seconds=wait,

@@ -16,6 +16,7 @@ class Offer:
     executor: Executor
     task_types: tuple[str, ...]
     model_profiles: tuple[str, ...]
+    tenants: tuple[str, ...] = ()  # whose jobs it runs; none: all that the worker serves
     limit: int | None = None  # jobs at a time; None: the worker's limit
     slots: Slots | None = None  # of jobs that mostly wait; None: those of the worker, which all its other jobs share
 
@@ -47,6 +48,7 @@ class Executors:
         *,
         task_types: Collection[str],
         model_profiles: Collection[str],
+        tenants: Collection[str] = (),
         limit: int | None = None,
     ) -> Offer:
         """Serve every pair of these types and profiles, up to ``limit`` jobs at a time; return an offer to ``remove``.
@@ -54,7 +56,11 @@ class Executors:
         Raises ValueError for a pair that is served already.
         """
         offer = Offer(
-            executor=executor, task_types=tuple(task_types), model_profiles=tuple(model_profiles), limit=limit
+            executor=executor,
+            task_types=tuple(task_types),
+            model_profiles=tuple(model_profiles),
+            tenants=tuple(tenants),
+            limit=limit,
         )
         self.serve(offer)
         return offer

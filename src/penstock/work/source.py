@@ -45,6 +45,7 @@ class Duty:
     worker_id: str
     task_types: tuple[str, ...] = ()  # none: any
     model_profiles: tuple[str, ...] = ()  # none: any
+    tenants: tuple[str, ...] = ()  # none: all that the worker serves
     limit: int = 1  # jobs that run at the same time
     lease: timedelta = timedelta(minutes=15)
     poll: timedelta = timedelta(seconds=2)  # claim at least this often; wake-ups bring new jobs sooner

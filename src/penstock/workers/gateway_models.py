@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing, suppress
 from typing import Final
@@ -17,7 +16,7 @@ from penstock.jobs.usage import Usage
 from penstock.jobs.work import ClaimedJob
 from penstock.telemetry import logs
 from penstock.work.context import JobContext
-from penstock.workers.predict import failure_of_job, request_id
+from penstock.workers.predict import Served, failure_of_job, request_id
 
 log = logs.get(__name__)
 
@@ -31,13 +30,14 @@ class GatewayModels:
     def __init__(self, client: Client) -> None:
         self._client = client
 
-    async def names(self) -> AsyncIterator[Mapping[str, int]]:
-        known: Mapping[str, int] | None = None
+    async def names(self) -> AsyncIterator[Mapping[str, Served]]:
+        known: Mapping[str, Served] | None = None
         while True:
             try:
-                found = Counter[str]()  # places of the models of all tenants that have a name
+                found: dict[str, Served] = {}
                 for model in (await self._client.models(all_tenants=True))["models"]:
-                    found[model["name"]] += model["places"]
+                    tenants = [model["tenant"]] if model["tenant"] is not None else model["tenants"]
+                    found[model["name"]] = found.get(model["name"], Served()).with_model(model["places"], tenants)
             except PenstockError as error:
                 log.debug("models_not_listed", reason=error.code)  # keep the last list
             else:

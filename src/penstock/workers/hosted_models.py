@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 
@@ -22,7 +21,7 @@ from penstock.models.replica.data_urls import inlined
 from penstock.models.replica.runtime import Segment
 from penstock.models.service import ModelService
 from penstock.work.context import JobContext
-from penstock.workers.predict import failure_of_job, request_id
+from penstock.workers.predict import Served, failure_of_job, request_id
 
 
 class HostedModels:
@@ -33,13 +32,15 @@ class HostedModels:
         self._host = service.host
         self._uploads = uploads
 
-    async def names(self) -> AsyncIterator[Mapping[str, int]]:
+    async def names(self) -> AsyncIterator[Mapping[str, Served]]:
         while True:
             self._host.changed.clear()
-            places: Counter[str] = Counter()  # of the models of all tenants that have a name
+            found: dict[str, Served] = {}
             for entry in self._host.entries.values():
-                places[entry.name] += entry.versions[entry.default].places
-            yield dict(places)
+                newest = entry.versions[entry.default]
+                tenants = [entry.owner] if entry.owner is not None else newest.model.manifest.tenants
+                found[entry.name] = found.get(entry.name, Served()).with_model(newest.places, tenants)
+            yield found
             await self._host.changed.wait()
 
     async def predict(self, name: str, job: ClaimedJob, context: JobContext) -> bytes:

@@ -7,7 +7,8 @@ progress and log lines become the job's events. The worker serves all models tha
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final, Protocol
 
@@ -28,11 +29,24 @@ _RETRY_SECONDS: Final = 2.0  # after an unforeseen error
 _SOON: Final = timedelta(seconds=1)  # delay before the retry of a job whose gateway or model was busy or away
 
 
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What a name of models means to the tenants together."""
+
+    places: int = 0  # calls that its models can process at a time
+    tenants: frozenset[str] | None = frozenset()  # those that have a model of this name; None: all
+
+    def with_model(self, places: int, tenants: Collection[str] | None) -> Served:
+        """Return this with one more model of the name, which these tenants have; None: all."""
+        joined = None if self.tenants is None or tenants is None else self.tenants | frozenset(tenants)
+        return Served(self.places + places, joined)
+
+
 class Models(Protocol):
     """Models that jobs can run on."""
 
-    async def names(self) -> AsyncIterator[Mapping[str, int]]:
-        """Yield how many calls each model can process at a time, by name: now, and again after every change."""
+    async def names(self) -> AsyncIterator[Mapping[str, Served]]:
+        """Yield the names of the models: now, and again after every change."""
         ...
         yield {}
 
@@ -43,7 +57,7 @@ class Models(Protocol):
 
 async def offer(models: Models, media: ResultMedia, executors: Executors) -> None:
     """Keep the executors in step with the available models, for ever; ``media`` keeps the media of results."""
-    offers: dict[str, tuple[int, Offer]] = {}
+    offers: dict[str, tuple[Served, Offer]] = {}
     while True:
         try:
             await _follow(models, media, executors, offers)
@@ -53,21 +67,23 @@ async def offer(models: Models, media: ResultMedia, executors: Executors) -> Non
 
 
 async def _follow(
-    models: Models, media: ResultMedia, executors: Executors, offers: dict[str, tuple[int, Offer]]
+    models: Models, media: ResultMedia, executors: Executors, offers: dict[str, tuple[Served, Offer]]
 ) -> None:
-    async for concurrency in models.names():
+    async for found in models.names():
+        served = {name: one for name, one in found.items() if one.tenants is None or one.tenants}
         for name in list(offers):
-            if offers[name][0] != concurrency.get(name):
+            if offers[name][0] != served.get(name):
                 executors.remove(offers.pop(name)[1])
-        for name in concurrency.keys() - offers.keys():
+        for name in served.keys() - offers.keys():
             # Twice as many as the model processes at a time: the next jobs wait at the model, not in the database.
             made = executors.add(
                 _executor(models, media, name),
                 task_types=[TASK_TYPE],
                 model_profiles=[name],
-                limit=2 * concurrency[name],
+                tenants=sorted(served[name].tenants or ()),  # jobs of others wait until they have such a model
+                limit=2 * served[name].places,
             )
-            offers[name] = (concurrency[name], made)
+            offers[name] = (served[name], made)
 
 
 def _executor(models: Models, media: ResultMedia, name: str) -> Any:

@@ -124,6 +124,7 @@ class Worker:
                     self._duty,
                     task_types=offer.task_types,
                     model_profiles=offer.model_profiles,
+                    tenants=offer.tenants,
                     limit=self._limit_of(offer),
                 )
                 slots = offer.slots or self._slots

@@ -137,9 +137,9 @@ FROM unnest(:run_ids::uuid[], :series_ids::int[], :lane_ids::int[], :submitter_i
 CROSS JOIN (SELECT flow_position(:tenant_id) AS position OFFSET 0) p;
 
 
--- name: claim(only_tenant, worker_id, task_types, model_profiles, limit, lease_seconds, turn_tenants, turn_quanta, cursor_lanes, cursor_seqs, from_start)
+-- name: claim(only_tenant, tenant_names, worker_id, task_types, model_profiles, limit, lease_seconds, turn_tenants, turn_quanta, cursor_lanes, cursor_seqs, from_start)
 -- tenant: every (workers serve all tenants; rows keep theirs)
--- Leases at most limit ready jobs of all tenants, or of only_tenant if it is not null. The tenants take turns: first those
+-- Leases at most limit ready jobs of all tenants, or of only_tenant if it is not null, and of those in tenant_names if that is not. The tenants take turns: first those
 -- that are not in turn_tenants, in random order, then those that are, in the order given. Each gives at most its quantum (with
 -- 0 it is not searched at all); one that is not in the list gives an equal share of the limit. Within a tenant, jobs of the highest priority come first, in
 -- order within a lane; lanes of equal priority take turns. Jobs of a tenant with limits are picked by pick_within_limits().
@@ -157,6 +157,8 @@ WITH waiting AS MATERIALIZED ( -- full joins, because they are always hash joins
         FROM (
             SELECT tenant_id, id, priority, low_seq FROM lane l
             WHERE (:only_tenant::int IS NULL OR tenant_id = :only_tenant::int)
+              AND (:tenant_names::text[] IS NULL
+                   OR tenant_id = ANY (ARRAY(SELECT id FROM tenant WHERE name = ANY (:tenant_names::text[]))))
               AND CASE WHEN cardinality(:task_types::text[]) = 0 THEN task_type <> 'flow'
                        ELSE task_type = ANY (:task_types::text[]) END
               AND (cardinality(:model_profiles::text[]) = 0 OR model_profile = ANY (:model_profiles::text[]))

@@ -29,10 +29,19 @@ class Expired:
     mailed: dict[TenantId, Mailed]
 
 
-async def note_served(connection: Connection, tenant: TenantId | None, served: Sequence[Queue]) -> None:
-    """Note that a worker of a tenant, or of all tenants (None), claims from these queues; an empty name means any."""
+async def note_served(
+    connection: Connection, tenant: TenantId | None, served: Sequence[Queue], only: Sequence[str] = ()
+) -> None:
+    """Note that a worker of a tenant, or of all tenants (None), claims from these queues; an empty name means any.
+
+    ``only`` are the names of the tenants whose jobs it claims, if not all.
+    """
     task_types, model_profiles = [queue[0] for queue in served], [queue[1] for queue in served]
-    if tenant is None:
+    if tenant is None and only:
+        await _sql.note_served_for.run(
+            connection, tenant_names=list(only), task_types=task_types, model_profiles=model_profiles
+        )
+    elif tenant is None:
         await _sql.note_served_for_all.run(connection, task_types=task_types, model_profiles=model_profiles)
     else:
         await _sql.note_served.run(connection, tenant_id=tenant, task_types=task_types, model_profiles=model_profiles)

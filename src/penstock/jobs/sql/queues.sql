@@ -13,6 +13,18 @@ ON CONFLICT (tenant_id, task_type, model_profile) DO UPDATE SET seen_at = clock(
 WHERE s.seen_at < clock() - interval '30 seconds';
 
 
+-- name: note_served_for(tenant_names, task_types, model_profiles)!
+-- tenant: every (by workers of all tenants, which serve these queues for some)
+-- Does the same for a worker that serves several tenants. Locks: rows of queue_seen, in key order.
+INSERT INTO queue_seen AS s (tenant_id, task_type, model_profile, seen_at)
+SELECT t.id, q.task_type, q.model_profile, clock()
+FROM tenant t CROSS JOIN unnest(:task_types::text[], :model_profiles::text[]) AS q(task_type, model_profile)
+WHERE t.name = ANY (:tenant_names::text[])
+ORDER BY t.id, q.task_type, q.model_profile
+ON CONFLICT (tenant_id, task_type, model_profile) DO UPDATE SET seen_at = clock()
+WHERE s.seen_at < clock() - interval '30 seconds';
+
+
 -- name: note_served_for_all(task_types, model_profiles)!
 -- tenant: every (by workers of all tenants)
 -- Does the same for a worker that serves all tenants. Locks: rows of shared_queue_seen, in key order.

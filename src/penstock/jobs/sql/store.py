@@ -277,6 +277,7 @@ async def claim(
     rows: list[asyncpg.Record] = await _sql.claim.rows(
         connection,
         only_tenant=tenant,
+        tenant_names=request.tenants or None,
         worker_id=request.worker_id,
         task_types=request.task_types,
         model_profiles=request.model_profiles,

@@ -28,6 +28,7 @@ class ModelSummary(Struct, frozen=True, kw_only=True):
     places: int  # calls that it can run at a time
     source: str  # "folder": the operator's; "api": registered over HTTP
     tenant: str | None = None  # its owner; null: the operator, who shares it
+    tenants: list[str] | None = None  # for operators: the tenants that it is shared with; null: all
     problem: str | None = None
 
 
@@ -113,6 +114,7 @@ def summary(entry: Entry, reader: Reader) -> dict[str, Any]:
         "places": deployment.places,
         "source": deployment.model.source,
         "tenant": entry.owner,
+        "tenants": deployment.model.manifest.tenants if reader.tenant is None and entry.owner is None else None,
         "problem": (deployment.problem or deployment.newer_problem) if entry.owner == reader.tenant else None,
     }
 
