@@ -68,7 +68,7 @@ FROM unnest(:task_types::text[], :model_profiles::text[], :maxima::int[]) AS l(t
 SELECT NOT bool_or(m.task_type = '' AND r.jobs >= m.max_running) AND bool_or(r.jobs < m.max_running)
 FROM run_limit m
 CROSS JOIN LATERAL (
-    SELECT count(*) AS jobs FROM lease l JOIN lane n ON n.id = l.lane_id
+    SELECT count(*) AS jobs FROM lease l JOIN lane n ON n.tenant_id = :tenant_id AND n.id = l.lane_id
     WHERE l.tenant_id = :tenant_id AND (m.task_type = '' OR (n.task_type = m.task_type AND n.model_profile = m.model_profile))
 ) r
 WHERE m.tenant_id = :tenant_id;
