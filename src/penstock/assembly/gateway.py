@@ -7,6 +7,7 @@ from functools import cached_property
 from penstock.access.part import AccessParts
 from penstock.assembly.shared import Shared
 from penstock.blobs import part as blobs
+from penstock.blobs.parted import PartedUploads
 from penstock.callbacks import part as callbacks
 from penstock.callbacks.service import CallbackService
 from penstock.flows import gateway_part as flows
@@ -93,6 +94,7 @@ class GatewayAssembly(Shared):
                 providers.part(self.providers, self.jobs),
                 blobs.part(
                     self.blobs,
+                    PartedUploads(self.database, self.blobs),
                     quotas=self.quotas.quotas,
                     instance=self.instance,
                     presigns=self.settings.penstock_blob_presign,

@@ -83,7 +83,7 @@ class Mover:
             async for _ in self._checked(blob, copy):
                 pass
         except (_Wrong, ObjectMissing) as error:
-            await self._drop(blob.tenant_id, copy)
+            await self._blobs.discard(blob.tenant_id, copy)
             wrong = "its bytes do not have its SHA-256" if isinstance(error, _Wrong) else "its bytes are missing"
             self.unmoved.append(Unmoved(id=blob.id, reason=wrong))
             return
@@ -96,14 +96,8 @@ class Mover:
                 await self._blobs.clear(blob.tenant_id, blob.place)
         else:
             self.tally.gone += 1
-            await self._drop(blob.tenant_id, copy)
+            await self._blobs.discard(blob.tenant_id, copy)
         self._report(self.tally)
-
-    async def _drop(self, tenant: int, copy: Place) -> None:
-        """Remove a copy that no blob refers to."""
-        async with self._database.acquire() as connection:
-            await store.give_up(connection, tenant, copy)
-        await self._blobs.clear(tenant, copy)
 
     async def _checked(self, blob: Misplaced, place: Place) -> AsyncIterator[bytes]:
         """Yield the bytes at a place; raise _Wrong at their end if they are not those of the blob."""

@@ -252,3 +252,70 @@ WHERE store_id = :store_id::uuid AND key = :key::text AND (missing_at IS NOT NUL
 -- Index: blob_missing, blob_leftover_due.
 SELECT (SELECT count(*) FROM (SELECT FROM blob WHERE missing_at IS NOT NULL LIMIT :limit::integer) m) AS missing,
        (SELECT count(*) FROM (SELECT FROM blob_leftover WHERE remove_at <= clock() LIMIT :limit::integer) d) AS due;
+
+
+-- name: begin_upload(tenant_id, id, media_type, filename, limit)
+-- Begin an upload in parts, unless the tenant has too many. Index: primary key of blob_upload.
+INSERT INTO blob_upload (tenant_id, id, media_type, filename, created_at, expires_at)
+SELECT :tenant_id::integer, :id::uuid, :media_type::text, :filename::text, clock(), clock() + interval '1 day'
+WHERE (SELECT count(*) FROM blob_upload WHERE tenant_id = :tenant_id::integer AND expires_at > clock()) < :limit::integer
+RETURNING id, media_type, filename, created_at, expires_at;
+
+
+-- name: upload(tenant_id, id)
+-- Return an upload in parts that has not expired. Index: primary key of blob_upload.
+SELECT id, media_type, filename, created_at, expires_at FROM blob_upload
+WHERE tenant_id = :tenant_id AND id = :id AND expires_at > clock();
+
+
+-- name: parts_of(tenant_id, upload_id)
+-- Return the stored parts of an upload, in order. Index: primary key of blob_upload_part.
+SELECT number, size_bytes, sha256, store_id, key FROM blob_upload_part
+WHERE tenant_id = :tenant_id AND upload_id = :upload_id ORDER BY number;
+
+
+-- name: keep_part(tenant_id, upload_id, number, size_bytes, sha256, store_id, key)
+-- Make a written object a part of an upload, in place of the one of that number, which is then due for removal. Returns the
+-- number, or nothing if the upload has ended. Locks: the upload, then rows of blob_leftover. Index: primary keys.
+WITH upload AS (
+    SELECT expires_at FROM blob_upload
+    WHERE tenant_id = :tenant_id::integer AND id = :upload_id::uuid AND expires_at > clock() FOR SHARE
+), held AS (
+    UPDATE blob_leftover l SET remove_at = u.expires_at + interval '12 hours' FROM upload u
+    WHERE l.tenant_id = :tenant_id::integer AND l.store_id = :store_id::uuid AND l.key = :key::text RETURNING 1
+), replaced AS (
+    UPDATE blob_leftover l SET remove_at = clock() FROM upload u, blob_upload_part p
+    WHERE p.tenant_id = :tenant_id::integer AND p.upload_id = :upload_id::uuid AND p.number = :number::integer
+      AND l.tenant_id = :tenant_id::integer AND l.store_id = p.store_id AND l.key = p.key
+)
+INSERT INTO blob_upload_part AS p (tenant_id, upload_id, number, size_bytes, sha256, store_id, key)
+SELECT :tenant_id::integer, :upload_id::uuid, :number::integer, :size_bytes::bigint, :sha256::text, :store_id::uuid, :key::text
+FROM held
+ON CONFLICT (tenant_id, upload_id, number) DO UPDATE
+SET size_bytes = excluded.size_bytes, sha256 = excluded.sha256, store_id = excluded.store_id, key = excluded.key
+RETURNING p.number;
+
+
+-- name: end_upload(tenant_id, id)
+-- Remove an upload with its parts, whose objects are then due for removal; returns these. Locks: the upload, its parts, rows
+-- of blob_leftover. Index: primary keys.
+WITH parts AS MATERIALIZED (
+    SELECT store_id, key FROM blob_upload_part WHERE tenant_id = :tenant_id::integer AND upload_id = :id::uuid
+), gone AS (
+    DELETE FROM blob_upload WHERE tenant_id = :tenant_id::integer AND id = :id::uuid
+), due AS (
+    UPDATE blob_leftover l SET remove_at = clock() FROM parts p
+    WHERE l.tenant_id = :tenant_id::integer AND l.store_id = p.store_id AND l.key = p.key
+)
+SELECT store_id, key FROM parts;
+
+
+-- name: expire_uploads(limit)!
+-- tenant: every (maintenance; the rows carry their tenant)
+-- Remove uploads in parts that were not completed in time; the objects of their parts are leftovers. Locks: their rows,
+-- skipping locked ones. Index: blob_upload_expiry.
+WITH old AS MATERIALIZED (
+    SELECT tenant_id, id FROM blob_upload WHERE expires_at <= clock()
+    ORDER BY expires_at LIMIT :limit::integer FOR UPDATE SKIP LOCKED
+)
+DELETE FROM blob_upload u USING old o WHERE u.tenant_id = o.tenant_id AND u.id = o.id;

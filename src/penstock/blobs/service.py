@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from typing import Final
 from uuid import UUID
 
+import asyncpg
 from uuid_utils.compat import uuid7
 
 from penstock.blobs import store
 from penstock.blobs.blob import PART_BYTES, POSTGRES, Blob, Place, StoredBlob
+from penstock.blobs.measured import Measured
 from penstock.blobs.names import attachment, filename_of, media_type_of
 from penstock.blobs.objects.contract import Description, ObjectMissing, ObjectStore
 from penstock.blobs.objects.database import DatabaseObjects, too_slow
 from penstock.blobs.objects.stores import ObjectStores
 from penstock.blobs.store import Finished
-from penstock.errors import BlobStoreUnavailable, DatabaseUnavailable, InvalidInput, NotFound, TooLarge
+from penstock.errors import (
+    AlreadyExists,
+    BlobStoreUnavailable,
+    DatabaseUnavailable,
+    InvalidInput,
+    NotFound,
+    TooLarge,
+)
 from penstock.postgres.pool import Database
 from penstock.telemetry import logs, metrics
 
@@ -60,44 +68,71 @@ class BlobService:
         media_type: str | None,
         filename: str | None,
         under: str | None = None,
+        blob_id: UUID | None = None,
+        expected_sha256: str | None = None,
     ) -> Blob:
         """Store the bytes that ``chunks`` yields. The blob exists only after the return; an error or crash leaves none.
 
-        ``under`` is the key of its object behind the tenant, if it is not an upload; it must be new.
+        ``under`` is the key of its object behind the tenant, if it is not an upload; it must be new. ``blob_id`` is the
+        id of the blob, if it is to have a certain one.
 
-        Raises InvalidInput for a wrong media type, for an empty file, or when the upload took more than twelve hours;
-        TooLarge as soon as there are too many bytes; BlobStoreUnavailable; and any exception of ``chunks``.
+        Raises InvalidInput for a wrong media type, for an empty file, for bytes without the expected SHA-256, or when
+        the upload took more than twelve hours; TooLarge as soon as there are too many bytes; AlreadyExists if there is
+        a blob of that id; BlobStoreUnavailable; and any exception of ``chunks``.
         """
         media_type, filename = media_type_of(media_type), filename_of(filename)
-        bytes_of = _Measured(chunks, self.max_bytes)
-        begin = await bytes_of.first(self.inline_bytes + 1)
+        measured = Measured(chunks, self.max_bytes, expected_sha256=expected_sha256)
+        begin = await measured.first(self.inline_bytes + 1)
         if not begin:
             raise InvalidInput.of("body", "is empty: send the file's bytes")
-        key = f"{tenant}/{under or f'uploads/{uuid7()}'}"
-        if len(begin) <= self.inline_bytes:
-            if len(begin) <= PART_BYTES:
-                return await self._put_small(tenant, key, bytes_of.finished(media_type, filename, self._keep), begin)
-            place = Place(POSTGRES, key)
-        else:
-            place = Place(await self.stores.current_id(), key)
-        await self.write(
-            tenant,
-            place,
-            bytes_of.all(begin),
-            Description(media_type=media_type, disposition=attachment(filename).decode()),
-        )
-        # From here on the object stays: if the connection breaks, it is unknown whether the blob exists.
-        async with self._database.acquire() as connection:
-            blob = await store.finish(connection, tenant, place, bytes_of.finished(media_type, filename, self._keep))
-        if blob is None:
-            raise too_slow()
-        return blob
+        inline = len(begin) <= self.inline_bytes
+        store_id = POSTGRES if inline else await self.stores.current_id()
+        place = Place(store_id, f"{tenant}/{under or f'uploads/{uuid7()}'}")
 
-    async def _put_small(self, tenant: int, key: str, known: Finished, data: bytes) -> Blob:
+        def finished() -> Finished:
+            return Finished(
+                id=blob_id or uuid7(), media_type=media_type, filename=filename, size=measured.size,
+                sha256=measured.sha256, keep=self._keep,
+            )  # fmt: skip
+
+        if inline and len(begin) <= PART_BYTES:
+            return await self._put_small(tenant, place, finished(), begin)
+        description = Description(media_type=media_type, disposition=attachment(filename).decode())
+        await self.write(tenant, place, measured.all(begin), description)
+        return await self._finish(tenant, place, finished())
+
+    async def _put_small(self, tenant: int, place: Place, known: Finished, data: bytes) -> Blob:
         async with self._database.acquire() as connection:
-            blob = await store.put_small(connection, tenant, Place(POSTGRES, key), known, data=data)
+            try:
+                blob = await store.put_small(connection, tenant, place, known, data=data)
+            except asyncpg.UniqueViolationError:
+                raise AlreadyExists(f"there is a blob {known.id} already") from None
         _STORED.labels(DatabaseObjects.url).inc(len(data))
         return blob
+
+    async def _finish(self, tenant: int, place: Place, known: Finished) -> Blob:
+        """Make a blob of a written object.
+
+        If the connection breaks, it is unknown whether the blob exists, so the object stays; the housekeeper removes it
+        if no blob refers to it.
+        """
+        refusal: AlreadyExists | InvalidInput = too_slow()
+        try:
+            async with self._database.acquire() as connection:
+                blob = await store.finish(connection, tenant, place, known)
+        except asyncpg.UniqueViolationError:
+            blob, refusal = None, AlreadyExists(f"there is a blob {known.id} already")
+        if blob is None:
+            await self.discard(tenant, place)
+            raise refusal
+        return blob
+
+    async def discard(self, tenant: int, place: Place) -> None:
+        """Remove an object that no blob refers to; if that fails, the housekeeper does it."""
+        with suppress(DatabaseUnavailable, BlobStoreUnavailable):
+            async with self._database.acquire() as connection:
+                await store.give_up(connection, tenant, place)
+            await self.clear(tenant, place)
 
     async def write(self, tenant: int, place: Place, chunks: AsyncIterator[bytes], description: Description) -> None:
         """Write an object that no blob refers to yet; if that fails, nothing of it stays."""
@@ -107,10 +142,7 @@ class BlobService:
         try:
             await objects.write(place.key, _counted(chunks, objects.url), description)
         except BaseException:  # also when the caller is cancelled; the housekeeper removes what this cannot
-            with suppress(DatabaseUnavailable, BlobStoreUnavailable):
-                async with self._database.acquire() as connection:
-                    await store.give_up(connection, tenant, place)
-                await self.clear(tenant, place)
+            await self.discard(tenant, place)
             raise
 
     async def get(self, tenant: int, blob_id: UUID) -> Blob:
@@ -183,52 +215,6 @@ class BlobService:
         await objects.remove(place.key)
         async with self._database.acquire() as connection:
             await store.forget(connection, tenant, place)
-
-
-class _Measured:
-    """The bytes of an upload, counted and hashed as they pass."""
-
-    def __init__(self, chunks: AsyncIterator[bytes], max_bytes: int) -> None:
-        self._chunks = chunks
-        self._max_bytes = max_bytes
-        self._size = 0
-        self._digest = hashlib.sha256()
-
-    async def first(self, count: int) -> bytes:
-        """Return at least ``count`` bytes from the beginning, or all if there are fewer."""
-        begin = bytearray()
-        while len(begin) < count:
-            chunk = await anext(self._chunks, None)
-            if chunk is None:
-                break
-            self._pass(chunk)
-            begin += chunk
-        return bytes(begin)
-
-    async def all(self, begin: bytes) -> AsyncIterator[bytes]:
-        """Yield ``begin`` and what follows it."""
-        yield begin
-        del begin
-        async for chunk in self._chunks:
-            self._pass(chunk)
-            yield chunk
-
-    def _pass(self, chunk: bytes) -> None:
-        self._size += len(chunk)
-        if self._size > self._max_bytes:
-            raise TooLarge(f"the file has more than the {self._max_bytes} bytes allowed")
-        self._digest.update(chunk)
-
-    def finished(self, media_type: str, filename: str | None, keep: timedelta) -> Finished:
-        """Return what is known once all bytes have passed."""
-        return Finished(
-            id=uuid7(),
-            media_type=media_type,
-            filename=filename,
-            size=self._size,
-            sha256=self._digest.hexdigest(),
-            keep=keep,
-        )
 
 
 async def _counted(chunks: AsyncIterator[bytes], url: str) -> AsyncIterator[bytes]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 import asyncpg
@@ -262,3 +263,61 @@ async def trouble(connection: asyncpg.Connection, *, limit: int) -> tuple[int, i
     """Count blobs whose object is missing, and objects that are due for removal, each up to ``limit``."""
     row = await _sql.trouble.row(connection, limit=limit)
     return (0, 0) if row is None else (row["missing"], row["due"])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredPart:
+    """A part of an upload, with the place of its bytes."""
+
+    number: int
+    size_bytes: int
+    sha256: str
+    store_id: UUID
+    key: str
+
+
+async def begin_upload(
+    connection: asyncpg.Connection, tenant: int, upload_id: UUID, *, media_type: str, filename: str | None, limit: int
+) -> dict[str, Any] | None:
+    """Begin an upload in parts; return None if the tenant has ``limit`` of them already."""
+    row = await _sql.begin_upload.row(
+        connection, tenant_id=tenant, id=upload_id, media_type=media_type, filename=filename, limit=limit
+    )
+    return None if row is None else dict(row)
+
+
+async def upload(connection: asyncpg.Connection, tenant: int, upload_id: UUID) -> dict[str, Any] | None:
+    """Return the fields of an upload in parts that has not expired."""
+    row = await _sql.upload.row(connection, tenant_id=tenant, id=upload_id)
+    return None if row is None else dict(row)
+
+
+async def parts_of(connection: asyncpg.Connection, tenant: int, upload_id: UUID) -> list[StoredPart]:
+    """Return the stored parts of an upload, in order."""
+    return [StoredPart(**row) for row in await _sql.parts_of.rows(connection, tenant_id=tenant, upload_id=upload_id)]
+
+
+async def keep_part(connection: asyncpg.Connection, tenant: int, upload_id: UUID, part: StoredPart) -> bool:
+    """Make a written object a part of an upload; return False if the upload has ended."""
+    kept = await _sql.keep_part.value(
+        connection,
+        tenant_id=tenant,
+        upload_id=upload_id,
+        number=part.number,
+        size_bytes=part.size_bytes,
+        sha256=part.sha256,
+        store_id=part.store_id,
+        key=part.key,
+    )
+    return kept is not None
+
+
+async def end_upload(connection: asyncpg.Connection, tenant: int, upload_id: UUID) -> list[Place]:
+    """Remove an upload with its parts, and return their objects, which are due for removal."""
+    rows = await _sql.end_upload.rows(connection, tenant_id=tenant, id=upload_id)
+    return [Place(row["store_id"], row["key"]) for row in rows]
+
+
+async def expire_uploads(connection: asyncpg.Connection, *, limit: int) -> None:
+    """Remove uploads in parts that were not completed in time."""
+    await _sql.expire_uploads.run(connection, limit=limit)

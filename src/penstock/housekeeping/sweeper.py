@@ -31,6 +31,7 @@ class Sweeper(Periodic):
     async def once(self) -> bool:
         async with self._database.acquire() as connection:
             expired = await store.expire(connection, limit=_CHUNK)
+            await store.expire_uploads(connection, limit=_CHUNK)
             due = await store.due(connection, limit=_CHUNK)
             await reports.sweep_reports(connection, older=_SILENT)
         away: set[object] = set()  # stores that could not be used in this pass

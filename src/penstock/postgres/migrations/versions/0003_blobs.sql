@@ -40,6 +40,29 @@ CREATE TABLE blob_leftover (
 );
 CREATE INDEX blob_leftover_due ON blob_leftover (remove_at);
 
+CREATE TABLE blob_upload ( -- in parts, not completed yet
+    tenant_id  integer NOT NULL REFERENCES tenant,
+    id         uuid NOT NULL, -- becomes the blob's
+    media_type text NOT NULL CHECK (length(media_type) BETWEEN 3 AND 255),
+    filename   text CHECK (length(filename) BETWEEN 1 AND 255),
+    created_at timestamptz NOT NULL,
+    expires_at timestamptz NOT NULL,
+    PRIMARY KEY (tenant_id, id)
+);
+CREATE INDEX blob_upload_expiry ON blob_upload (expires_at);
+
+CREATE TABLE blob_upload_part ( -- its object is a leftover that is due after the upload's expiry
+    tenant_id  integer NOT NULL,
+    upload_id  uuid NOT NULL,
+    number     integer NOT NULL CHECK (number BETWEEN 1 AND 10000),
+    size_bytes bigint NOT NULL CHECK (size_bytes >= 1),
+    sha256     text NOT NULL CHECK (sha256 ~ '^[0-9a-f]{64}$'),
+    store_id   uuid NOT NULL REFERENCES blob_store,
+    key        text COLLATE "C" NOT NULL,
+    PRIMARY KEY (tenant_id, upload_id, number),
+    FOREIGN KEY (tenant_id, upload_id) REFERENCES blob_upload ON DELETE CASCADE
+);
+
 CREATE TABLE blob_part ( -- of objects in PostgreSQL
     tenant_id integer NOT NULL,
     key       text COLLATE "C" NOT NULL,
