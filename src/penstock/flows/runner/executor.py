@@ -24,7 +24,7 @@ from penstock.flows.kernel.records import (
     Status,
     Turn,
 )
-from penstock.flows.process.errors import FlowsUnavailable, NoTurn, ProgramLost, UnknownFlow
+from penstock.flows.process.errors import FlowsUnavailable, NotResident, NoTurn, ProgramLost, UnknownFlow
 from penstock.flows.runner.children import children_of
 from penstock.flows.runner.mailboxes import Mailboxes
 from penstock.flows.runner.reading import Loaded, RunReader
@@ -185,6 +185,8 @@ class RunExecution:
     async def _turned(self, call: Awaitable[Turn]) -> Turn:
         try:
             return await call
+        except NotResident as error:  # its process has ended, or was replaced, while the run waited for mail
+            raise _Died from error
         except ProgramLost as error:
             if error.on_cpu:
                 deaths = await self._tools.writer.died(self._job.id, self._job.epoch)
