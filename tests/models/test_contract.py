@@ -116,7 +116,7 @@ def returning(result: Any) -> Contract:
 
 def test_a_signature_becomes_a_json_schema() -> None:
     schema = Contract(Everything).schema
-    assert schema.description == "Does everything.\n\nAnd says so."
+    assert schema.description == "Do everything.\n\nAnd says so."
     properties = schema.input["properties"]
     assert schema.input["type"] == "object"
     assert schema.input["additionalProperties"] is False
@@ -281,7 +281,7 @@ def test_defaults_are_never_shared_between_calls() -> None:
         ({"scale": 1, "items": [{"text": "a"}, {}]}, "items[1].text", "is required"),
         ({"scale": 1, "items": [{"text": ""}]}, "items[0].text", "must have at least 1 character"),
         ({"scale": 1, "items": [], "mode": "slow"}, "mode", "must be 'fast' or 'good'"),
-        ({"scale": 1, "items": [], "other": 1}, "other", "is not an input of this model"),
+        ({"scale": 1, "items": [], "other": 1}, "other", "is not a field of the input"),
         ({"scale": 1, "items": [], "box": {"left": "x"}}, "box.left", "must be a valid integer"),
         ({"scale": 1, "items": [], "box": {"left": 1, "colour": "grey"}}, "box.colour", "must be 'red' or 'blue'"),
         ({"scale": 1, "items": [], "either": "x"}, "either", "must be a valid integer"),
