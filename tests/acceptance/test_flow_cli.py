@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from penstock.client import Client
+from tests.support.callbacks import receiver
 from tests.support.command_line import CommandResult, run_command, run_on_terminal
 from tests.support.serve import serving
 from tests.support.waiting import until
@@ -36,7 +37,8 @@ async def test_a_flow_from_its_skeleton_to_its_tree(tmp_path: Path) -> None:
     folder = tmp_path / "flows"
     assert "created" in (await run_command(tmp_path, "flow", "new", "greeting", "--folder", str(folder))).out
     (folder / "asking.py").write_text(ASKING)
-    async with serving(tmp_path, PENSTOCK_FLOWS_DIR=str(folder)) as served:
+    loopback = {"PENSTOCK_FETCH_NETWORKS": "127.0.0.0/8"}
+    async with serving(tmp_path, PENSTOCK_FLOWS_DIR=str(folder), **loopback) as served, receiver() as hook:
         url = f"http://127.0.0.1:{served.port}"
 
         async def flow(*arguments: str) -> CommandResult:
@@ -58,8 +60,12 @@ async def test_a_flow_from_its_skeleton_to_its_tree(tmp_path: Path) -> None:
             await until(published, "the flows are published")
             assert "Doubles a number, then asks." in await see("list", "--flows")
 
-            greeted = (await flow("run", "greeting", "--input", '{"name": "Ada"}', "--watch")).json
+            started = ("run", "greeting", "--input", '{"name": "Ada"}', "--callback", hook.url, "--watch")
+            greeted = (await flow(*started)).json
             assert (greeted["status"], greeted["result"]["greeting"]) == ("completed", "Hello, Ada!")
+            (message,) = await hook.got(1)
+            assert (message.event["type"], message.event["subject"]) == ("job.completed", greeted["id"])
+            assert message.event["data"]["result"] == greeted["result"]
 
             run_id = (await flow("run", "asking", "--input", '{"number": 21}')).json["id"]
             await until(lambda: asks(run_id), "it asks")

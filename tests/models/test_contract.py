@@ -281,7 +281,7 @@ def test_defaults_are_never_shared_between_calls() -> None:
         ({"scale": 1, "items": [{"text": "a"}, {}]}, "items[1].text", "is required"),
         ({"scale": 1, "items": [{"text": ""}]}, "items[0].text", "must have at least 1 character"),
         ({"scale": 1, "items": [], "mode": "slow"}, "mode", "must be 'fast' or 'good'"),
-        ({"scale": 1, "items": [], "other": 1}, "other", "is not a field of the input"),
+        ({"scale": 1, "items": [], "other": 1}, "other", "is not an input of this model"),
         ({"scale": 1, "items": [], "box": {"left": "x"}}, "box.left", "must be a valid integer"),
         ({"scale": 1, "items": [], "box": {"left": 1, "colour": "grey"}}, "box.colour", "must be 'red' or 'blue'"),
         ({"scale": 1, "items": [], "either": "x"}, "either", "must be a valid integer"),

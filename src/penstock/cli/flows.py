@@ -14,6 +14,7 @@ from penstock.cli.gateway import command, read_input, with_client
 from penstock.cli.output import AsJson, print_json, wants_json
 
 if TYPE_CHECKING:
+    from penstock.callbacks.callback import Callback
     from penstock.client import Client
 
 app = typer.Typer(help="Start and follow runs of flows, through the gateway at PENSTOCK_URL.", no_args_is_help=True)
@@ -82,6 +83,9 @@ def run(
         str | None, typer.Option(help="A repeated request with the same key returns the same run.")
     ] = None,
     tag: Annotated[list[str] | None, typer.Option(help="May be repeated.")] = None,
+    callback: Annotated[
+        str | None, typer.Option(metavar="URL", help="Send the event with which the run ends to this address.")
+    ] = None,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Show its steps until it has ended.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -97,6 +101,7 @@ def run(
         "run_at": run_at.astimezone() if run_at else None,
         "idempotency_key": idempotency_key,
         "tags": tag,
+        "callback": _callback(callback),
     }
     options: dict[str, Any] = {name: value for name, value in stated.items() if value is not None}
     given = read_input(run_input)
@@ -169,3 +174,9 @@ def release(run_id: RunId, as_json: AsJson = False) -> None:
     from penstock.cli import flow_calls
 
     job_views.show_job(with_client(lambda client: flow_calls.released(client, run_id)), as_json=as_json)
+
+
+def _callback(url: str | None) -> Callback | None:
+    from penstock.callbacks.callback import Callback
+
+    return None if url is None else Callback(url=url)

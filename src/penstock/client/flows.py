@@ -8,6 +8,7 @@ from typing import Any, Final, TypedDict, Unpack
 from urllib.parse import quote
 from uuid import UUID
 
+from penstock.callbacks.callback import Callback
 from penstock.client.transport import Transport
 from penstock.client.views import Job, as_id, as_raw
 from penstock.jobs.states import Status
@@ -29,6 +30,7 @@ class RunOptions(TypedDict, total=False):
     idempotency_key: str
     concurrency_key: str
     tags: list[str]
+    callback: Callback | None
 
 
 class RunFilters(TypedDict, total=False):

@@ -103,6 +103,7 @@ class FlowService:
             idempotency_key=request.idempotency_key,
             concurrency_key=request.concurrency_key,
             tags=request.tags,
+            callback=request.callback,
         )
 
     def _checker(self, flow: asyncpg.Record) -> Checker:
@@ -111,7 +112,7 @@ class FlowService:
         if known is None or known[0] != schema:
             if len(self._checkers) >= _MAX_CHECKERS:
                 self._checkers.clear()
-            known = self._checkers[key] = (schema, Checker(msgspec.json.decode(schema)))
+            known = self._checkers[key] = (schema, Checker(msgspec.json.decode(schema), owner="flow"))
         return known[1]
 
     # Runs

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from msgspec import Meta, Raw, Struct, field
 
+from penstock.callbacks.callback import Callback
 from penstock.jobs.fields import (
     ConcurrencyKey,
     IdempotencyKey,
@@ -44,6 +45,7 @@ class FlowRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     idempotency_key: IdempotencyKey | None = None
     concurrency_key: ConcurrencyKey | None = None
     tags: JobTags = []
+    callback: Callback | None = None
 
 
 class FlowView(Struct, frozen=True, kw_only=True):

@@ -43,9 +43,10 @@ def _may_be_media(value: str) -> bool:
 
 class Checker:
     """Checks values against one schema. An empty schema allows everything and costs nothing. With ``uploads``, media
-    may be stated as ``blob:ID``."""
+    may be stated as ``blob:ID``. Errors name the ``owner`` of the schema."""
 
-    def __init__(self, schema: Mapping[str, Any], *, uploads: bool = False) -> None:
+    def __init__(self, schema: Mapping[str, Any], *, uploads: bool = False, owner: str = "model") -> None:
+        self._owner = owner
         self._validator = _validator(schema, uploads=uploads) if schema else None
         properties = schema.get("properties")
         self._fields = tuple(properties) if isinstance(properties, Mapping) else ()
@@ -59,10 +60,10 @@ class Checker:
         if self._validator is None or self._validator.is_valid(value):
             return
         if json.count(b",") > _MAX_EXPLAINED:
-            detail = f"does not fit the model's schema; of more than {_MAX_EXPLAINED} values, the place is not reported"
-            raise InvalidInput.of(prefix or "body", detail)
+            where = f"of more than {_MAX_EXPLAINED} values, the place is not reported"
+            raise InvalidInput.of(prefix or "body", f"does not fit the {self._owner}'s schema; {where}")
         errors = self._validator.iter_errors(value)
-        found = (one for error in errors for one in mistakes.problems(error, prefix, self._fields))
+        found = (one for error in errors for one in mistakes.problems(error, prefix, self._fields, owner=self._owner))
         raise InvalidInput(list(islice(found, _MAX_PROBLEMS)))
 
     @staticmethod

@@ -18,16 +18,18 @@ _MAX_DEPTH: Final = 10  # depth of nested choices
 _MAX_COMPARED: Final = 20  # errors of an alternative
 
 
-def problems(error: Any, prefix: str, fields: Sequence[str] = (), depth: int = 0) -> Iterator[FieldProblem]:
+def problems(
+    error: Any, prefix: str, fields: Sequence[str] = (), *, owner: str = "model", depth: int = 0
+) -> Iterator[FieldProblem]:
     """Yield the mistakes behind one error (a ``jsonschema_rs.ValidationError``), each named below ``prefix``.
 
-    ``fields`` are the input's own, for suggestions. Of a broken choice (``anyOf``) the mistakes are those of the
-    alternative that the value is meant to be: the only one beside null, or the only one of its type. Where that cannot
-    be known, they say what each alternative wants.
+    ``fields`` are the input's own, for suggestions; ``owner`` is what has the input, such as a model. Of a broken
+    choice (``anyOf``) the mistakes are those of the alternative that the value is meant to be: the only one beside
+    null, or the only one of its type. Where that cannot be known, they say what each alternative wants.
     """
     kind = type(error.kind).__name__
     if kind == "AdditionalProperties":
-        yield from _unknown(error, prefix, fields)
+        yield from _unknown(error, prefix, fields, owner)
         return
     if kind not in {"AnyOf", "OneOfNotValid"} or depth == _MAX_DEPTH:
         field, detail = _described(error)
@@ -37,7 +39,7 @@ def problems(error: Any, prefix: str, fields: Sequence[str] = (), depth: int = 0
     meant = [branch for branch in alternatives if not _of_another_type(branch, error)] or alternatives
     if len(meant) == 1:
         for one in meant[0]:
-            yield from problems(one, prefix, (), depth + 1)
+            yield from problems(one, prefix, owner=owner, depth=depth + 1)
         return
     requirements = dict.fromkeys(_requirement(branch[0], error) for branch in meant)
     detail = " or ".join(requirements) if requirements else "is not allowed"
@@ -50,13 +52,13 @@ def short(text: str) -> str:
     return line if len(line) <= _MAX_DETAIL else line[:_MAX_DETAIL] + "…"
 
 
-def _unknown(error: Any, prefix: str, fields: Sequence[str]) -> Iterator[FieldProblem]:
+def _unknown(error: Any, prefix: str, fields: Sequence[str], owner: str) -> Iterator[FieldProblem]:
     """Yield a mistake for each unknown field, with the one that was probably meant."""
     path = _path(error)
     for name in islice(error.kind.unexpected, _MAX_UNKNOWN):
         suggestion = did_you_mean(name, fields) if not path else ""
         field = (prefix + f"{path}.{name[:_MAX_NAME]}").lstrip(".")
-        yield FieldProblem(field=field, detail=f"is not an input of this model{suggestion}")
+        yield FieldProblem(field=field, detail=f"is not an input of this {owner}{suggestion}")
 
 
 def _described(error: Any) -> tuple[str, str]:
@@ -66,7 +68,7 @@ def _described(error: Any) -> tuple[str, str]:
         case "Required":
             return f"{path}.{kind.property}", "is required"
         case "AdditionalProperties":
-            return f"{path}.{kind.unexpected[0]}", "is not an input of this model"
+            return f"{path}.{kind.unexpected[0]}", "is not one of its fields"
         case "Format":
             return path, _MEDIA if kind.format == "media" else f"must be a {kind.format}"
         case "Type":
