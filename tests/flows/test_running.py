@@ -396,3 +396,14 @@ async def test_a_call_that_is_never_awaited_is_reported(replays: bool) -> None:
 
     with pytest.warns(RuntimeWarning, match="run.call of m was never awaited"):
         Driver(f, replays=replays).finish()
+
+
+async def test_an_option_that_does_not_exist_is_refused_and_the_nearest_named(replays: bool) -> None:
+    @flow(name="f", version="1")
+    async def f() -> None:
+        await run.call("m", {}, max_attempt=3)  # type: ignore[call-overload]  # the mistake that this is about
+
+    assert (
+        Driver(f, replays=replays).finish()
+        == "TypeError: max_attempt is not an option of a call; did you mean max_attempts?"
+    )

@@ -9,24 +9,21 @@ from __future__ import annotations
 
 import contextvars
 import inspect
-from asyncio import CancelledError, TimerHandle
+from asyncio import TimerHandle
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final
+from typing import Any
 
 from msgspec import Raw
 
 from penstock.flows.kernel import loop as loops
+from penstock.flows.kernel import needs, outcomes
 from penstock.flows.kernel.compensations import Compensations
 from penstock.flows.kernel.declaration import Flow
-from penstock.flows.kernel.errors import Stopped, fault_of, stack_of
+from penstock.flows.kernel.errors import Stopped
 from penstock.flows.kernel.ledger import Ledger
 from penstock.flows.kernel.loop import FlowLoop, FlowTask
 from penstock.flows.kernel.records import (
-    Cancelled,
-    Completed,
-    Failed,
-    Fault,
     History,
     Mail,
     MailKind,
@@ -36,9 +33,6 @@ from penstock.flows.kernel.records import (
     Turn,
 )
 from penstock.flows.kernel.steps import Handle
-
-_SOON: Final = 64  # child jobs of a map that are expected to end soon
-_ENDING: Final = frozenset({StepKind.CALL, StepKind.MAP, StepKind.EVENT, StepKind.RECORD})
 
 Effect = tuple[int, Awaitable[Any]]  # the number of a RECORD step, and what computes its value
 
@@ -109,7 +103,7 @@ class Run:
         """End the turn and return it."""
         if not self.ended:
             self.effects = []
-        if self.ledger.held is None and self.outcome is None and not self._can_go_on():
+        if self.ledger.held is None and self.outcome is None and not needs.can_go_on(self.open.values()):
             self.ledger.hold(
                 "broken",
                 "the code can never go on: each of its tasks waits for something that no step and no signal will end",
@@ -128,8 +122,8 @@ class Run:
             dropped=draft.dropped,
             patched=draft.patched,
             warnings=draft.warnings,
-            need=self._need(),
-            linger=self._expects_mail_soon(),
+            need=needs.need(self.open.values()),
+            linger=needs.expects_mail_soon(self.open.values()),
             outcome=self.outcome,
         )
         self._number += 1
@@ -274,22 +268,7 @@ class Run:
         if failed and self.compensations.start():
             self.loop.run_until_idle()
         if self.ledger.held is None and (not failed or self.compensations.done):
-            self.outcome = self._outcome_of(main)
-
-    def _outcome_of(self, main: FlowTask[bytes]) -> Outcome:
-        if main.cancelled():
-            if self._cancelled:
-                return Cancelled()
-            error: BaseException = CancelledError("the code cancelled itself: nothing has requested it")
-        else:
-            found = main.exception()
-            if found is None:
-                return Completed(result=Raw(main.result()))
-            error = found
-        fault = fault_of(error)
-        if isinstance(error, SystemExit):
-            fault = Fault(category=fault.category, message="the code called sys.exit", type=fault.type)
-        return Failed(fault=fault, stack=stack_of(error))
+            self.outcome = outcomes.outcome_of(main, cancelled=self._cancelled)
 
     # Timers and dropped steps
 
@@ -308,32 +287,6 @@ class Run:
     def _drop(self, no: int) -> None:
         if self.open.pop(no, None) is not None and not self.loop.stopped:
             self.ledger.drop(no)
-
-    # What the run waits for
-
-    def _need(self) -> int:
-        """Return how many ends of steps have to come, at least, before the code can go on."""
-        least: int | None = None
-        for handle in self.open.values():
-            if not isinstance(handle, Handle) or handle.kind not in _ENDING:
-                continue
-            waiters = handle.waiters
-            if waiters == 1 and handle.group is not None:
-                least = handle.group.left if least is None else min(least, handle.group.left)
-            elif waiters:
-                return 1
-        return max(1, least or 1)
-
-    def _expects_mail_soon(self) -> bool:
-        return any(
-            isinstance(one, Handle)
-            and (one.kind in {StepKind.CALL, StepKind.RECORD} or (one.kind is StepKind.MAP and one.size <= _SOON))
-            for one in self.open.values()
-        )
-
-    def _can_go_on(self) -> bool:
-        """Return whether anything waits for an open step."""
-        return any(isinstance(one, TimerHandle) or one.waiters for one in self.open.values())
 
     def _what_it_waits_for(self) -> str:
         if self.outcome is not None:

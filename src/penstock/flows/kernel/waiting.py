@@ -1,87 +1,89 @@
-"""Wait for several steps or tasks, so that the run is woken once: when the code can go on."""
+"""Wait for steps, time, signals and events."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Sequence
-from typing import Any
+from collections.abc import Awaitable, Mapping
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
 
-from penstock.flows.kernel.loop import FlowLoop
-from penstock.flows.kernel.steps import Call, Group, Handle
+from penstock.flows.kernel import groups, targets
+from penstock.flows.kernel.current import Seconds, converter, current, seconds
+from penstock.flows.kernel.records import StepKind
+from penstock.flows.kernel.resident import Run
+from penstock.flows.kernel.steps import Call, Handle
+from penstock.flows.kernel.values import encode
 
-
-async def gather(loop: FlowLoop, awaitables: Sequence[Awaitable[Any]], *, return_exceptions: bool) -> list[Any]:
-    """Return the results in the order given. Unless ``return_exceptions``, the first failure ends the others."""
-    futures = _futures(awaitables)
-    waiter = loop.create_future()
-    left = set(futures)
-    group = Group(sum(isinstance(one, Handle) and not one.done() for one in left))
-
-    def ended(future: asyncio.Future[Any]) -> None:
-        left.discard(future)
-        if isinstance(future, Handle) and future.group is group:
-            group.left -= 1
-        failed = not return_exceptions and (future.cancelled() or future.exception() is not None)
-        if (failed or not left) and not waiter.done():
-            waiter.set_result(future if failed else None)
-
-    if futures:
-        failed = await _wait(futures, group, ended, waiter)
-        if failed is not None:
-            await _end(futures)
-            failed.result()
-    return [_outcome(future) if return_exceptions else future.result() for future in futures]
+T = TypeVar("T")
 
 
-async def race(loop: FlowLoop, awaitables: Sequence[Awaitable[Any]]) -> tuple[int, Any]:
+async def gather(*awaitables: Awaitable[Any], return_exceptions: bool = False) -> list[Any]:
+    """Wait for calls, handles and coroutines at the same time; return their results in the order given.
+
+    The first failure cancels the others and is raised, unless ``return_exceptions``. A gather of calls wakes the run
+    once, when all have ended.
+    """
+    return await groups.gather(current().loop, awaitables, return_exceptions=return_exceptions)
+
+
+async def race(*awaitables: Awaitable[Any]) -> tuple[int, Any]:
     """Return the index and the result of the first to end, or raise its exception; the others are cancelled."""
-    futures = _futures(awaitables)
-    if not futures:
-        raise ValueError("race needs at least one awaitable")
-    waiter = loop.create_future()
-
-    def ended(future: asyncio.Future[Any]) -> None:
-        if not waiter.done():
-            waiter.set_result(future)
-
-    first = await _wait(futures, Group(1), ended, waiter)
-    await _end(futures)
-    return futures.index(first), first.result()
+    return await groups.race(current().loop, awaitables)
 
 
-async def _wait(futures: list[asyncio.Future[Any]], group: Group, ended: Any, waiter: asyncio.Future[Any]) -> Any:
-    distinct = list(dict.fromkeys(futures))
-    for future in distinct:
-        if isinstance(future, Handle) and not future.done() and future.group is None:
-            future.group = group
-        future.add_done_callback(ended)
-    try:
-        return await waiter
-    except BaseException:
-        await _end(distinct)
-        raise
-    finally:
-        for future in distinct:
-            future.remove_done_callback(ended)
-            if isinstance(future, Handle) and future.group is group:
-                future.group = None
+def sleep(duration: Seconds, *, key: str | None = None) -> Call[None]:
+    """Wait for some time, which may be months: a sleeping run takes a row in the database, and no memory."""
+    seconds = duration.total_seconds() if isinstance(duration, timedelta) else duration
+    if not 0 <= seconds < float("inf"):
+        raise ValueError(f"the duration must be at least 0 seconds, not {seconds}")
+    return Call("run.sleep", lambda: _timer(current(), current().loop.now + seconds, key))
 
 
-async def _end(futures: list[asyncio.Future[Any]]) -> None:
-    """Cancel those that have not ended, and wait until their tasks have."""
-    left = [one for one in dict.fromkeys(futures) if not one.done()]
-    for future in left:
-        future.cancel()
-    tasks = [one for one in left if not one.done()]
-    if tasks:
-        await asyncio.wait(tasks)
+def sleep_until(time: datetime, *, key: str | None = None) -> Call[None]:
+    """Wait until a time, which must be aware of its zone; a past one is reached at once."""
+    if time.tzinfo is None:
+        raise ValueError("the time must be aware: datetime(…, tzinfo=UTC)")
+    return Call("run.sleep_until", lambda: _timer(current(), time.timestamp(), key))
 
 
-def _futures(awaitables: Sequence[Awaitable[Any]]) -> list[asyncio.Future[Any]]:
-    return [one.issue() if isinstance(one, Call) else asyncio.ensure_future(one) for one in awaitables]
+async def wait_signal(name: str, *, timeout: Seconds | None = None, returns: Any = None, key: str | None = None) -> Any:
+    """Return the payload of the next signal of this name. Signals are kept from the creation of the run on, and come
+    in order. Raises TimeoutError."""
+    run = current()
+    async with asyncio.timeout(seconds(timeout)):
+        return await run.wait_signal(targets.checked_key(name), key=key, convert=converter(returns))
 
 
-def _outcome(future: asyncio.Future[Any]) -> Any:
-    if future.cancelled():
-        return asyncio.CancelledError()
-    return future.exception() or future.result()
+async def wait_event(
+    kind: str,
+    where: Mapping[str, Any] | None = None,
+    *,
+    timeout: Seconds | None = None,
+    returns: Any = None,
+    key: str | None = None,
+) -> Any:
+    """Return the data of the first event of this kind, since the run was created, that has the values of ``where``.
+    Raises TimeoutError."""
+    run = current()
+    written = encode(dict(where or {}), "where")
+    async with asyncio.timeout(seconds(timeout)):
+        return await run.step(StepKind.EVENT, kind, key=key, value=written, convert=converter(returns))
+
+
+async def shielded(awaitable: Awaitable[T]) -> T:
+    """Wait for something that a cancellation of the run or of this task does not reach; it is raised afterwards."""
+    current()
+    task = asyncio.ensure_future(awaitable)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled
+    return task.result()
+
+
+def _timer(run: Run, due: float, key: str | None) -> Handle[None]:
+    return run.step(StepKind.TIMER, "sleep", key=key, due=due)

@@ -21,6 +21,7 @@ import msgspec
 from penstock.flows.kernel.records import FlowDescription, History, Turn
 from penstock.flows.kernel.replay import Replayed
 from penstock.flows.process.errors import HistoryTooLarge, NotResident, NoTurn, ProgramLost, UnknownFlow
+from penstock.flows.process.output import Stacks, log_lines
 from penstock.flows.process.watchdog import Watchdog
 from penstock.flows.program import frames
 from penstock.processes import exits
@@ -30,10 +31,6 @@ from penstock.telemetry import logs
 
 log = logs.get(__name__)
 
-_READ_BYTES: Final = 2**16
-_MAX_LINE_BYTES: Final = 16 * 1024
-_MAX_STACK_BYTES: Final = 64 * 1024
-_STACK_SECONDS: Final = 0.5  # for the stack of a program that is killed
 _REFUSALS: Final[dict[str, type[NoTurn]]] = {"unknown_flow": UnknownFlow, "not_resident": NotResident}
 
 
@@ -68,8 +65,7 @@ class Program:
         self._transport: asyncio.WriteTransport | None = None
         self._writable = asyncio.Event()
         self._writable.set()
-        self._stack = bytearray()
-        self._stack_read = asyncio.Event()
+        self._stacks = Stacks(self._log_stack)
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self, skipped: Collection[str] = ()) -> None:
@@ -85,7 +81,7 @@ class Program:
             self._heard.clear()
             limit = self._limits.start_within if self.loading is None else self._limits.load_within
             if not await set_within(self._heard, limit.total_seconds()):
-                stack = await self.stack()
+                stack = await self._stacks.requested(self._ask_stack)
                 self.kill()
                 await self.ended.wait()
                 raise ProgramLost(f"it takes longer than {limit.total_seconds():g} s", on_cpu=False, stack=stack)
@@ -151,13 +147,6 @@ class Program:
             await self.ended.wait()
         await asyncio.gather(*self._tasks)
 
-    async def stack(self) -> str:
-        """Return the stack of the thread that runs flow code, innermost frame first."""
-        self._stack_read.clear()
-        self._ask_stack()
-        await set_within(self._stack_read, _STACK_SECONDS)
-        return self._stack.decode("utf-8", "replace").strip()
-
     # The process
 
     async def _spawn(self, skipped: Collection[str]) -> None:
@@ -186,9 +175,9 @@ class Program:
         ours.setblocking(False)
         self._transport, _ = await loop.create_unix_connection(lambda: _Channel(self), sock=ours)
         self._tasks = [
-            loop.create_task(self._read_lines(self._process.stdout, "info")),
-            loop.create_task(self._read_lines(self._process.stderr, "warning")),
-            loop.create_task(self._read_stack(stack_read)),
+            loop.create_task(log_lines(self._process.stdout, "info")),
+            loop.create_task(log_lines(self._process.stderr, "warning")),
+            loop.create_task(self._stacks.read(stack_read)),
             loop.create_task(self._watch(self._process)),
         ]
 
@@ -213,7 +202,7 @@ class Program:
                 message = f"the flow blocked its process for {self._limits.kill_after.total_seconds():g} s"
             else:
                 message = f"the process of the flows ended: {self.how_it_ended}"
-            stack = self._stack.decode("utf-8", "replace").strip() if number == on_cpu and blocked else ""
+            stack = self._stacks.last if number == on_cpu and blocked else ""
             future.set_exception(ProgramLost(message, on_cpu=number == on_cpu, stack=stack))
 
     def _ask_stack(self) -> None:
@@ -222,36 +211,12 @@ class Program:
                 self._process.send_signal(signal.SIGUSR1)
 
     def _kill_blocked(self) -> None:
-        log.error("flow_killed", pid=self.pid, stack=self._stack.decode("utf-8", "replace"))
+        log.error("flow_killed", pid=self.pid, stack=self._stacks.last)
         self.kill()
 
-    async def _read_stack(self, descriptor: int) -> None:
-        reader = asyncio.StreamReader()
-        loop = asyncio.get_running_loop()
-        transport, _ = await loop.connect_read_pipe(
-            lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(descriptor, "rb", 0)
-        )
-        try:
-            while data := await reader.read(_READ_BYTES):
-                if data.startswith((b"Current thread", b"Stack")):
-                    self._stack.clear()
-                self._stack_read.set()
-                self._stack += data[: _MAX_STACK_BYTES - len(self._stack)]
-                if self._watchdog.warned:
-                    log.warning("flow_blocks", pid=self.pid, stack=self._stack.decode("utf-8", "replace"))
-        finally:
-            transport.close()
-
-    async def _read_lines(self, stream: asyncio.StreamReader | None, level: str) -> None:
-        rest = b""
-        while stream is not None and (data := await stream.read(_READ_BYTES)):
-            *lines, rest = (rest + data).split(b"\n")
-            if len(rest) > _MAX_LINE_BYTES:
-                lines.append(rest)
-                rest = b""
-            for line in lines:
-                _log_line(line, level)
-        _log_line(rest, level)
+    def _log_stack(self, stack: str) -> None:
+        if self._watchdog.warned:
+            log.warning("flow_blocks", pid=self.pid, stack=stack)
 
     # What it reports
 
@@ -315,9 +280,3 @@ def _settle(future: asyncio.Future[Any], report: frames.Turned | frames.Checked 
             future.set_result(report.replayed)
         case frames.Refused():
             future.set_exception(_REFUSALS.get(report.code, NoTurn)(report.message))
-
-
-def _log_line(line: bytes, level: str) -> None:
-    text = line[:_MAX_LINE_BYTES].decode("utf-8", "replace").rstrip()
-    if text:
-        getattr(log, level)("flow_output", line=text)
