@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -23,7 +23,7 @@ from penstock.quotas.quota import (
     STORED_BYTES,
     TOKENS,
 )
-from penstock.quotas.rules import Needs, Rule, Rules, needs
+from penstock.quotas.rules import Needs, Rule, Rules, needs, needs_of_one
 from penstock.quotas.slice import Slice
 from penstock.quotas.slices import NothingLeft, Slices, Taken
 from penstock.tenants.principal import Principal
@@ -70,8 +70,12 @@ class Admission:
 
     def settle(self) -> None:
         """Count what is reserved as used, except what is reserved until the end: what there is at a time."""
-        for one in [one for one in self._held if one.rule.measure != CALLS_AT_ONCE and not one.rule.strict]:
-            one.settle(self._held.pop(one))
+        held, self._held = self._held, {}
+        for one, amount in held.items():
+            if one.rule.measure == CALLS_AT_ONCE or one.rule.strict:
+                self._held[one] = amount
+            else:
+                one.settle(amount)
 
     def begin(self) -> None:
         """Keep the reserved tokens for a call that has begun until ``settle_tokens``, even if its client leaves."""
@@ -104,6 +108,8 @@ class Admission:
     def end(self) -> None:
         """Give back all that is still reserved."""
         held, self._held = self._held, {}
+        if not held:
+            return
         for one, amount in held.items():
             one.release(amount)
         now = time.monotonic()
@@ -189,7 +195,7 @@ class Quotas:
     async def _admit(
         self,
         principal: Principal,
-        measures: Collection[str],
+        measures: frozenset[str],
         users: Mapping[str, int],
         tokens: Callable[[], TokenNeed | None] = lambda: None,
     ) -> Limited | None:
@@ -197,13 +203,15 @@ class Quotas:
         if rules is None:
             return None
         key = principal.key or ""
-        needed = needs(rules, measures, key, users)
+        if len(users) == 1 and sum(users.values()) == 1:
+            needed = needs_of_one(rules, measures, key, *users)
+        else:
+            needed = needs(rules, measures, key, users)
         if not needed:
             return None
-        strict = [need for need in needed if need[0].strict]
-        if strict:
-            return await self._admit_tokens(key, needed, strict, tokens())
-        taken = await self._take(needed)
+        if TOKENS in measures and (strict := [need for need in needed if need[0].strict]):
+            return await self._admit_tokens(key, dict(needed), strict, tokens())
+        taken = self._slices.take_now(needed) or await self._take(needed)
         return Limited(Admission(self._slices, key, dict(taken)), [one for one, _ in taken])
 
     async def _take(self, needed: Needs) -> Taken:
@@ -242,7 +250,8 @@ def exceeded(one: Slice, amount: int) -> QuotaExceeded:
     standing = one.standing
     most = (rule.most if standing is None else standing.most) // rule.scale
     used = most - one.remaining // rule.scale
-    resets_in = None if one.resets_in is None else timedelta(seconds=one.resets_in)
+    seconds = one.resets_in(time.monotonic())
+    resets_in = None if seconds is None else timedelta(seconds=seconds)
     if amount > most and not rule.budget:
         return QuotaExceeded(
             f"the quota {rule.name} of {most} is less than the {amount} that this request needs",
@@ -261,23 +270,33 @@ def exceeded(one: Slice, amount: int) -> QuotaExceeded:
     )
 
 
-def headers(slices: Iterable[Slice]) -> list[tuple[bytes, bytes]]:
+def headers(slices: Sequence[Slice]) -> list[tuple[bytes, bytes]]:
     """Return RateLimit-Policy and RateLimit, of draft-ietf-httpapi-ratelimit-headers-11."""
-    policies, limits = [], []
+    now = time.monotonic()
+    resets: list[float | None] = []
+    numbers: list[float] = []
     for one in slices:
-        name, policy = _policy(one.rule)
-        policies.append(policy)
-        resets_in = one.resets_in
-        if resets_in is None:
-            limits.append(b'"%b";r=%d' % (name, one.remaining // one.rule.scale))
-        else:
-            limits.append(b'"%b";r=%d;t=%d' % (name, one.remaining // one.rule.scale, max(1, resets_in)))
-    return [(b"ratelimit-policy", b", ".join(policies)), (b"ratelimit", b", ".join(limits))]
+        numbers.append(one.remaining // one.rule.scale)
+        resets_in = one.resets_in(now)
+        resets.append(resets_in)
+        if resets_in is not None:
+            numbers.append(max(1.0, resets_in))
+    policy, limits = _forms(tuple([one.rule for one in slices]), tuple([one is not None for one in resets]))
+    return [(b"ratelimit-policy", policy), (b"ratelimit", limits % tuple(numbers))]
 
 
 @lru_cache(maxsize=4096)
-def _policy(rule: Rule) -> tuple[bytes, bytes]:
-    """Return the name of a quota in headers, and its policy. Months and days vary in length, so theirs is left out."""
-    name, seconds = rule.name.encode(), _SECONDS.get(rule.per)
+def _forms(rules: tuple[Rule, ...], resets: tuple[bool, ...]) -> tuple[bytes, bytes]:
+    """Return RateLimit-Policy, and a form of RateLimit. ``resets`` are the quotas that state when they reset."""
+    limits = [
+        b'"%b";r=%%d%b' % (rule.name.encode(), b";t=%d" if reset else b"")
+        for rule, reset in zip(rules, resets, strict=True)
+    ]
+    return b", ".join(map(_policy, rules)), b", ".join(limits)
+
+
+def _policy(rule: Rule) -> bytes:
+    """Return the policy of a quota. Months and days vary in length, so their windows are left out."""
+    seconds = _SECONDS.get(rule.per)
     window = b"" if seconds is None else b";w=%d" % seconds
-    return name, b'"%b";q=%d%b%b' % (name, rule.most // rule.scale, _UNITS[rule.measure], window)
+    return b'"%b";q=%d%b%b' % (rule.name.encode(), rule.most // rule.scale, _UNITS[rule.measure], window)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 from uuid import UUID
 
 from penstock.quotas.quota import BUDGETS, EVERY_USER, PENDING_JOBS, name_of, scale_of
@@ -22,10 +23,12 @@ class Rule:
     key: str = ""
     user: str = ""
     strict: bool = False  # tokens: what a call can use is reserved before it begins
+    name: str = field(init=False)
+    scale: int = field(init=False)  # of the ledger's units in one unit of the limit
 
-    @property
-    def name(self) -> str:
-        return name_of(self.measure, self.per)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", name_of(self.measure, self.per))
+        object.__setattr__(self, "scale", scale_of(self.measure))
 
     @property
     def budget(self) -> bool:
@@ -36,10 +39,6 @@ class Rule:
     def counts_jobs(self) -> bool:
         """Whether jobs that it admits must be stored for it (``store.count_jobs``), so that they can be counted."""
         return self.measure == PENDING_JOBS and bool(self.key or self.user)
-
-    @property
-    def scale(self) -> int:
-        return scale_of(self.measure)
 
     def subject_of(self, key: str, user: str) -> str | None:
         """Return the subject for which a request of that key and user counts; None if the quota does not concern it."""
@@ -73,6 +72,12 @@ class Rules:
 
 
 Needs = Mapping[tuple[Rule, str], int]
+
+
+@lru_cache(maxsize=4096)
+def needs_of_one(rules: tuple[Rule, ...], measures: frozenset[str], key: str, user: str) -> Needs:
+    """Return how much a request for one user takes of each quota if it takes one; see ``needs``."""
+    return needs(rules, measures, key, {user: 1})
 
 
 def needs(

@@ -93,12 +93,11 @@ class Slice:
         booked_since = self.used - self.acknowledged
         return max(0, standing.most - standing.settled - standing.others - booked_since - self.reserved)
 
-    @property
-    def resets_in(self) -> float | None:
+    def resets_in(self, now: float) -> float | None:
         """Seconds until some of the quota, or all of it, is free again; None if that depends on requests that end."""
         if self.standing is None or self.standing.resets_in is None:
             return None
-        return max(0.0, self.standing.resets_in - (time.monotonic() - self.synced_at))
+        return max(0.0, self.standing.resets_in - (now - self.synced_at))
 
     def excessive(self, now: float) -> bool:
         """Whether it holds more than its share, which others may be waiting for.

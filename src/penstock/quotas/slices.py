@@ -54,7 +54,7 @@ class Slices(Periodic):
 
     async def take(self, needs: Needs) -> Taken:
         """Take what a request needs of each quota. Raises NothingLeft or DatabaseUnavailable; then nothing is taken."""
-        taken = self._take(needs)
+        taken = self.take_now(needs)
         if taken is not None:
             return taken
         waiter = _Waiter(needs)
@@ -66,13 +66,15 @@ class Slices(Periodic):
             waiter.give_up()
             raise
 
-    def _take(self, needs: Needs) -> Taken | None:
+    def take_now(self, needs: Needs) -> Taken | None:
         """Take what a request needs, if all of it is there."""
         now = time.monotonic()
-        found = [(self._slice(rule, subject, now), amount) for (rule, subject), amount in needs.items()]
-        for one, amount in found:
+        found: Taken = []
+        for (rule, subject), amount in needs.items():
+            one = self._slice(rule, subject, now)
             if one.available(now) < amount:
                 return None
+            found.append((one, amount))
         for one, amount in found:
             one.take(amount, now)
         return found
@@ -165,7 +167,7 @@ class Slices(Periodic):
         needs: Mapping[tuple[Rule, str], int] = {
             need: amount for need, amount in waiter.needs.items() if need[0].id not in without
         }
-        taken = self._take(needs)
+        taken = self.take_now(needs)
         if taken is not None:
             waiter.future.set_result(taken)
             return
