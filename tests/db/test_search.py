@@ -50,7 +50,7 @@ class Library:
         return [job.id for job in self.jobs if all(RULES[name](job, value) for name, value in where.items())]
 
 
-# What each filter means.
+# The meaning of each filter.
 RULES: dict[str, Callable[[Job, Any], bool]] = {
     "owner_service": lambda job, value: job.owner_service == value,
     "owner_ref": lambda job, value: job.owner_ref == value,

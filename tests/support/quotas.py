@@ -39,7 +39,7 @@ class TenantCaller:
         return await self.call("POST", "/jobs", SUBMISSION | fields)
 
     async def set_quota(self, measure: str, limit: int, per: str | None = None, **fields: Any) -> dict[str, Any]:
-        """Set a quota as the operator, and have this gateway know it."""
+        """Set a quota as the operator, and make it known to this gateway."""
         setting = {"measure": measure, "limit": limit, **fields} | ({"per": per} if per else {})
         reply = await self.caller.call("PUT", "/quotas", setting, headers={"Penstock-Tenant": self.tenant})
         assert reply.status == 200, reply.body
@@ -48,11 +48,11 @@ class TenantCaller:
         return quota
 
     async def know(self) -> None:
-        """Have this gateway read what has changed."""
+        """Let this gateway read what has changed."""
         await self.caller.parts.quotas.watch.once()
 
     async def step(self, *, idle: bool = False) -> None:
-        """Have this gateway report what was used, and give back what it does not use, if it was ``idle`` for long."""
+        """Let this gateway report what was used and, if it was ``idle`` for long, give back what it does not use."""
         slices = self.caller.parts.quotas.slices
         if idle:
             for one in slices._all():
@@ -113,7 +113,7 @@ async def run_job(tenant: TenantCaller, *, user: str = "", **used: Any) -> None:
 
 
 async def counted(tenant: TenantCaller, database: Database) -> None:
-    """Roll usage up, and have the gateway look at its budgets."""
+    """Roll usage up, and let the gateway check its budgets."""
     async with database.acquire() as connection:
         while await rollup.roll_up(connection):
             pass

@@ -28,7 +28,7 @@ TaskType = Annotated[str | None, typer.Option("--task-type", help="Only jobs of 
 ModelProfile = Annotated[str | None, typer.Option("--model-profile", help="Only jobs for this profile.")]
 Statuses = Annotated[list[str] | None, typer.Option("--status", help="Only jobs in this status; may be repeated.")]
 Category = Annotated[str | None, typer.Option("--error-category", help="Only jobs with this error.")]
-Tags = Annotated[list[str] | None, typer.Option("--tag", help="Only jobs with this tag; repeated: all of them.")]
+Tags = Annotated[list[str] | None, typer.Option("--tag", help="Only jobs with this tag; may be repeated.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Change nothing; print how many jobs match.")]
 
 

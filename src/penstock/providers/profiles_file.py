@@ -27,7 +27,7 @@ Name = Annotated[str, Meta(min_length=1, max_length=200)]
 
 
 class ProviderTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``[providers.NAME]``; which fields go with which kind is checked in ``catalogue``."""
+    """A table ``[providers.NAME]``. ``catalogue`` checks which fields its kind allows."""
 
     kind: Literal["chat", "whisperx", "audio-chat", "model", "audio-model"]
     url: Annotated[str, Meta(min_length=1)] | None = None
@@ -44,7 +44,7 @@ class ProviderTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class ProfileTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``[profiles.NAME]``."""
+    """A table ``[profiles.NAME]``."""
 
     providers: Annotated[list[Name], Meta(min_length=1, max_length=20)]
     mode: Mode = Mode.FIRST

@@ -85,7 +85,7 @@ class Infra:
 
 
 class InfraRoutes:
-    """``GET /api/v1/infra/status``."""
+    """The route ``GET /api/v1/infra/status``."""
 
     def __init__(self, infra: Infra) -> None:
         self._infra = infra

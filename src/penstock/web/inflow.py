@@ -16,8 +16,11 @@ _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class Inflow:
-    """``buffer`` holds what belongs to no request yet, ``incoming`` the body of the current one until all of it has
-    been received. Reading the socket is paused while one of them is full."""
+    """The unread input of a connection.
+
+    ``buffer`` holds what belongs to no request yet, ``incoming`` the body of the current one until all of it has been
+    received. Reading the socket is paused while one of them is full.
+    """
 
     __slots__ = ("_limits", "_loop", "_writer", "buffer", "incoming", "paused", "transport")
 

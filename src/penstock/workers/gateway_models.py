@@ -74,7 +74,7 @@ class _Done(Struct):
 
 
 def _use_of(name: str, done: bytes) -> Usage:
-    """Return the call for the job's attempt: the gateway does not account it."""
+    """Return the usage of the call for the job's attempt, because the gateway does not account it."""
     facts = msgspec.json.decode(done, type=_Done)
     micros = round(1e6 * facts.model_seconds)
     return Usage(model=name, version=facts.version, duration_ms=micros // 1000, duration_us=micros)

@@ -19,8 +19,10 @@ class Batch:
 
 
 class InFlight:
-    """``running`` holds the calls that the replica may have begun, ``ahead`` groups that were sent early so that it
-    need not wait for the next one; both in the order of sending. A group is one call, or a batch; each takes one place.
+    """The calls in flight at one replica, in the order of sending.
+
+    ``running`` holds those that the replica may have begun, ``ahead`` groups that were sent early so that it need not
+    wait for the next one. A group is one call, or a batch; each takes one place.
     """
 
     __slots__ = ("_batches", "_places", "ahead", "busy", "calls", "returned", "running")

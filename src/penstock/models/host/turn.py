@@ -6,7 +6,10 @@ from collections.abc import Callable
 
 
 class Turn:
-    """``granted`` is whether the deployment may be loaded; its group changes that and then pumps the deployment."""
+    """The turn of one deployment.
+
+    ``granted`` is whether it may be loaded; its group changes that and then pumps the deployment.
+    """
 
     def __init__(self, request: Callable[[], None], idle: Callable[[], None]) -> None:
         self.granted = False

@@ -210,7 +210,7 @@ class BackendRoutes:
 
 
 class _UnknownId(Exception):
-    """There is no such model. The message is that of the original."""
+    """No model has the id. The message is that of the original."""
 
 
 def _failed(error: PenstockError) -> Response:

@@ -35,7 +35,7 @@ _OPTIONS: Final = ("class", "interpreter", "config")
 
 
 class PythonRuntime(Runtime):
-    """``python``: selects one of the two models below by the class."""
+    """``python``: runs a class as a blocking or an asynchronous model, by its ``predict``."""
 
     name: ClassVar[str] = "python"
     describes_itself: ClassVar[bool] = True
