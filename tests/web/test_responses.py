@@ -147,7 +147,7 @@ def test_the_rate_of_a_reader_is_measured_in_windows() -> None:
         Waiting.bytes = 5_000
         assert not writer.is_too_slow(300.0, **rate)  # nothing waited meanwhile
         here.send(b"x" * 4_000)
-        Waiting.bytes -= 4_000  # which are still held by the system
+        Waiting.bytes -= 4_000  # the system still holds them
         assert writer.is_too_slow(330.0, **rate)
     loop.close()
 

@@ -33,7 +33,7 @@ class NothingLeft(Exception):
     def __init__(self, of: Slice, amount: int) -> None:
         super().__init__(of.rule.name)
         self.slice = of
-        self.amount = amount  # that was needed
+        self.amount = amount  # the amount that was needed
 
 
 class Slices(Periodic):
@@ -100,7 +100,7 @@ class Slices(Periodic):
         return False
 
     async def stop(self) -> None:
-        """Give everything back that is not in use."""
+        """Give back everything that is not in use."""
         await super().stop()
         for one in self._all():
             one.retire()
@@ -111,7 +111,7 @@ class Slices(Periodic):
             pass  # the slices expire
 
     def sync(self) -> asyncio.Task[None]:
-        """Start a statement for all that wait or are due, or have one follow that in flight; returns their task."""
+        """Start a statement for all that wait or are due, or let one follow the one in flight; return their task."""
         self._again = True
         if self._syncing is None or self._syncing.done():
             self._syncing = asyncio.create_task(self._sync())

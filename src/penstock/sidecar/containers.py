@@ -155,7 +155,7 @@ def _health(listed: _Listed) -> str | None:
 
 
 def _used(memory: _Memory) -> int | None:
-    """Return the memory as ``docker stats`` does: without inactive file cache, which cgroup v1 and v2 name differently."""
+    """Return the used memory as ``docker stats`` does: without inactive file cache, whose name depends on the cgroup."""
     if memory.usage is None:
         return None
     stats = memory.stats or {}

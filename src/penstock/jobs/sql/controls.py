@@ -24,7 +24,7 @@ async def pause(connection: Connection, tenant: TenantId, queue: Queue) -> None:
 
 
 async def resume(connection: Connection, tenant: TenantId, queue: Queue) -> datetime | None:
-    """End such a pause; return when it began, or None if there was none."""
+    """End a pause of a queue, or of ALL_QUEUES; return when it began, or None if there was none."""
     found: datetime | None = await _sql.resume.value(
         connection, tenant_id=tenant, task_type=queue[0], model_profile=queue[1]
     )

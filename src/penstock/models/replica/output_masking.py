@@ -59,7 +59,7 @@ class _Held:
 
 
 class MaskedChunks:
-    """The chunks of one stream, without credentials: also without one that is divided among them.
+    """The chunks of one stream, without credentials, even if one is divided among several chunks.
 
     Texts at the same place of successive chunks are read as one text. A chunk whose text may end with the beginning of
     a credential waits for the next ones, 64 at most; other chunks pass as they are.

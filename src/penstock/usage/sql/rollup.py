@@ -14,8 +14,10 @@ _sql = queries.load(__file__, "rollup.sql")
 
 
 async def roll_up(connection: Connection, *, limit: int = 10_000) -> int:
-    """Move at most ``limit`` deltas into the roll-ups in one transaction; return how many, 0 while another process does
-    it."""
+    """Move at most ``limit`` deltas into the roll-ups in one transaction.
+
+    Return how many were moved; none are while another process rolls up.
+    """
     async with connection.transaction():
         await connection.execute("SET LOCAL synchronous_commit = off")  # the deltas are still there if it is lost
         if not await _sql.take_turn.value(connection):
