@@ -155,7 +155,7 @@ def _health(listed: _Listed) -> str | None:
 
 
 def _used(memory: _Memory) -> int | None:
-    """Return the used memory as ``docker stats`` does: without inactive file cache, whose name depends on the cgroup."""
+    """Return the used memory, as ``docker stats`` does: without inactive file cache. Its name depends on the cgroup."""
     if memory.usage is None:
         return None
     stats = memory.stats or {}
