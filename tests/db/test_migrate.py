@@ -92,7 +92,7 @@ async def test_an_unknown_database_is_a_mistake_in_the_url(postgres_server: Embe
 
 
 def test_migrations_use_nothing_that_postgresql_15_lacks() -> None:
-    """The embedded server is newer, so it accepts more. What was met so far, by the version that brought it."""
+    """The embedded server is newer, so it accepts newer syntax: the list holds what was used by mistake so far."""
     newer = {
         "STORAGE in a column's definition (16)": r"(?<!SET )\bSTORAGE (PLAIN|EXTERNAL|EXTENDED|MAIN)\b",
         "any_value (16)": r"\bany_value\(",

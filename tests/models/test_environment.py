@@ -28,7 +28,8 @@ def variables(of: Model, ours: dict[str, str]) -> dict[str, str]:
 
 
 def test_a_registered_model_gets_nothing_of_the_hosts_environment(tmp_path: Path) -> None:
-    """It could send it anywhere. A model of the operator gets all but our settings, and may refer to those."""
+    """A tenant's code could send a secret anywhere. The operator's own models get all variables but our settings, and
+    may refer to those."""
     ours = {"PATH": "/bin", "AWS_SECRET_ACCESS_KEY": "s3cr3t", "DATABASE_URL": "postgresql://x"}
     seen = variables(model(tmp_path, source="api"), ours)
     assert "s3cr3t" not in " ".join(seen.values())

@@ -107,7 +107,7 @@ class Trial:
 
 @pytest.fixture
 def restless() -> Iterator[None]:
-    """Threads change places as often as can be."""
+    """Let the interpreter switch between threads as often as it can."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)
     yield
@@ -135,7 +135,7 @@ def test_cancelling_at_any_moment_never_hits_code_that_is_not_the_models(restles
 
 
 class Dropped:
-    """Runs code in its finalizer, out of which no exception comes."""
+    """Its finalizer runs Python code for a while; an exception raised there is only reported, never propagated."""
 
     def __del__(self) -> None:
         for _ in range(1000):
@@ -144,7 +144,7 @@ class Dropped:
 
 @pytest.fixture
 def noticing(monkeypatch: pytest.MonkeyPatch) -> list[object]:
-    """Have lost exceptions sent again; returns the others that were unraisable."""
+    """Turn on resending of lost exceptions; return the list of all other unraisable ones."""
     others: list[object] = []
     monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: others.append(unraisable.exc_type))
     interrupting.resend_lost_exceptions()

@@ -69,7 +69,7 @@ class Connection:
         assert await self.reader.readexactly(2) == b"\r\n"
 
     async def ended(self) -> bool:
-        """Wait until the server has closed; whether nothing more came before that."""
+        """Wait until the server has closed the connection; return whether nothing more came before that."""
         try:
             return await asyncio.wait_for(self.reader.read(), 10) == b""
         except ConnectionResetError:

@@ -38,7 +38,7 @@ HOMES = {
 
 
 class ManualRun:
-    """A run whose turns the test makes, as its runner."""
+    """A run of a job; the test takes the runner's place and decides when each turn happens."""
 
     def __init__(self, caller: JobCaller, job: ClaimedJob) -> None:
         self.caller = caller

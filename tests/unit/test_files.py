@@ -17,7 +17,7 @@ from tests.support.processes import PENSTOCK, clean_environment
 
 @pytest.fixture
 def hard() -> Iterator[int]:
-    """Restore the limit after a test; the hard limit."""
+    """Yield the hard limit; restore the soft one after the test."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     yield before[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, before)

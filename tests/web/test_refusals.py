@@ -269,7 +269,7 @@ async def test_a_stop_does_not_wait_for_the_rest_of_an_unread_body() -> None:
 
 
 async def _leave_body_unread(app: EchoApplication, client: Connection) -> None:
-    """Send a request but for the last 20 kB of its body; return when it was responded to."""
+    """Send a request except for the last 20 kB of its body; return once its response has arrived."""
     await client.send(get("/slow", "Content-Length: 300000"))
     client.writer.write(b"x" * 280_000)
     await until(lambda: app.server.held_back == 1, "the buffer of the body is full")

@@ -48,7 +48,7 @@ class Plain:
 
 
 class Asynchronous(Plain):
-    """The same on an event loop."""
+    """Do the same on an event loop."""
 
     async def predict(  # type: ignore[override]
         self, op: str, text: str = "", seconds: float = 0, n: int = 0, blob: File | None = None
