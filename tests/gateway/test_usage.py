@@ -14,6 +14,7 @@ import pytest
 
 from penstock.masking import Secret
 from penstock.postgres.pool import Database
+from penstock.usage.duties import UsageRetention
 from penstock.usage.sql import rollup
 from tests.support.command_line import run_command, run_on_terminal
 from tests.support.databases import execute, open_database, query
@@ -232,8 +233,6 @@ async def test_late_usage_lands_in_its_hour(caller: HttpCaller, database: Databa
 
 
 async def test_detail_is_dropped_by_day_and_sums_stay(caller: HttpCaller, database: Database) -> None:
-    from penstock.usage.duties import UsageRetention
-
     await caller.finished()
     await _roll_up(database)
     await execute(
@@ -244,6 +243,33 @@ async def test_detail_is_dropped_by_day_and_sums_stay(caller: HttpCaller, databa
     await UsageRetention(database, timedelta(days=30)).once()
     assert await query(database, "SELECT count(*) FROM usage_detail") == [(0,)]
     assert (await _usage(caller))["totals"]["attempts"] == 1
+
+
+async def test_sums_of_users_are_dropped_after_years_and_those_without_them_stay(
+    caller: HttpCaller, database: Database
+) -> None:
+    for user in ("ada", "eve"):
+        await caller.finished(user_id=user)
+    await _roll_up(database)
+    await execute(
+        database,
+        "CREATE OR REPLACE FUNCTION clock() RETURNS timestamptz LANGUAGE sql STABLE PARALLEL SAFE"
+        " RETURN now() + interval '900 days'",
+    )
+    await caller.finished(user_id="eve")
+    await _roll_up(database)
+    every = "from=2020-01-01&to=2100-01-01"
+    users = await _usage(caller, f"{every}&by=user")
+    assert {one["user"]: one["attempts"] for one in users["groups"]} == {"ada": 1, "eve": 2}
+    duty = UsageRetention(database, timedelta(days=30), keep_users=timedelta(days=800))
+    while await duty.once():
+        pass
+    users = await _usage(caller, f"{every}&by=user")
+    assert {one["user"]: one["attempts"] for one in users["groups"]} == {"eve": 1}
+    assert (await _usage(caller, every))["totals"]["attempts"] == 3
+    assert await query(database, "SELECT DISTINCT user_id FROM usage_dims WHERE NOT broad") == [("eve",)]
+    unused = "SELECT count(*) FROM usage_sum s WHERE NOT EXISTS (SELECT FROM usage_dims d WHERE d.id = s.dims_id)"
+    assert await query(database, unused) == [(0,)]
 
 
 async def test_the_command_shows_a_table_with_bars_and_writes_csv_and_json(caller: HttpCaller, tmp_path: Path) -> None:

@@ -68,7 +68,11 @@ class HousekeeperAssembly(Shared):
             Part(
                 duties=[
                     UsageRollUp(database),
-                    UsageRetention(database, timedelta(days=self.settings.penstock_usage_detail_days)),
+                    UsageRetention(
+                        database,
+                        timedelta(days=self.settings.penstock_usage_detail_days),
+                        keep_users=timedelta(days=self.settings.penstock_usage_user_days),
+                    ),
                 ]
             ),
             Part(duties=[QuotaExpiry(database)]),

@@ -24,6 +24,9 @@ class UsageSettings:
     penstock_usage_detail_days: int = setting(
         integer(1, 3650), 30, "the usage of each second is kept this long; its sums by hour, day and month always"
     )
+    penstock_usage_user_days: int = setting(
+        integer(90, 36500), 800, "sums of usage by keys and users are kept this long; those without them always"
+    )
     penstock_usage_spool: Path = setting(
         folder, derived=_spool, meaning="folder of live usage that is not in the database yet"
     )

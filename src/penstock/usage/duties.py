@@ -35,12 +35,23 @@ class UsageRollUp(Periodic):
 
 
 class UsageRetention(Periodic):
-    """Creates day partitions of the detail ahead of time and drops those older than ``keep``, once an hour."""
+    """Creates day partitions of the detail ahead of time and drops those older than ``keep``, once an hour.
 
-    def __init__(self, database: Database, keep: timedelta, *, interval: timedelta = timedelta(hours=1)) -> None:
+    Sums by keys and users are kept for ``keep_users``, so that they do not grow with every end user that ever was.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        keep: timedelta,
+        *,
+        keep_users: timedelta = timedelta(days=800),
+        interval: timedelta = timedelta(hours=1),
+    ) -> None:
         super().__init__(interval=interval)
         self._database = database
         self._keep = keep
+        self._keep_users = max(keep_users, keep, REPLAY_LIMIT)
 
     async def once(self) -> bool:
         async with self._database.acquire() as connection:
@@ -58,4 +69,4 @@ class UsageRetention(Periodic):
                     break
             await rollup.drop_strays(connection, before=before)
             await rollup.forget_sources(connection, after=REPLAY_LIMIT + timedelta(days=10))
-        return False
+            return await rollup.drop_old_of_submitters(connection, self._keep_users, limit=_CHUNK)

@@ -55,6 +55,19 @@ async def drop_strays(connection: Connection, *, before: date) -> None:
     await _sql.drop_strays.run(connection, before=before)
 
 
+async def drop_old_of_submitters(connection: Connection, keep: timedelta, *, limit: int) -> bool:
+    """Remove old sums by keys and users, and then the dimensions that none has any more, a limited number of each in
+    one transaction; return whether there are more."""
+    async with connection.transaction():
+        if not await _sql.take_turn.value(connection):  # a roll-up may just be using them
+            return False
+        sums: int = await _sql.drop_old_of_submitters.value(connection, days=keep.days, limit=limit)
+        dims: int = 0
+        if sums < limit:
+            dims = await _sql.drop_unused_dims.value(connection, days=keep.days, limit=limit)
+    return limit in {sums, dims}
+
+
 async def forget_sources(connection: Connection, *, after: timedelta) -> None:
     """Forget processes that have flushed nothing for this time."""
     await _sql.forget_sources.run(connection, days=after.days)

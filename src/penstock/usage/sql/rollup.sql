@@ -26,14 +26,18 @@ WITH taken AS MATERIALIZED (
     SELECT DISTINCT ON (tenant_id, key) tenant_id, key, broad, series_id, submitter, provider, model, version, app, price
     FROM leveled ORDER BY tenant_id, key
 ), known AS MATERIALIZED (
-    SELECT d.id, d.tenant_id, d.key
-    FROM found f CROSS JOIN LATERAL (SELECT id, tenant_id, key FROM usage_dims WHERE tenant_id = f.tenant_id AND key = f.key) d
+    SELECT d.id, d.tenant_id, d.key, NOT d.broad AND d.used_on < (clock() AT TIME ZONE 'UTC')::date AS used_before
+    FROM found f
+    CROSS JOIN LATERAL (SELECT id, tenant_id, key, broad, used_on FROM usage_dims WHERE tenant_id = f.tenant_id AND key = f.key) d
+), used AS ( -- once a day for each, so that retention does not remove them
+    UPDATE usage_dims SET used_on = (clock() AT TIME ZONE 'UTC')::date
+    WHERE id = ANY (ARRAY(SELECT id FROM known WHERE used_before))
 ), made AS (
     INSERT INTO usage_dims (tenant_id, key, broad, series_id, submitter_id, key_id, user_id, owner_service, task_type,
-                            model_profile, provider, model, version, app, price)
+                            model_profile, provider, model, version, app, price, used_on)
     SELECT f.tenant_id, f.key, f.broad, f.series_id, f.submitter, coalesce(b.key_id, ''), coalesce(b.user_id, ''),
            coalesce(s.owner_service, ''), coalesce(s.task_type, ''), coalesce(s.model_profile, ''), f.provider, f.model,
-           f.version, f.app, f.price
+           f.version, f.app, f.price, (clock() AT TIME ZONE 'UTC')::date
     FROM found f
     LEFT JOIN series s ON s.tenant_id = f.tenant_id AND s.id = f.series_id
     LEFT JOIN submitter b ON b.tenant_id = f.tenant_id AND b.id = f.submitter
@@ -41,7 +45,7 @@ WITH taken AS MATERIALIZED (
     RETURNING id, tenant_id, key
 ), entry AS MATERIALIZED (
     SELECT t.*, d.id AS dims_id
-    FROM leveled t JOIN (SELECT * FROM known UNION ALL SELECT * FROM made) d ON d.tenant_id = t.tenant_id AND d.key = t.key
+    FROM leveled t JOIN (SELECT id, tenant_id, key FROM known UNION ALL SELECT * FROM made) d ON d.tenant_id = t.tenant_id AND d.key = t.key
 ), kept AS (
     INSERT INTO usage_detail (tenant_id, at, dims_id, attempts, calls, failures, unreported, unpriced, prompt_tokens,
                               completion_tokens, audio_us, model_us, bytes_in, bytes_out, cost)
@@ -128,6 +132,40 @@ ORDER BY 1;
 -- tenant: every (maintenance)
 -- Removes old detail from the default partition, by row.
 DELETE FROM usage_detail_default WHERE at < :before::date::timestamp AT TIME ZONE 'UTC';
+
+
+-- name: drop_old_of_submitters(days, limit)
+-- tenant: every (maintenance; the rows carry their tenant)
+-- Removes sums by keys and users of months that ended this number of days ago, a limited number at a time; returns how many. The
+-- sums without them stay. Index: primary key of usage_sum.
+WITH old AS MATERIALIZED (
+    SELECT o.* FROM usage_tenant t
+    CROSS JOIN (VALUES ('hour'), ('day'), ('month')) AS u(unit)
+    CROSS JOIN LATERAL (
+        SELECT s.tenant_id, s.unit, s.starts_at, s.dims_id FROM usage_sum s
+        WHERE s.tenant_id = t.id AND NOT s.broad AND s.unit = u.unit
+          AND s.starts_at < date_trunc('month', clock() - make_interval(days => :days::int), 'UTC')
+        LIMIT :limit::int
+    ) o LIMIT :limit::int
+), gone AS (
+    DELETE FROM usage_sum s USING old o
+    WHERE s.tenant_id = o.tenant_id AND NOT s.broad AND s.unit = o.unit AND s.starts_at = o.starts_at AND s.dims_id = o.dims_id
+    RETURNING 1
+)
+SELECT count(*) FROM gone;
+
+
+-- name: drop_unused_dims(days, limit)
+-- tenant: every (maintenance; the rows carry their tenant)
+-- Removes dimensions with a submitter that no sum has any more, because they were not used for this number of days and another
+-- month; returns how many. Index: usage_dims_used.
+WITH gone AS (
+    DELETE FROM usage_dims WHERE id = ANY (ARRAY(
+        SELECT d.id FROM usage_dims d
+        WHERE NOT d.broad AND d.used_on < (clock() AT TIME ZONE 'UTC')::date - :days::int - 31 LIMIT :limit::int
+    )) RETURNING 1
+)
+SELECT count(*) FROM gone;
 
 
 -- name: forget_sources(days)!

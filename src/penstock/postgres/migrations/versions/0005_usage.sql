@@ -53,8 +53,10 @@ CREATE TABLE usage_dims (
     version       text NOT NULL,
     app           text NOT NULL,
     price         text NOT NULL,
+    used_on       date NOT NULL, -- the last day on which usage with a submitter was added
     UNIQUE (tenant_id, key)
 );
+CREATE INDEX usage_dims_used ON usage_dims (used_on) WHERE NOT broad;
 
 -- Sums of each hour, day and month of UTC.
 CREATE TABLE usage_sum (
