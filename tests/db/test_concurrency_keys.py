@@ -18,6 +18,7 @@ from tests.support.databases import execute, own_tenant, query
 from tests.support.duties import promote, rescue
 from tests.support.jobs import JobCaller
 from tests.support.keys import blocked, limit, places, settled
+from tests.support.runs import PROFILE, ManualRun
 from tests.support.waiting import until, within
 
 
@@ -178,6 +179,8 @@ async def test_a_new_rule_waits_for_a_submit_that_does_not_know_it(alone: JobCal
         await connection.execute(_COPY_READY)
         setting = asyncio.create_task(limit(alone, 1))
         await until(lambda: _has_rule(fresh), "the rule is committed")
+        for _ in range(50):  # the change would end within a few statements if it did not wait
+            assert await _has_rule(fresh)
         assert not setting.done()
         await transaction.commit()
         await within(setting)
@@ -245,6 +248,23 @@ async def test_a_place_that_is_freed_wakes_a_waiting_claim_of_another_process(
     await until(lambda: bool(far_caller.service._shared.claims._waiters), "the claim waits")
     await caller.complete(job)
     assert len(await within(waiting, 1.5)) == 1
+
+
+async def test_a_run_of_a_flow_that_waits_holds_no_place_and_needs_one_to_go_on(
+    alone: JobCaller, fresh: Database
+) -> None:
+    await limit(alone, 1, task_type="flow", model_profile=PROFILE)
+    first = await ManualRun.begin(alone, calls=1, park=True, concurrency_key="a")
+    assert await first.home() == "parked"
+    second = await ManualRun.begin(alone, concurrency_key="a")
+    child = await alone.claim_one(task_types=["echo"])
+    await alone.complete(child)
+    assert await first.home() == "later", "it could go on, and the second run has the place"
+    assert await alone.claim(10) == []
+    async with fresh.acquire() as connection, connection.transaction():
+        await second.end_on(connection)
+    await Admitter(fresh, alone.service.wakeups).once()
+    await first.claim_again()
 
 
 async def test_rules_are_recorded(alone: JobCaller, fresh: Database) -> None:

@@ -20,11 +20,12 @@ async def limit(
     exceptions: Mapping[str, int] | None = None,
     *,
     task_type: str = "echo",
+    model_profile: str = "small",
     all_tenants: bool = False,
 ) -> None:
     """Set or remove the rule of a queue of the caller's tenant."""
     rule = None if max_running is None else KeyRule(max_running=max_running, exceptions=dict(exceptions or {}))
-    change = KeyRuleChange(task_type=task_type, model_profile="small", rule=rule, all_tenants=all_tenants)
+    change = KeyRuleChange(task_type=task_type, model_profile=model_profile, rule=rule, all_tenants=all_tenants)
     sender = Sender(principal=replace(OPERATOR, tenant=caller.tenant), address="127.0.0.1")
     await caller.service.key_rules.set(sender, change)
 

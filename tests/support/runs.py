@@ -50,9 +50,12 @@ class ManualRun:
         self.children: dict[int, UUID] = {}
 
     @classmethod
-    async def begin(cls, caller: JobCaller, *, calls: int = 0, park: bool = False, need: int = 1) -> ManualRun:
-        """Submit and claim a run, and commit its first turn, which issues calls."""
-        await caller.submit(task_type="flow", model_profile=PROFILE)
+    async def begin(
+        cls, caller: JobCaller, *, calls: int = 0, park: bool = False, need: int = 1, **fields: Any
+    ) -> ManualRun:
+        """Submit and claim a run, and commit its first turn, which issues calls; ``fields`` are those of the job."""
+        await caller.submit(task_type="flow", model_profile=PROFILE, **fields)
+        await caller.service._shared.admissions.drain()
         run = cls(caller, await caller.claim_one(task_types=["flow"]))
         await run.commit(calls=calls, park=park, need=need)
         return run
