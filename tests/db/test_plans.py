@@ -19,7 +19,7 @@ from uuid_utils.compat import uuid7
 from penstock.events import store as event_log
 from penstock.jobs import usage
 from penstock.jobs.service import JobService
-from penstock.jobs.sql import duties, history, queues, reading, store
+from penstock.jobs.sql import duties, history, keys, queues, reading, store
 from penstock.jobs.sql import why as explanations
 from penstock.jobs.usage import Usage
 from penstock.postgres.pool import Database
@@ -27,6 +27,7 @@ from penstock.postgres.queries import Statement
 from penstock.tenants.principal import TenantId
 from tests.support.databases import execute, open_database, own_database, own_tenant
 from tests.support.jobs import JobCaller, job_service
+from tests.support.keys import limit, settled
 
 DONE, READY, LEASED, LATER = 50_000, 10_000, 20, 500
 BIG = ("job", "done", "ready", "later", "attempt", "event", "idempotency", "expiry")
@@ -351,9 +352,38 @@ async def test_why_a_job_waits_is_found_without_reading_all_jobs(filled: Filled)
     _assert_bounded(await _explain(filled, "durations", **queue, limit=50), rows=4000)
 
 
+_READ = """
+SELECT sum(seq_tup_read + idx_tup_fetch)::int FROM pg_stat_xact_user_tables WHERE relname IN ('ready', 'later', 'lease')
+"""
+
+
+@pytest.mark.parametrize("key", ["busy", "few"])
+async def test_an_admission_reads_no_more_blocked_jobs_than_it_admits(filled: Filled, key: str) -> None:
+    await limit(filled.caller, 2, task_type="keyed")
+    for name, count in (("busy", 3000), ("few", 5)):
+        await filled.caller.submit_many(count, task_type="keyed", concurrency_key=name)
+    await settled(filled.caller)
+    async with filled.database.acquire() as connection:
+        transaction = connection.transaction()
+        await transaction.start()
+        freed = "DELETE FROM ready WHERE job_id = (SELECT job_id FROM ready WHERE concurrency_key = $1 LIMIT 1)"
+        lane = await connection.fetchval(f"{freed} RETURNING lane_id", key)
+        before = await connection.fetchval(_READ)
+        (admitted,) = await keys.admit(connection, [(lane, key)], at_most=100)
+        read = await connection.fetchval(_READ) - before
+        await transaction.rollback()
+    assert admitted.admitted == 1
+    assert 1 <= read <= 30
+
+
+async def test_the_keys_of_blocked_jobs_are_found_with_one_row_for_each(filled: Filled) -> None:
+    plan = await _explain(filled, "blocked_keys", after_lane=0, after_key="", limit=LIMIT)
+    _assert_bounded(plan, rows=20)
+
+
 def _statement(name: str) -> _Known:
     statements = {**store._sql.statements, **reading._sql.statements, **event_log._sql.statements}
-    more = (duties, history, queues, explanations)
+    more = (duties, history, queues, explanations, keys)
     statement = {**statements, **{key: one for room in more for key, one in room._sql.statements.items()}}[name]
     return _Known(statement.name, statement.sql, statement._order)
 
