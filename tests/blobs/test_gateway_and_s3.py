@@ -51,6 +51,8 @@ async def test_a_large_file_goes_to_s3_in_parts_and_comes_back(caller: HttpCalle
     assert (await caller.get("/readyz")).json == {"status": "ready", "files": "available"}
     metrics = (await caller.get("/metrics")).body.decode()
     assert 'penstock_blob_store_available{store="s3://' in metrics
+    assert "penstock_blobs_missing 0.0" in metrics
+    assert "penstock_blob_objects_due 0.0" in metrics
 
 
 async def test_a_presigned_url_leads_to_the_bucket(caller: HttpCaller, proxy: S3Proxy) -> None:

@@ -7,11 +7,14 @@ import hashlib
 import random
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from uuid_utils.compat import uuid7
 
+from penstock import Client, NotFound
 from penstock.blobs.blob import PART_BYTES
 from penstock.blobs.service import BlobService
 from penstock.housekeeping.sweeper import Sweeper
@@ -19,6 +22,7 @@ from penstock.postgres.pool import Database
 from tests.support.clocks import Clock
 from tests.support.databases import open_database, query
 from tests.support.gateways import HttpCaller, Reply, running_gateway
+from tests.support.processes import clean_environment, penstock
 from tests.support.waiting import within
 
 DATA = random.Random(9).randbytes(3 * PART_BYTES + 17)
@@ -217,3 +221,32 @@ async def test_unfinished_uploads_are_bounded(database_url: str) -> None:
         for _ in range(100):
             await begun(caller)
         assert (await caller.post("/uploads", {})).outcome == (409, "wrong_state")
+
+
+async def test_the_client_resumes_an_upload(caller: HttpCaller, tmp_path: Path) -> None:
+    """It sends only the parts that have not arrived, or that arrived with other bytes."""
+    path = tmp_path / "song.wav"
+    path.write_bytes(DATA)
+    ids: list[UUID] = []
+    async with Client(caller.address) as client:
+        blob = await client.upload_in_parts(path, part_bytes=PART_BYTES, on_begin=ids.append)
+        assert (blob.id, blob.sha256, blob.filename) == (ids[0], SHA256, "song.wav")
+        upload_id = await begun(caller)
+        assert (await send(caller, upload_id, 1, DATA[:PART_BYTES])).status == 200
+        assert (await send(caller, upload_id, 2, b"other bytes")).status == 200
+        blob = await client.upload_in_parts(path, part_bytes=PART_BYTES, upload_id=upload_id)
+        assert (str(blob.id), blob.sha256) == (upload_id, SHA256)
+        with pytest.raises(NotFound):
+            await client.upload_in_parts(path, upload_id=upload_id)
+
+
+async def test_the_command_line_resumes_an_upload(caller: HttpCaller, tmp_path: Path) -> None:
+    (tmp_path / "song.wav").write_bytes(DATA)
+    upload_id = await begun(caller)
+    environment = clean_environment(PENSTOCK_URL=caller.address)
+    log = tmp_path / "log"
+    async with penstock(
+        "blob", "put", "song.wav", "--resume", upload_id, environment=environment, folder=tmp_path, log=log
+    ) as process:
+        assert await within(process.wait(), 60) == 0, log.read_text()
+    assert (await caller.get(f"/blobs/{upload_id}")).body == DATA

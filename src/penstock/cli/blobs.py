@@ -22,6 +22,8 @@ T = TypeVar("T")
 
 app = typer.Typer(help="Upload files to the gateway at PENSTOCK_URL, for jobs to use.", no_args_is_help=True)
 
+_IN_ONE = 64 * 2**20  # bytes of a file that is sent in one request
+
 BlobId = Annotated[UUID, typer.Argument(metavar="ID", help="The blob's id.")]
 
 
@@ -29,15 +31,24 @@ BlobId = Annotated[UUID, typer.Argument(metavar="ID", help="The blob's id.")]
 def put(
     file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, readable=True, help="The file.")],
     media_type: Annotated[str | None, typer.Option(help="The media type; by default guessed from the name.")] = None,
+    resume: Annotated[
+        UUID | None, typer.Option(metavar="ID", help="Continue the upload in parts of that id, which ended early.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Upload a file and print its id.
+    """Upload a file and print its id. One of more than 64 MiB is sent in parts, and can be resumed.
 
     penstock blob put meeting.wav
     """
     import msgspec
 
-    blob = with_client(lambda client: client.upload(file, media_type))
+    def begun(upload_id: UUID) -> None:
+        typer.echo(f"if this is interrupted: penstock blob put {file} --resume {upload_id}", err=True)
+
+    if resume is not None or file.stat().st_size > _IN_ONE:
+        blob = with_client(lambda client: client.upload_in_parts(file, media_type, upload_id=resume, on_begin=begun))
+    else:
+        blob = with_client(lambda client: client.upload(file, media_type))
     known = msgspec.to_builtins(blob)
     if wants_json(as_json):
         print_json(known)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import io
 import mimetypes
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -25,10 +26,24 @@ _BLOBS: Final = "/api/v1/blobs"
 _UNKNOWN: Final = "application/octet-stream"
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=None, sock_connect=10)  # no limit, because a large file may take long
 _PIECE: Final = 2**18  # bytes
+_UPLOADS: Final = "/api/v1/uploads"
+_PART_WAIT: Final = 300.0  # seconds for one part
+_COMPLETING: Final = 3600.0  # seconds for the gateway to join the parts
+PART_BYTES: Final = 16 * 2**20  # of an upload in parts
 
 
 class _SignedUrl(msgspec.Struct):
     url: str  # without a host, it is relative to the gateway's address
+
+
+class _Part(msgspec.Struct):
+    number: int
+    sha256: str
+
+
+class _Upload(msgspec.Struct):
+    id: UUID
+    parts: list[_Part]
 
 
 class BlobCalls:
@@ -49,6 +64,54 @@ class BlobCalls:
         content = await asyncio.to_thread(path.open, "rb")
         with content:
             return await self._put(content, media_type, filename or path.name)
+
+    async def upload_in_parts(
+        self,
+        file: Path | str,
+        media_type: str | None = None,
+        *,
+        filename: str | None = None,
+        part_bytes: int = PART_BYTES,
+        upload_id: UUID | str | None = None,
+        on_begin: Callable[[UUID], None] = lambda _: None,
+    ) -> Blob:
+        """Upload a file in parts. While the gateway cannot be reached, a part is sent again for a while.
+
+        ``on_begin`` gets the id of the upload. With that id and the same ``part_bytes``, an upload that ended early
+        is continued: parts that have arrived with the same bytes are not sent again.
+        """
+        path = Path(file)
+        with await asyncio.to_thread(path.open, "rb") as content:
+            if upload_id is None:
+                kind = media_type or mimetypes.guess_type(path.name)[0] or _UNKNOWN
+                begin = {"media_type": kind, "filename": filename or path.name}
+                upload = await self._transport.call("POST", _UPLOADS, _Upload, body=begin, repeatable=False)
+                on_begin(upload.id)
+            else:
+                upload = await self._transport.call("GET", f"{_UPLOADS}/{UUID(str(upload_id))}", _Upload)
+            sha256 = await self._send_parts(content, upload, part_bytes)
+        return await self._transport.call(
+            "POST", f"{_UPLOADS}/{upload.id}/complete", Blob, body={"sha256": sha256}, wait=_COMPLETING
+        )
+
+    async def _send_parts(self, content: IO[bytes], upload: _Upload, part_bytes: int) -> str:
+        """Send the parts that have not arrived yet, and return the SHA-256 of all bytes."""
+        arrived = {part.number: part.sha256 for part in upload.parts}
+        whole = hashlib.sha256()
+        number = 0
+        while data := await asyncio.to_thread(content.read, part_bytes):
+            number += 1
+            whole.update(data)
+            if arrived.get(number) != hashlib.sha256(data).hexdigest():
+                await self._transport.call(
+                    "PUT",
+                    f"{_UPLOADS}/{upload.id}/parts/{number}",
+                    _Part,
+                    content=data,
+                    headers={"Content-Type": _UNKNOWN},
+                    wait=_PART_WAIT,
+                )
+        return whole.hexdigest()
 
     async def download(self, blob_id: UUID | str) -> MediaFile:
         """Return a whole blob with its bytes; raises NotFound."""

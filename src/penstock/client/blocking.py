@@ -125,6 +125,7 @@ class BlockingClient:
     upload = _blocking(Client.upload)
     download = _blocking(Client.download)
     blob = _blocking(Client.blob)
+    upload_in_parts = _blocking(Client.upload_in_parts)
     blob_url = _blocking(Client.blob_url)
     delete_blob = _blocking(Client.delete_blob)
     identity = _blocking(Client.identity)

@@ -121,6 +121,7 @@ class Transport:
         result: type[T],
         *,
         body: object = None,
+        content: bytes | None = None,
         query: Query | None = None,
         headers: Mapping[str, str] | None = None,
         repeatable: bool = True,
@@ -129,15 +130,15 @@ class Transport:
         """Send one request and return the response as ``result``; raises the error that problem details describe.
 
         A ``repeatable`` request is retried while the gateway is unavailable. Any request is retried if its connection
-        was refused, because it was never sent. ``wait`` is the time in seconds that the gateway may take
-        beyond the usual.
+        was refused, because it was never sent. The request's body is ``body`` as JSON, or ``content``. ``wait`` is the
+        time in seconds that the gateway may take beyond the usual.
         """
-        data = None if body is None else msgspec.json.encode(body)
+        data = content if body is None else msgspec.json.encode(body)
         pauses = iter(_PAUSES)
-        content: bytes | None = None
-        while content is None:
+        received: bytes | None = None
+        while received is None:
             try:
-                content = await self._send(method, path, data, query, headers, wait)
+                received = await self._send(method, path, data, query, headers, wait)
             except _Refused as refused:
                 if not repeatable or refused.status != 503:
                     raise refused.error from None
@@ -148,7 +149,7 @@ class Transport:
                     raise
                 await _pause(pauses, error, None)
         try:
-            return msgspec.json.decode(content or b"null", type=result)
+            return msgspec.json.decode(received or b"null", type=result)
         except msgspec.MsgspecError as error:
             raise ServiceError(f"{method} {path}: this client does not understand the response: {error}") from error
 
@@ -163,7 +164,7 @@ class Transport:
     ) -> bytes:
         sent_headers = dict(headers or {})
         if data is not None:
-            sent_headers["Content-Type"] = "application/json"
+            sent_headers.setdefault("Content-Type", "application/json")
         try:
             async with self.session().request(
                 method,

@@ -107,5 +107,6 @@ class SystemRoutes:
                 measure(await self._service.queues_of_all())
                 async with self._database.acquire() as connection:
                     measure_callbacks(await deliveries.backlogs(connection))
-            await self._stores.state()  # sets its gauge
+            with suppress(DatabaseUnavailable):
+                await self._stores.measure()
         return Response(body=metrics.exposition(), content_type=metrics.CONTENT_TYPE.encode())

@@ -29,8 +29,11 @@ _CHECKED_SECONDS: Final = 10.0  # how long the result of a check is reported
 _CHECK_TIMEOUT: Final = 3.0  # seconds
 
 _AVAILABLE = metrics.gauge(
-    "penstock_blob_store_available", "Whether the store of new files can be used (1) or not.", ["store"]
+    "penstock_blob_store_available", "Whether the store of new files can be used (1) or not (0).", ["store"]
 )
+_MISSING = metrics.gauge("penstock_blobs_missing", "Files whose bytes are missing from their store, at most 10,000.")
+_DUE = metrics.gauge("penstock_blob_objects_due", "Objects that are due for removal, at most 10,000.")
+_MOST_COUNTED: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +96,14 @@ class ObjectStores:
             self._state = (now, StoreState(url=self.current.url, problem=await self._problem()))
             _AVAILABLE.labels(self.current.url).set(self._state[1].problem is None)
         return self._state[1]
+
+    async def measure(self) -> None:
+        """Set the gauges of the store. Raises DatabaseUnavailable."""
+        await self.state()
+        async with self._database.acquire() as connection:
+            missing, due = await store.trouble(connection, limit=_MOST_COUNTED)
+        _MISSING.set(missing)
+        _DUE.set(due)
 
     async def _problem(self) -> str | None:
         try:
