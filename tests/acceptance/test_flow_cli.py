@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -88,3 +89,51 @@ async def test_a_flow_from_its_skeleton_to_its_tree(tmp_path: Path) -> None:
             await until(lambda: asks(stopped), "it asks")
             await flow("cancel", stopped)
             assert (await flow("show", stopped, "--watch")).json["run"]["status"] == "cancelled"
+
+
+@pytest.mark.usefixtures("prepared_data")
+async def test_changed_code_is_checked_and_a_run_is_moved_to_another_version(tmp_path: Path) -> None:
+    folder, other = tmp_path / "flows", tmp_path / "other"
+    for one in (folder, other):
+        one.mkdir()
+        (one / "asking.py").write_text(ASKING)
+    async with serving(tmp_path, PENSTOCK_FLOWS_DIR=str(folder)) as served:
+        url = f"http://127.0.0.1:{served.port}"
+
+        async def flow(*arguments: str) -> CommandResult:
+            return await run_command(tmp_path, "flow", *arguments, PENSTOCK_URL=url)
+
+        async with Client(url) as client:
+
+            async def alive(version: str) -> bool:
+                flows = (await client.flows())["flows"]
+                return any((one["name"], one["version"], one["alive"]) == ("asking", version, True) for one in flows)
+
+            async def asks(run_id: str) -> bool:
+                tree = await client.run_tree(run_id)
+                return any(step["kind"] == "signal" for step in tree["steps"]) and tree["run"]["status"] == "waiting"
+
+            await until(lambda: alive("1"), "version 1 is published")
+            run_id = str((await client.start_flow("asking", {"number": 21})).id)
+            await until(lambda: asks(run_id), "it asks")
+
+            same = await flow("check", "--folder", str(other))
+            assert [one["problem"] for one in same.json] == ["", ""]  # the run, and that of its child flow
+            (other / "asking.py").write_text(ASKING.replace('wait_signal("answer")', 'wait_signal("reply")'))
+            changed = await flow("check", run_id, "--folder", str(other))
+            assert changed.status == 1
+            (one,) = json.loads(changed.out)
+            assert one["problem"].startswith("changed")
+            assert "answer#1" in one["problem"]
+
+            (folder / "asking.py").write_text(
+                ASKING.replace('name="asking", version="1"', 'name="asking", version="2"')
+            )
+            await until(lambda: alive("2"), "version 2 is published")
+            await client.signal_run(run_id, "answer", "late")
+            refused = await flow("move", run_id, "--to", "3", "--folder", str(folder))
+            assert refused.status == 1
+            moved = (await flow("move", run_id, "--to", "2", "--folder", str(folder))).json
+            assert moved["model_profile"] == "asking@2"
+            ended = await client.wait(run_id)
+            assert (ended.result, ended.model_profile) == ("42 late", "asking@2")

@@ -12,6 +12,7 @@ import typer
 from penstock.cli import flow_views, job_views
 from penstock.cli.gateway import command, read_input, with_client
 from penstock.cli.output import AsJson, print_json, wants_json
+from penstock.errors import WrongState
 
 if TYPE_CHECKING:
     from penstock.callbacks.callback import Callback
@@ -174,6 +175,74 @@ def release(run_id: RunId, as_json: AsJson = False) -> None:
     from penstock.cli import flow_calls
 
     job_views.show_job(with_client(lambda client: flow_calls.released(client, run_id)), as_json=as_json)
+
+
+@command(app)
+def check(
+    runs: Annotated[
+        list[UUID] | None, typer.Argument(metavar="[RUN]…", help="Run ids; without any, the newest.")
+    ] = None,
+    folder: Annotated[Path | None, typer.Option(help="The flows; by default PENSTOCK_FLOWS_DIR.")] = None,
+    flow: Annotated[str | None, typer.Option("--flow", metavar="NAME@VERSION", help="Only runs of this flow.")] = None,
+    version: Annotated[
+        str | None, typer.Option("--as", metavar="VERSION", help="Check with the code of this version.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="The most runs.")] = 100,
+    as_json: AsJson = False,
+) -> None:
+    """Replay stored runs with the code of this machine: would it repeat them? Nothing is executed or changed.
+
+    penstock flow check --folder flows
+
+    penstock flow check RUN --as 3
+    """
+    from penstock.cli import flow_checks
+
+    code = flow_checks.folder_of(folder)
+
+    async def act(client: Client) -> list[flow_checks.Checked]:
+        found = runs or _with_code((await client.runs(limit=limit, **_of(flow)))["runs"])
+        return await flow_checks.check(client, found, code, version=version)
+
+    checked = with_client(act)
+    flow_checks.show(checked, as_json=as_json)
+    if any(one.problem for one in checked):
+        raise typer.Exit(1)
+
+
+@command(app)
+def move(
+    run_id: RunId,
+    to: Annotated[str, typer.Option("--to", metavar="VERSION", help="The version of the other code.")],
+    folder: Annotated[Path | None, typer.Option(help="The flows; by default PENSTOCK_FLOWS_DIR.")] = None,
+    unchecked: Annotated[bool, typer.Option("--unchecked", help="Without checking the code of this machine.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Continue a run with the code of another version, once its history has been replayed with that code.
+
+    penstock flow move RUN --to 3
+    """
+    from penstock.cli import flow_calls, flow_checks
+
+    code = None if unchecked else flow_checks.folder_of(folder)
+
+    async def act(client: Client) -> dict[str, Any]:
+        if code is not None:
+            (checked,) = await flow_checks.check(client, [run_id], code, version=to)
+            if checked.problem:
+                raise WrongState(f"run {run_id} cannot go on with version {to}: {checked.problem}")
+        return flow_calls.plain(await client.move_run(run_id, to))
+
+    job_views.show_job(with_client(act), as_json=as_json)
+
+
+def _with_code(runs: list[dict[str, Any]]) -> list[UUID]:
+    """Return the ids of runs of flows; maps have no code."""
+    return [UUID(one["id"]) for one in runs if "@" in one["model_profile"]]
+
+
+def _of(flow: str | None) -> dict[str, Any]:
+    return {} if flow is None else {"flow": flow}
 
 
 def _callback(url: str | None) -> Callback | None:

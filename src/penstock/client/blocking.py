@@ -162,6 +162,8 @@ class BlockingClient:
     signal_run = _blocking(Client.signal_run)
     cancel_run = _blocking(Client.cancel_run)
     release_run = _blocking(Client.release_run)
+    run_history = _blocking(Client.run_history)
+    move_run = _blocking(Client.move_run)
 
     def stream(
         self,

@@ -8,6 +8,8 @@ from typing import Any, Final, TypedDict, Unpack
 from urllib.parse import quote
 from uuid import UUID
 
+from msgspec import Raw
+
 from penstock.callbacks.callback import Callback
 from penstock.client.transport import Transport
 from penstock.client.views import Job, as_id, as_raw
@@ -99,6 +101,14 @@ class FlowCalls:
     async def release_run(self, run_id: UUID | str) -> Job:
         """Let a held run go on; raises WrongState if it is not held."""
         return await self._transport.call("POST", f"{_RUNS}/{as_id(run_id)}/release", Job)
+
+    async def run_history(self, run_id: UUID | str) -> bytes:
+        """Return the whole history of a run as JSON; raises NotFound and TooLarge."""
+        return bytes(await self._transport.call("GET", f"{_RUNS}/{as_id(run_id)}/history", Raw))
+
+    async def move_run(self, run_id: UUID | str, version: str) -> Job:
+        """Continue a run with the code of another version; raises WrongState if it has ended or is being executed."""
+        return await self._transport.call("POST", f"{_RUNS}/{as_id(run_id)}/move", Job, body={"version": version})
 
 
 def _text(value: object) -> str:

@@ -15,14 +15,15 @@ from penstock.errors import (
     InvalidInput,
     NotFound,
     QuotaExceeded,
+    TooLarge,
     WrongState,
 )
 from penstock.flows.service import FlowService
-from penstock.flows.views import FlowList, FlowName, FlowRequest, RunPage, RunTree, SignalReply
+from penstock.flows.views import FlowList, FlowName, FlowRequest, Move, RunPage, RunTree, SignalReply, StoredHistory
 from penstock.jobs.fields import Name
 from penstock.jobs.filters import JobFilter
 from penstock.jobs.http import examples as job_examples
-from penstock.jobs.http.allowed import may_use, reads
+from penstock.jobs.http.allowed import may_use, reads, require_queue
 from penstock.jobs.http.submitting import IDEMPOTENCY_KEY, PREFER, SubmitRoutes
 from penstock.jobs.job import Job, JobSummary
 from penstock.jobs.states import Status
@@ -35,6 +36,7 @@ from penstock.web.route import Parameter, PathParameter, ResponseSpec, route
 _RUN_ID: Final = PathParameter(name="id", type=UUID, description="the run's id", subject="run")
 _MAX_SIGNAL_BYTES: Final = 2**20
 _request = msgspec.json.Decoder(FlowRequest)
+_move = msgspec.json.Decoder(Move)
 _payload = msgspec.json.Decoder(Raw)
 
 _RUN: Final[dict[str, Any]] = job_examples.JOB | {"task_type": "flow", "model_profile": "greeting@1"}
@@ -74,6 +76,24 @@ _TREE: Final[dict[str, Any]] = {
         }
     ],
     "next_step": None,
+}
+
+
+_HISTORY: Final[dict[str, Any]] = {
+    "ended": False,
+    "history": {
+        "run_id": _RUN["id"],
+        "flow": "greeting",
+        "version": "1",
+        "loop": 1,
+        "input": {"name": "Ada"},
+        "started_at": 1769763600.5,
+        "turns": [{"number": 0, "at": 1769763600.5, "first_no": 0}],
+        "steps": [
+            {"no": 0, "key": "greeter#1", "kind": "call", "name": "greeter", "input_hash": "AAAAAAAAAAAAAAAAAAAAAA=="}
+        ],
+        "mail": [],
+    },
 }
 
 
@@ -283,6 +303,49 @@ class FlowRoutes:
         request.query({})
         await self._readable(request, run_id)
         return json_response(await self._service.release(request.principal.tenant, run_id))
+
+    @route(
+        "GET",
+        "/api/v1/flows/runs/{id}/history",
+        name="getRunHistory",
+        tag="Flows",
+        scope=scopes.JOBS_READ,
+        summary="Read the whole history of a run, with which code can be checked",
+        description="It has the input and the results. `penstock flow check` replays it with code of another machine.",
+        path_parameters=(_RUN_ID,),
+        responses={200: ResponseSpec(description="The history", type=StoredHistory, example=_HISTORY)},
+        errors=(InvalidInput, NotFound, TooLarge, DatabaseUnavailable),
+    )
+    async def history(self, request: Request) -> Response:
+        run_id = request.path_id()
+        request.query({})
+        await self._readable(request, run_id)
+        return json_response(await self._service.history(request.principal.tenant, run_id))
+
+    @route(
+        "POST",
+        "/api/v1/flows/runs/{id}/move",
+        name="moveRun",
+        tag="Flows",
+        scope=scopes.JOBS_SUBMIT,
+        summary="Continue a run with the code of another version",
+        description="For a run that waits, or is held, or whose version no runner has. The other code replays the "
+        "history of the run; if it differs, the run is held, and can be moved back.",
+        path_parameters=(_RUN_ID,),
+        request=Move,
+        request_example={"version": "2"},
+        responses={200: ResponseSpec(description="The run", type=Job, example=_RUN)},
+        errors=(*BODY_ERRORS, NotFound, Forbidden, WrongState, DatabaseUnavailable),
+    )
+    async def move(self, request: Request) -> Response:
+        run_id = request.path_id()
+        wanted = await request.read(_move)
+        await self._readable(request, run_id)
+        sender = request.principal
+        run = await self._service.run(sender.tenant, run_id)
+        queue = f"{run.model_profile.rpartition('@')[0]}@{wanted.version}"
+        require_queue(sender, "flow", queue)
+        return json_response(await self._service.move(sender.tenant, run_id, wanted.version))
 
     async def _readable(self, request: Request, run_id: UUID) -> None:
         """Raise NotFound for a run of a flow that the sender's key may not use."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Final
@@ -12,8 +13,9 @@ import msgspec
 from msgspec import Raw
 from msgspec.structs import replace
 
-from penstock.errors import InvalidInput, NotFound, WrongState
-from penstock.flows.kernel.records import Held
+from penstock.errors import InvalidInput, NotFound, TooLarge, WrongState
+from penstock.flows.kernel.loop import VERSION as LOOP
+from penstock.flows.kernel.records import Held, History
 from penstock.flows.sql import catalogue, runs, store
 from penstock.flows.tree import page_of_steps
 from penstock.flows.views import (
@@ -24,6 +26,7 @@ from penstock.flows.views import (
     RunPage,
     RunTree,
     SignalReply,
+    StoredHistory,
     Stranded,
 )
 from penstock.jobs.announcements import FLOW, announce, announce_mail
@@ -31,6 +34,7 @@ from penstock.jobs.filters import JobFilter
 from penstock.jobs.job import Job, JobSubmission, JobSummary
 from penstock.jobs.service import JobService
 from penstock.jobs.sql import reading
+from penstock.jobs.sql import store as job_store
 from penstock.jobs.states import Status
 from penstock.models.checking import Checker
 from penstock.postgres.pool import Database
@@ -204,8 +208,67 @@ class FlowService:
             raise WrongState(f"run {run_id} is {job.status} and not held")
         return job
 
+    async def history(self, tenant: TenantId, run_id: UUID) -> StoredHistory:
+        """Return the history of a run, with its input and results. Raises NotFound and TooLarge."""
+        job = await self.run(tenant, run_id)
+        name, _, version = job.model_profile.rpartition("@")
+        if not name:
+            raise NotFound(f"run {run_id} is a map, which has no history of its own")
+        async with self._database.acquire() as connection:
+            size = await runs.history_bytes(connection, tenant, run_id)
+            if size > _MAX_HISTORY_BYTES:
+                raise TooLarge(
+                    f"the history of run {run_id} has about {size} bytes; at most {_MAX_HISTORY_BYTES} are sent"
+                )
+            async with connection.transaction(isolation="repeatable_read", readonly=True):
+                turns = (await store.turns(connection, tenant, [run_id]))[run_id]
+                steps = (await store.steps(connection, tenant, [run_id]))[run_id]
+                mail = (await store.mail(connection, tenant, [(run_id, 0)]))[run_id]
+        taken = {mail_id for turn in turns for mail_id in turn.taken}
+        history = History(
+            run_id=run_id,
+            flow=name,
+            version=version,
+            loop=LOOP,
+            input=job.input,
+            started_at=turns[0].at if turns else job.created_at.timestamp(),
+            turns=turns,
+            steps=steps,
+            mail=[one for one in mail if one.id in taken],
+        )
+        return StoredHistory(ended=job.status.finished, history=history)
+
+    async def move(self, tenant: TenantId, run_id: UUID, version: str) -> Job:
+        """Continue a run that has not ended with the code of another version, which replays its history first.
+
+        A run that is held is released. Raises NotFound, and WrongState if it has ended or is being executed.
+        """
+        job = await self.run(tenant, run_id)
+        name, _, _ = job.model_profile.rpartition("@")
+        async with self._database.acquire() as connection:
+            if await catalogue.version_of(connection, name, version, alive=ALIVE) is None:
+                raise NotFound(
+                    f"there is no flow {name} version {version}; GET /api/v1/flows lists those that runners have"
+                )
+            queue = (FLOW, f"{name}@{version}")
+            series = (job.owner_service, *queue)
+            lane = (*queue, job.priority, job.concurrency_key is not None)
+            series_id = (await job_store.resolve_series(connection, tenant, [series]))[series]
+            lane_id = (await job_store.resolve_lanes(connection, tenant, [lane]))[lane]
+            async with connection.transaction():
+                moved = await runs.move_open(connection, tenant, run_id, series=series_id, lane=lane_id)
+            if moved is None:
+                job = await self.run(tenant, run_id)
+                raise WrongState(f"run {run_id} is {job.status}; only runs that wait or are held can be moved")
+            mailed = await store.release(connection, tenant, [run_id])
+        if moved["ready"]:
+            announce(self._jobs.wakeups, ready=Counter({(tenant, *queue): 1}))
+        announce_mail(self._jobs.wakeups, tenant, mailed)
+        return await self.run(tenant, run_id)
+
 
 _TRIES: Final = 20
+_MAX_HISTORY_BYTES: Final = 64 * 2**20
 
 
 def _summary(job: Job) -> JobSummary:

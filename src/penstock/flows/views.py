@@ -9,6 +9,7 @@ from uuid import UUID
 from msgspec import Meta, Raw, Struct, field
 
 from penstock.callbacks.callback import Callback
+from penstock.flows.kernel.records import History
 from penstock.jobs.fields import (
     ConcurrencyKey,
     IdempotencyKey,
@@ -140,6 +141,19 @@ class SignalReply(Struct, frozen=True, kw_only=True):
 
     id: int  # its place in the mail of the run
     repeated: bool  # it came before, with the same idempotency key
+
+
+class StoredHistory(Struct, frozen=True, kw_only=True):
+    """All that is stored of a run, with which code can be checked; see ``penstock flow check``."""
+
+    ended: bool  # the run ended with its last turn
+    history: History
+
+
+class Move(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A request to continue a run with the code of another version."""
+
+    version: Version
 
 
 class RunState(Struct, frozen=True, kw_only=True):

@@ -84,3 +84,19 @@ async def end_open(connection: Connection, tenant: TenantId, run_id: UUID) -> Ma
     await _sql.lock_home.run(connection, tenant_id=tenant, run_id=run_id)
     rows = await _sql.end_open.rows(connection, tenant_id=tenant, run_id=run_id)
     return Mailed.of(rows) if rows else None
+
+
+async def move_open(
+    connection: Connection, tenant: TenantId, run_id: UUID, *, series: int, lane: int
+) -> asyncpg.Record | None:
+    """Move a run to the queue of another version, in the current transaction.
+
+    Returns whether it is ready; None if nothing was changed, because it has ended or is being executed.
+    """
+    await _sql.lock_home.run(connection, tenant_id=tenant, run_id=run_id)
+    return await _sql.move_open.row(connection, tenant_id=tenant, run_id=run_id, series_id=series, lane_id=lane)
+
+
+async def history_bytes(connection: Connection, tenant: TenantId, run_id: UUID) -> int:
+    """Return about how many bytes the history of a run has."""
+    return int(await _sql.history_bytes.value(connection, tenant_id=tenant, run_id=run_id))

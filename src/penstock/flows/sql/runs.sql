@@ -107,3 +107,50 @@ WITH held AS MATERIALIZED (
     ) e CROSS JOIN LATERAL flow_ended(:tenant_id, e.run_ids, e.letters) d
 )
 SELECT e.run_id, (SELECT array_agg(run_id) FROM mailed) AS mailed, (SELECT array_agg(woken) FROM mailed) AS woken FROM ended e;
+
+
+-- name: move_open(tenant_id, run_id, series_id, lane_id)
+-- Moves a run that has not ended and is not being executed to the queue of another version; returns nothing otherwise. The one update
+-- of a row of "job": its queue. A run that is ready takes a new place in its new lane.
+-- Locks: the gate; the caller's transaction has the lock of the row of ready or later. Indexes: primary keys.
+WITH gate AS MATERIALIZED (
+    SELECT g.run_id, g.series_id, g.parked_at FROM flow_gate g
+    WHERE g.tenant_id = :tenant_id AND g.run_id = :run_id
+      AND NOT EXISTS (SELECT FROM lease WHERE tenant_id = :tenant_id AND job_id = :run_id OFFSET 0)
+    FOR UPDATE
+), moved AS (
+    UPDATE flow_gate SET series_id = :series_id, lane_id = :lane_id
+    WHERE tenant_id = :tenant_id AND run_id = (SELECT run_id FROM gate) RETURNING run_id
+), unready AS (
+    DELETE FROM ready WHERE tenant_id = :tenant_id AND job_id = (SELECT run_id FROM gate) RETURNING *
+), queued AS (
+    INSERT INTO ready (tenant_id, job_id, lane_id, series_id, attempt, failures, losses, max_attempts, submitter_id, input_bytes,
+                       enqueued_at, concurrency_key, parent_id, step_no)
+    SELECT tenant_id, job_id, :lane_id, :series_id, attempt, failures, losses, max_attempts, submitter_id, input_bytes,
+           enqueued_at, concurrency_key, parent_id, step_no
+    FROM unready
+), postponed AS (
+    UPDATE later SET series_id = :series_id, lane_id = :lane_id
+    WHERE tenant_id = :tenant_id AND job_id = (SELECT run_id FROM gate)
+), described AS (
+    UPDATE job SET series_id = :series_id, lane_id = :lane_id
+    WHERE tenant_id = :tenant_id AND id = (SELECT run_id FROM gate)
+), counted AS (
+    INSERT INTO stat_delta (tenant_id, series_id, waiting, pending)
+    SELECT :tenant_id, d.series_id, d.runs * (g.parked_at IS NOT NULL)::int, d.runs * (g.parked_at IS NULL)::int
+    FROM gate g CROSS JOIN LATERAL (VALUES (g.series_id, -1), (:series_id::int, 1)) AS d(series_id, runs)
+    WHERE g.series_id <> :series_id
+)
+SELECT run_id, EXISTS (SELECT FROM unready) AS ready FROM moved;
+
+
+-- name: history_bytes(tenant_id, run_id)
+-- About how many bytes the history of a run has. Indexes: primary keys of flow_step, flow_mail and done.
+SELECT coalesce((SELECT sum(200 + octet_length(key) + coalesce(octet_length(target::text), 0)) FROM flow_step
+                 WHERE tenant_id = :tenant_id AND run_id = :run_id), 0)
+     + coalesce((SELECT sum(200 + coalesce(octet_length(m.value::text), d.bytes, 0)) FROM flow_mail m
+                 LEFT JOIN LATERAL (
+                     SELECT octet_length(result::text) AS bytes FROM done
+                     WHERE tenant_id = :tenant_id AND job_id = m.child_id AND m.value IS NULL OFFSET 0
+                 ) d ON true
+                 WHERE m.tenant_id = :tenant_id AND m.run_id = :run_id), 0);
