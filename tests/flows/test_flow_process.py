@@ -312,10 +312,22 @@ async def test_a_file_that_breaks_takes_nothing_down_and_comes_back(start: Start
     await until(lambda: bool(process.problems), "the file has a problem")
     assert process.problems == {"other.py": "line 1: invalid syntax"}
     assert await result(process, "greeting", {"name": "Ada"}) == "{'name': 'Ada'}, later"
-    write("other.py", GREETING.replace('"greeting"', '"other"'))
+    assert await result(process, "other", {"name": "Ada"}) == "{'name': 'Ada'}, later", "it keeps its code"
+    assert process.flows.keys() == {("greeting", "1"), ("other", "1")}
+    write("other.py", GREETING.replace('"greeting"', '"other"').replace("later", "fixed"))
     process.reload()
     await until(lambda: not process.problems, "the file is loaded")
-    assert process.flows.keys() == {("greeting", "1"), ("other", "1")}
+    assert await result(process, "other", {"name": "Ada"}) == "{'name': 'Ada'}, fixed"
+
+
+async def test_a_file_that_is_removed_has_no_flows(start: Start, write: Write) -> None:
+    write("greeting.py", GREETING)
+    process = await start()
+    (process.folder / "greeting.py").unlink()
+    process.reload()
+    await until(lambda: not process.flows, "the flow has gone")
+    with pytest.raises(UnknownFlow):
+        await process.begin(StoredRun("greeting", {"name": "Ada"}).history())
 
 
 async def test_an_unfinished_request_of_one_run_leaves_others_alone(start: Start, write: Write) -> None:

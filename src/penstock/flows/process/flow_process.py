@@ -33,7 +33,8 @@ class FlowProcess:
     A **resident** run is in the memory of the process, after ``begin``. For one run at most one of ``begin`` and
     ``deliver`` may be in progress at a time. A turn counts only when it is stored: if that fails, call ``evict`` and
     begin again later. A run is no longer resident after a turn with an outcome, and after any error; ``resident``
-    shows which runs are. Runs of earlier code stay in their process until they have ended or are evicted.
+    shows which runs are. Runs of earlier code stay in their process until they have ended or are evicted. A file that
+    can no longer be loaded keeps the code that it had, as long as its process lives.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class FlowProcess:
         self._environment = variables(ours, private)
         self._limits = limits or Limits()
         self._current: Program | None = None
+        self._homes: dict[tuple[str, str], Program] = {}  # of flows, each with the last code that could be loaded
         self._changed: list[Callable[[], None]] = []
         self._retiring: list[Program] = []
         self._available = asyncio.Event()  # there is a current process
@@ -98,7 +100,7 @@ class FlowProcess:
         ProgramLost.
         """
         self.evict(history.run_id)
-        program = await self._available_program()
+        program = await self._available_program((history.flow, history.version))
         return await self._request(history.run_id, program, lambda number: Begin(number, history, list(mail)))
 
     async def deliver(self, run_id: UUID, mail: Sequence[Mail]) -> Turn:
@@ -111,7 +113,7 @@ class FlowProcess:
     async def check(self, history: History, *, ended: bool = False) -> Replayed:
         """Replay a history with the present code, wholly and from its beginnings; ``ended`` if the run ended with its
         last turn. Nothing is executed or stored. To try another version, replace that of the history. Raises NoTurn."""
-        program = await self._available_program()
+        program = await self._available_program((history.flow, history.version))
         return await program.check(history, ended=ended)
 
     def evict(self, run_id: UUID) -> None:
@@ -134,13 +136,14 @@ class FlowProcess:
             self._retire_unused()
         return turn
 
-    async def _available_program(self) -> Program:
+    async def _available_program(self, flow: tuple[str, str]) -> Program:
         try:
             async with asyncio.timeout(_START_SECONDS):
                 while True:
                     await self._available.wait()
                     if self._current is not None and not self._current.ended.is_set():
-                        return self._current
+                        home = self._homes.get(flow, self._current)
+                        return self._current if home.ended.is_set() else home
                     self._available.clear()  # until another one has started
         except TimeoutError:
             raise FlowsUnavailable("the process that runs flows cannot be started; see its log") from None
@@ -188,16 +191,30 @@ class FlowProcess:
         before, self._current = self._current, program
         if before is not None:
             self._retiring.append(before)
-            self._retire_unused()
         for file, reason in program.problems.items():
             if self.problems.get(file) != reason:
                 log.warning("flow_file_refused", file=file, reason=reason)
-        self.flows = {(flow.name, flow.version): flow for flow in program.flows}
+        flows = {(flow.name, flow.version): flow for flow in program.flows}
+        kept = {
+            key: flow
+            for key, flow in self.flows.items()
+            if key not in flows and key in self._homes and self._is_broken(flow, program.problems)
+        }
+        self._homes = {key: self._homes[key] for key in kept} | dict.fromkeys(flows, program)
+        self.flows = kept | flows
         self.problems = program.problems
+        self._retire_unused()
         log.info("flows_loaded", flows=[f"{name}@{version}" for name, version in self.flows], pid=program.pid)
         self._available.set()
         for callback in self._changed:
             callback()
+
+    def _is_broken(self, flow: FlowDescription, problems: Mapping[str, str]) -> bool:
+        """Return whether the file or package of a flow has a problem."""
+        path = Path(flow.file)
+        return path.is_relative_to(self.folder) and path.relative_to(self.folder).parts[0] in {
+            Path(file).parts[0] for file in problems
+        }
 
     async def _until_over(self, program: Program | None) -> None:
         """Wait until the process has ended, or another one is wanted."""
@@ -214,13 +231,14 @@ class FlowProcess:
     def _forget(self, program: Program | None) -> None:
         for run_id in [one for one, where in self.resident.items() if where is program]:
             del self.resident[run_id]
+        self._homes = {key: home for key, home in self._homes.items() if home is not program}
         if program is not None and self._current is program:
             self._current = None
             self._stop_later(program)
 
     def _retire_unused(self) -> None:
-        """Stop processes of earlier code that have no runs left, and the oldest of too many."""
-        used = set(self.resident.values())
+        """Stop processes of earlier code that have no runs and flows left, and the oldest of too many."""
+        used = {*self.resident.values(), *self._homes.values()}
         while self._retiring and (len(self._retiring) > _MAX_RETIRING or not used.issuperset(self._retiring)):
             unused = next((one for one in self._retiring if one not in used), self._retiring[0])
             self._retiring.remove(unused)
