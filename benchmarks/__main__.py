@@ -18,6 +18,7 @@ from benchmarks import (
     events,
     files,
     flow_replay,
+    flows,
     footprint,
     latency,
     providers,
@@ -48,6 +49,7 @@ SCENARIOS = {
     "usage": usage.run,
     "callbacks": callbacks.run,
     "flow_replay": flow_replay.run_scenario,
+    "flows": flows.run,
 }
 
 

@@ -117,7 +117,8 @@ class TenantWriters:
                     fresh = [job for job in jobs if job.submission.idempotency_key is None or job.id in reserved]
                     created = await store.create(connection, self._tenant, fresh) if fresh else None
                     if runs:
-                        await store.open_gates(connection, self._tenant, [job for job in fresh if job in runs])
+                        begun = [job for job in fresh if job.submission.task_type == FLOW]
+                        await store.open_gates(connection, self._tenant, begun)
                     if any(job.expires for job in fresh):
                         await queues.set_expiry(connection, self._tenant, fresh)
                     if counted := [job.id for job in fresh if job.counted]:
