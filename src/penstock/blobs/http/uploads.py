@@ -15,7 +15,6 @@ from penstock.errors import (
     BlobStoreUnavailable,
     DatabaseUnavailable,
     InvalidInput,
-    MalformedBody,
     NotFound,
     QuotaExceeded,
     TooLarge,
@@ -23,6 +22,7 @@ from penstock.errors import (
 )
 from penstock.quotas.admission import Quotas
 from penstock.tenants import scopes
+from penstock.web.reading import BODY_ERRORS
 from penstock.web.request import Request
 from penstock.web.response import Response, json_response
 from penstock.web.route import PathParameter, ResponseSpec, route
@@ -59,6 +59,17 @@ _EXAMPLE: Final[Any] = msgspec.to_builtins(
         parts=[_PART],
     )
 )
+_FILE: Final[Any] = msgspec.to_builtins(
+    Blob(
+        id=UUID("01990000-0000-7000-8000-000000000008"),
+        media_type="video/mp4",
+        filename="talk.mp4",
+        size_bytes=16_777_216,
+        sha256=_SHA256,
+        created_at=datetime(2026, 1, 30, 9, tzinfo=UTC),
+        expires_at=datetime(2026, 3, 1, 9, tzinfo=UTC),
+    )
+)
 
 
 class UploadRoutes:
@@ -83,7 +94,7 @@ class UploadRoutes:
         request=UploadCreation,
         request_example={"media_type": "video/mp4", "filename": "talk.mp4"},
         responses={201: ResponseSpec(description="The upload", type=PartedUpload, example=_EXAMPLE | {"parts": []})},
-        errors=(InvalidInput, MalformedBody, WrongState, DatabaseUnavailable),
+        errors=(*BODY_ERRORS, WrongState, DatabaseUnavailable),
     )
     async def begin(self, request: Request) -> Response:
         """Begin an upload."""
@@ -146,8 +157,8 @@ class UploadRoutes:
         "the file again.",
         request=UploadCompletion,
         request_example={"sha256": _SHA256},
-        responses={201: ResponseSpec(description="The file's description", type=Blob)},
-        errors=(MalformedBody, WrongState, TooLarge, QuotaExceeded, *_NAMED),
+        responses={201: ResponseSpec(description="The file's description", type=Blob, example=_FILE)},
+        errors=(*BODY_ERRORS, WrongState, QuotaExceeded, *_NAMED),
     )
     async def complete(self, request: Request) -> Response:
         """Complete an upload, within the quota of stored bytes."""
