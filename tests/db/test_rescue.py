@@ -62,7 +62,7 @@ async def test_an_expired_lease_that_is_not_rescued_yet_can_still_be_extended(
 async def test_after_a_gap_every_lease_gets_its_full_length_again(
     alone: JobCaller, fresh: Database, fresh_clock: Clock
 ) -> None:
-    """While the database was unavailable, no worker could send a heartbeat; the rescue must not take it for dead."""
+    """While the database was unavailable, no worker could send a heartbeat; the rescue must not take them for dead."""
     await alone.submit()
     job = await alone.claim_one(lease_seconds=60.0)
     await rescue(fresh)  # on duty, then a gap of ten minutes

@@ -175,7 +175,7 @@ class TestCalls:
         assert (await caller.call("POST", "/models/greet/predict", body=body)).outcome == (400, "malformed_body")
 
     async def test_unknown_names_are_404(self, caller: HttpCaller) -> None:
-        """Unknown models and unknown versions."""
+        """So are unknown versions."""
         assert (await caller.post("/models/none/predict", {})).outcome == (404, "not_found")
         assert (await caller.post("/models/greet/predict?version=9", {"name": "a"})).outcome == (404, "not_found")
         assert (await caller.get("/models/none")).status == 404
@@ -318,7 +318,7 @@ class TestMedia:
         assert (await caller.post("/models/greet/predict", {"name": "blob:x"})).json == {"text": "Dear blob:x"}
 
     async def test_uploads_are_found_at_any_depth(self, caller: HttpCaller) -> None:
-        """A reference is one where the schema has media, and a text elsewhere."""
+        """A reference counts as one where the schema has media; elsewhere it is plain text."""
         blob = (await caller.call("POST", "/blobs", body=b"GIF89a...", headers={"Content-Type": "image/gif"})).json
         cover = f"blob:{blob['id']}"
         given = {

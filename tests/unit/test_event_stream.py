@@ -10,7 +10,7 @@ from penstock.event_stream import Events, Lines, ServerEvent, TooLong
 
 
 def pieces(whole: bytes, sizes: list[int]) -> list[bytes]:
-    """Cut ``whole`` into pieces of those sizes, repeatedly."""
+    """Cut ``whole`` into pieces, whose sizes are taken from ``sizes`` in a cycle."""
     found, at, turn = [], 0, 0
     while at < len(whole):
         size = sizes[turn % len(sizes)]

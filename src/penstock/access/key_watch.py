@@ -29,13 +29,13 @@ class KeyWatch(Periodic):
     """Reads the changes of keys and tenants twice a second while keys are in use, else every two seconds.
 
     ``any_key`` is whether the database holds any key, or has held one since the gateway started; None until that has
-    been read. ``open_grant`` is that of requests which need no key while there is none; the first key ends them.
+    been read. While there is no key, requests need none and run under ``open_grant``; the first key ends them.
     """
 
     def __init__(self, database: Database, cache: KeyCache, wakeups: Wakeups | None = None) -> None:
         super().__init__(interval=_INTERVAL, idle_interval=_IDLE_INTERVAL)
         self.tenants = TenantGrants()
-        self._tenants_generation = 0  # of the last change that they show
+        self._tenants_generation = 0  # of the last change that ``tenants`` contains
         self.any_key: bool | None = None
         self.open_grant = Grant()
         self.open_grant.replace(replace(OPERATOR, grant=self.open_grant))

@@ -345,7 +345,7 @@ def _check_expiry(expires_at: datetime | None) -> None:
         return
     now = datetime.now(UTC)
     if expires_at.tzinfo is None:
-        raise InvalidInput.of("expires_at", "must be a time with its offset, as 2027-01-30T09:00:00Z")
+        raise InvalidInput.of("expires_at", "must be a time with its offset, such as 2027-01-30T09:00:00Z")
     if not now < expires_at < now + _LATEST:
         raise InvalidInput.of("expires_at", "must be in the future, ten years at most")
 

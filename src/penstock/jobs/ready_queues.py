@@ -115,7 +115,7 @@ class ReadyPublisher:
 
 
 class ReadyConsumer:
-    """Wakes the idle claims of this process, which are of all tenants, for the announcements that it receives."""
+    """Wakes idle claims of this process when it receives announcements. The claims take jobs of all tenants."""
 
     def __init__(self, rabbitmq: RabbitMQ, claims: ClaimQueue) -> None:
         self._rabbitmq = rabbitmq
@@ -223,7 +223,7 @@ async def _declare_exchange(channel: AbstractChannel) -> AbstractExchange:
 
 
 async def _declare_queue(channel: AbstractChannel, kind: Kind) -> AbstractQueue:
-    """Declare the queue that all workers share whose claims name the same queues of jobs."""
+    """Declare the quorum queue that is shared by all workers that claim the same queues of jobs."""
     exchange = await _declare_exchange(channel)
     digest = hashlib.sha256(msgspec.json.encode(kind)).hexdigest()[:16]
     queue = await channel.declare_queue(f"penstock.claims.{digest}", durable=True, arguments={**_QUEUE_ARGUMENTS})

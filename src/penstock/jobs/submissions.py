@@ -28,7 +28,7 @@ Key = tuple[str, str]  # owner service, idempotency key
 
 
 class Submissions:
-    """The submitting side of one tenant."""
+    """Submits the jobs of one tenant."""
 
     def __init__(
         self,
@@ -89,7 +89,7 @@ class Submissions:
             try:
                 created = await self._writers.create(new, meet=meet)
             except _KeyFreed:
-                async with self._database.acquire() as connection:  # for good: the first attempt was rolled back
+                async with self._database.acquire() as connection:  # and commit: the failed attempt was rolled back
                     await self._find_by_keys(connection, [s for s in submissions if s.idempotency_key])
                 continue
             except (asyncpg.DataError, asyncpg.ProgramLimitExceededError) as error:

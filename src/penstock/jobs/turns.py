@@ -122,8 +122,11 @@ class Turns:
         plan.charged.clear()
 
     def _divide(self, heap: list[tuple[float, int, TenantId]], limit: int) -> dict[TenantId, int]:
-        """Return how many of ``limit`` jobs each tenant gets if each job goes to the one with the least time, in the
-        order of their first jobs; at most one for a tenant that may have none, which is removed from ``heap``."""
+        """Divide ``limit`` jobs among tenants: each job goes to the tenant with the least time.
+
+        The result has tenants in the order of their first jobs. A tenant that may have no job gets at most one, and is
+        then removed from ``heap``.
+        """
         shares: dict[TenantId, int] = {}
         while limit > 0 and heap:
             time, served, tenant = heap[0]

@@ -44,8 +44,8 @@ class Client:
         return completion(await self._peer.cleaned(body))
 
     async def stream(self, request: Mapping[str, Any], *, key: str, into: ChatStream) -> AsyncIterator[str]:
-        """Yield the texts of a streamed completion, which ``into`` keeps. They are unmasked: where our credentials must
-        not pass, the reader masks them."""
+        """Yield the texts of a streamed completion, which ``into`` keeps. They are unmasked: a reader must
+        mask our credentials before it passes them on."""
         data = msgspec.json.encode({**request, **_STREAM})
         headers = _keyed(self._stream_headers, key)
         async with self._peer.open(self._chat_url, headers=headers, data=data) as response:

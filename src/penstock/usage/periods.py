@@ -1,7 +1,8 @@
-"""The sums of the ledger that make up the buckets of a report. Pure.
+"""The sums of the ledger that make up the buckets of a report: pure functions.
 
 The ledger has sums of the hours, days and months of UTC. A bucket is an hour, a day or a month of a time zone, or the
-whole range. It is made of the whole UTC months in it, of days at their ends, and of hours at the ends of these.
+whole range. It consists of the whole UTC months in it, the whole days before and after them, and the hours before
+and after those days.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _DAY: Final = timedelta(days=1)
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """Whole hours, days or months of UTC, up to and without ``high``."""
+    """Whole hours, days or months of UTC, up to but not including ``high``."""
 
     unit: Unit
     low: datetime

@@ -83,7 +83,7 @@ def moment(text: str, name: str) -> datetime:
     try:
         found: datetime = msgspec.convert(text, Moment)
     except msgspec.ValidationError:
-        raise InvalidInput.of(name, "must be a time with its offset, as 2026-01-30T09:00:00Z") from None
+        raise InvalidInput.of(name, "must be a time with its offset, such as 2026-01-30T09:00:00Z") from None
     check_moment(found, name)
     return found
 

@@ -125,7 +125,8 @@ def summarised(entry: Entry, reader: Reader) -> ModelSummary:
 
 
 def whole(entry: Entry, reader: Reader) -> ModelView:
-    """Return a model with all details. The load of a shared model is that of all tenants, so one does not see it."""
+    """Return a model with all details. Tenants do not see the load of a shared model, because all of them
+    contribute to it."""
     deployment = entry.versions[entry.default]
     schema = deployment.schema
     return ModelView(

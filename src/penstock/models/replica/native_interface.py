@@ -220,7 +220,7 @@ class Interface:
 
 
 def _not_finite_in(json: bytes) -> str | None:
-    """Return what JSON holds that C's printf or another language makes of numbers that are not finite."""
+    """Return words for an infinity or NaN in what should be JSON, also as C's printf spells it; None without one."""
     return NOT_FINITE if _C_NAMES.search(json) is not None else not_finite_in(json)
 
 

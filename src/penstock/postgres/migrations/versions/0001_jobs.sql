@@ -308,7 +308,7 @@ CREATE TABLE key_rule (
     PRIMARY KEY (task_type, model_profile, tenant_id, concurrency_key)
 );
 
--- Rules that were changed or removed, and whose queues have not been arranged by them yet.
+-- Rules that were changed or removed, while their queues have not yet been rearranged accordingly.
 CREATE TABLE key_change (
     task_type     text NOT NULL,
     model_profile text NOT NULL,
@@ -864,9 +864,9 @@ LEFT JOIN done d ON d.tenant_id = j.tenant_id AND d.job_id = j.id
 LEFT JOIN flow_gate g ON g.tenant_id = j.tenant_id AND g.run_id = j.id
 LEFT JOIN expiry x ON x.tenant_id = j.tenant_id AND x.job_id = j.id;
 
--- Drops the partitions of one day. A job of that day that is not finished, or finished at or after the cutoff, is kept, and so
--- are a flow's run that has not ended and the jobs that it has issued: it moves to the default partition, where retention removes it by row later. Returns how many were kept, or null when
--- there is no such partition. Blocks all use of the tables while it runs, for as long as moving the kept jobs takes;
+-- Drops the partitions of one day. Some of its jobs are kept: those that are not finished, those that finished at or after the
+-- cutoff, runs of flows that have not ended, and the jobs that such runs have issued. They move to the default partition, where
+-- retention removes them by row later. Returns how many were kept, or null when there is no such partition. Blocks all use of the tables while it runs, for as long as moving the kept jobs takes;
 -- raises lock_not_available when it does not get their locks soon: before the server checks for deadlocks (after 1 s), which
 -- might cancel a caller's statement instead.
 CREATE FUNCTION drop_day(day date, cutoff timestamptz) RETURNS bigint LANGUAGE plpgsql

@@ -41,7 +41,7 @@ CREATE INDEX api_key_tenant ON api_key (tenant_id, created_at, id);
 CREATE INDEX api_key_changed ON api_key (changed);
 CREATE INDEX api_key_secret ON api_key (secret_id);
 
--- Tickets that may be used once and have been.
+-- One-time tickets that have been used.
 CREATE TABLE ticket_use (
     id         text PRIMARY KEY,
     expires_at timestamptz NOT NULL
@@ -64,7 +64,7 @@ CREATE TABLE audit (
 CREATE INDEX audit_tenant ON audit (tenant_id, id);
 
 -- The tables that hold rows of tenants, leaf by leaf: those that others refer to come after those that refer to them.
--- "indexed": an index begins with the tenant.
+-- "indexed": whether an index begins with tenant_id.
 CREATE FUNCTION tenant_leaves() RETURNS TABLE (leaf text, root text, indexed boolean) LANGUAGE sql STABLE AS $$
     SELECT c.oid::regclass::text, coalesce(pg_partition_root(c.oid), c.oid)::regclass::text,
            EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisvalid AND i.indpred IS NULL AND i.indkey[0] = a.attnum)
@@ -73,8 +73,8 @@ CREATE FUNCTION tenant_leaves() RETURNS TABLE (leaf text, root text, indexed boo
     ORDER BY (SELECT count(*) FROM pg_constraint f WHERE f.confrelid = c.oid AND f.contype = 'f' AND f.conrelid <> c.oid), 1
 $$;
 
--- Deletes some rows of a tenant from one of these: at most 1000 by an index, or those in the next 2000 pages from a page on.
--- Returns how many, and the page to go on with: NULL at the end. Locks: the rows.
+-- Deletes some rows of a tenant from one of these tables: at most 1000 if an index finds them, else those in 2000 pages from the
+-- given page on. Returns how many it deleted, and the page to continue at: NULL at the end. Locks: the rows.
 CREATE FUNCTION delete_of_tenant(the_tenant integer, leaf text, page bigint, OUT deleted bigint, OUT next_page bigint)
 LANGUAGE plpgsql AS $$
 DECLARE
