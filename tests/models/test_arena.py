@@ -85,7 +85,7 @@ def test_a_segment_outside_of_the_memory_is_refused() -> None:
 
 
 async def test_large_inputs_arrive_as_they_were_sent(models: Models) -> None:
-    """More at a time than the shared memory holds: the others go through the socket."""
+    """The inputs need more than the shared memory holds; those that do not fit go through the socket."""
     model = await models.serve("digest", DIGEST, queue=1000)
     sizes = [MIN_BYTES - 1, MIN_BYTES, 2**20 + 7, 7 * 2**20, ARENA_BYTES // 2, ARENA_BYTES + 1]
     blobs = [random.Random(number).randbytes(size) for number, size in enumerate(sizes)]

@@ -102,7 +102,7 @@ class PlainExpansion:
 async def expander(connection: Connection, rows: Sequence[StoredEvent], expansions: Mapping[str, Expansion]) -> Expand:
     """Return a function that expands these rows, each by the room that it belongs to.
 
-    ``expansions`` has those rooms by the first word of the kind; all other rows become one event each.
+    ``expansions`` holds a room's expansion by the first word of its rows' kinds; any other row becomes one event.
     """
     by_word: dict[str, list[StoredEvent]] = {}
     for row in rows:

@@ -67,9 +67,7 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     code: str
     detail: str
     errors: list[dict[str, str]] = []  # field and detail of each mistake
-    quota: str | None = (
-        None  # that refused the request, with its limit, what is used of it, and when that is less again
-    )
+    quota: str | None = None  # the quota that refused the request; then its limit, what is used, and when use falls
     limit: int | None = None
     used: int | None = None
     resets_at: datetime | None = None
@@ -96,7 +94,7 @@ def status_of(error: type[errors.PenstockError]) -> tuple[int, str]:
 
 
 def describe(error: errors.PenstockError) -> Problem:
-    """Return the problem details of an error; those of our own errors reveal nothing beyond their class."""
+    """Return the problem details of an error; those of an internal error reveal only its class."""
     status, title = status_of(type(error))
     mistakes = error.problems if isinstance(error, errors.InvalidInput | errors.ModelBroken) else ()
     exceeded = error.exceeded if isinstance(error, errors.QuotaExceeded) else None

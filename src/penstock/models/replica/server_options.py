@@ -74,7 +74,7 @@ def seconds_of(options: Mapping[str, Any], default: float) -> float:
 
 
 def policy_of(options: Mapping[str, Any], reach: Sequence[str] | None = None) -> Policy:
-    """Return which addresses may be connected to; ``reach`` limits them as that of ``Spec`` does."""
+    """Return which addresses may be connected to, within ``reach`` (see ``Spec``)."""
     stated = tuple(networks_of(options.get("networks", [])))
     return Policy(public=reach is not None, also=networks_of(list(reach or ())), networks=stated)
 

@@ -86,8 +86,8 @@ class Outputs:
             ) from None
 
     def _write_again(self, value: Any, lifted: Lifted) -> bytes:
-        """Write objects whose fields have other types than stated, and numpy's values where Python's own were stated:
-        convert them to plain values and check each field."""
+        """Serialize a value that does not have the annotated types, because fields of an object were assigned others or
+        numpy's values stand in for Python's own: convert it to plain values, and check each field."""
         parts = _apart(value)
         try:
             checked = self._checked(parts)

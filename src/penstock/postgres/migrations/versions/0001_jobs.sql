@@ -866,9 +866,9 @@ LEFT JOIN expiry x ON x.tenant_id = j.tenant_id AND x.job_id = j.id;
 
 -- Drops the partitions of one day. Some of its jobs are kept: those that are not finished, those that finished at or after the
 -- cutoff, runs of flows that have not ended, and the jobs that such runs have issued. They move to the default partition, where
--- retention removes them by row later. Returns how many were kept, or null when there is no such partition. Blocks all use of the tables while it runs, for as long as moving the kept jobs takes;
--- raises lock_not_available when it does not get their locks soon: before the server checks for deadlocks (after 1 s), which
--- might cancel a caller's statement instead.
+-- retention removes them by row later. Returns how many were kept, or null when there is no such partition. Blocks all use of
+-- the tables while it runs, for as long as moving the kept jobs takes; raises lock_not_available when it does not get their
+-- locks soon: before the server checks for deadlocks (after 1 s), which might cancel a caller's statement instead.
 CREATE FUNCTION drop_day(day date, cutoff timestamptz) RETURNS bigint LANGUAGE plpgsql
     SET lock_timeout = '400ms' SET enable_seqscan = on SET enable_hashjoin = on SET plan_cache_mode = auto AS $$
 DECLARE
