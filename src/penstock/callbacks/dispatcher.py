@@ -16,7 +16,6 @@ from penstock.callbacks.announcing import ENDPOINTS
 from penstock.callbacks.deliveries import EndpointKey, Lease, Outcome
 from penstock.callbacks.line import Line, Pace, Surroundings
 from penstock.callbacks.message import Details
-from penstock.callbacks.rules import Response
 from penstock.callbacks.sealing import Sealing
 from penstock.callbacks.sender import Sender
 from penstock.callbacks.slots import Slots
@@ -82,7 +81,7 @@ class CallbackDispatcher(Periodic):
         concurrency: int = 16,
         lease: timedelta = LEASE,
         interval: timedelta = timedelta(milliseconds=10),
-        idle_interval: timedelta = timedelta(seconds=2),
+        idle_interval: timedelta = timedelta(seconds=5),
     ) -> None:
         super().__init__(interval=interval, idle_interval=idle_interval)
         self._database = database
@@ -95,7 +94,6 @@ class CallbackDispatcher(Periodic):
             sealing=sealing,
             details=details,
             record=self._records.put,
-            observe=self._observe,
         )
         quick = Pace(concurrency=concurrency, page=256, page_bytes=2**18)
         slow = Pace(concurrency=min(concurrency, 4), page=8, page_bytes=2**16)
@@ -107,7 +105,6 @@ class CallbackDispatcher(Periodic):
         self._tasks: dict[EndpointKey, asyncio.Task[None]] = {}
         self._by_endpoint: dict[str, Line] = {}
         self._renew_at = 0.0
-        self._delivered = asyncio.Event()
         wakeups.subscribe(ENDPOINTS, self._heard)
 
     @property
@@ -126,27 +123,29 @@ class CallbackDispatcher(Periodic):
         if keys is None or any(name not in self._by_endpoint for name in keys):
             super().wake()
 
-    def _observe(self, response: Response) -> None:
-        """Measure an attempt."""
-
     async def once(self) -> bool:
         loop = asyncio.get_running_loop()
         more = False
         async with self._database.acquire() as connection:
             if self._lines and loop.time() >= self._renew_at:
                 await self._renew(connection)
-            for one in self._classes:
-                began, wanted = loop.time(), one.wanted
-                if wanted > 0:
-                    leased = await deliveries.lease(
-                        connection, quick=one.quick, full=one.full, limit=wanted, length=self._lease
-                    )
-                    for held in leased:
-                        self._begin(held, one, began)
-                    more = more or len(leased) == wanted
             due = await deliveries.next_due(connection)
+            if due is not None and not due:
+                for one in self._classes:
+                    more = await self._lease_some(connection, one) or more
+                due = await deliveries.next_due(connection)
         self.due_in = self._next_pass(due)
         return more
+
+    async def _lease_some(self, connection: asyncpg.Connection, one: _Class) -> bool:
+        """Lease endpoints of a class that are due, and begin a line for each; return whether there may be more."""
+        began, wanted = asyncio.get_running_loop().time(), one.wanted
+        if wanted <= 0:
+            return False
+        leased = await deliveries.lease(connection, quick=one.quick, full=one.full, limit=wanted, length=self._lease)
+        for held in leased:
+            self._begin(held, one, began)
+        return len(leased) == wanted
 
     def _next_pass(self, due: timedelta | None) -> timedelta | None:
         """Return the time to the next pass without a wake-up. The end of a line wakes this duty too."""

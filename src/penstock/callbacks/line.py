@@ -54,7 +54,6 @@ class Surroundings:
     sealing: Sealing
     details: Mapping[str, Details]  # by the first word of event types
     record: Callable[[Outcome], Awaitable[bool]]  # returns whether the lease held
-    observe: Callable[[Response], None]
 
 
 class Line:
@@ -252,7 +251,6 @@ class Line:
         finally:
             self._in_flight -= 1
             self._slots.give(self._user)
-        self._around.observe(response)
         verdict = rules.judge(response, delivery.tries + 1, jitter=random())
         self._judge_endpoint(response)
         rest = self._end(delivery, verdict.result)
