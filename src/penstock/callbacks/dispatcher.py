@@ -30,6 +30,7 @@ log = logs.get(__name__)
 LEASE: Final = timedelta(seconds=30)
 _RENEW_SECONDS: Final = 10.0
 _CROWDED: Final = timedelta(milliseconds=250)  # between two passes while a tenant has all the lines it may have
+_RECORD_PAUSE: Final = 0.01  # seconds between two statements that record outcomes
 _STOP_SECONDS: Final = 5.0  # for requests in flight when the process stops
 _UNLUCKY: Final = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
 
@@ -87,7 +88,7 @@ class CallbackDispatcher(Periodic):
         self._database = database
         self._sender = sender
         self._lease = lease
-        self._records: Batching[Outcome, bool] = Batching(self._record, concurrency=2, unlucky=_UNLUCKY)
+        self._records: Batching[Outcome, bool] = Batching(self._record, unlucky=_UNLUCKY)
         self._around = Surroundings(
             database=database,
             sender=sender,
@@ -195,6 +196,9 @@ class CallbackDispatcher(Periodic):
     async def _record(self, outcomes: Sequence[Outcome]) -> list[bool | BaseException]:
         async with self._database.acquire() as connection:
             found = await deliveries.record(connection, outcomes)
+        await asyncio.sleep(
+            _RECORD_PAUSE
+        )  # no receiver waits for this, and larger statements cost less for each outcome
         return [(one.lease.endpoint_id, one.key) in found for one in outcomes]
 
     async def stop(self) -> None:
