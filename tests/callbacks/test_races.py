@@ -292,3 +292,15 @@ async def test_what_is_old_is_given_up_and_deleted(
     assert await callbacks.deliveries(caller.tenant, endpoint) == []
     assert await query(database, "SELECT count(*) FROM callback_job") == [(0,)]
     assert await query(database, "SELECT id FROM callback_endpoint") == [(endpoint.id,)]
+
+
+async def test_jobs_without_callbacks_cost_the_duties_nothing(database: Database, caller: JobCaller) -> None:
+    """No tenant has an endpoint: a wake-up by the events of jobs does not even reach the database."""
+    async with open_database(database.url) as far:
+        duty = Callbacks(far, Path("unused")).fan_out()
+        await duty.once()
+        await execute(database, "DROP TABLE callback_cursor")
+        await caller.submit_many(10)
+        for _ in range(100):
+            assert not await duty.once()
+    assert await query(database, "SELECT count(*) FROM event_position") == [(0,)], "it numbered no event"
