@@ -232,6 +232,38 @@ async def test_late_usage_lands_in_its_hour(caller: HttpCaller, database: Databa
     assert await query(database, "SELECT count(*) FROM usage_detail_default") == [(1,)], "no partition is that old"
 
 
+async def test_days_of_a_tenant_whose_hours_are_not_those_of_utc_are_exact(
+    caller: HttpCaller, database: Database
+) -> None:
+    """Midnight in India is at 18:30 UTC."""
+    assert (await caller.post("/tenants", {"name": "tea", "time_zone": "Asia/Kolkata"})).status == 201
+    ((tenant,),) = await query(database, "SELECT id FROM tenant WHERE name = 'tea'")
+    for moment, attempts in (("18:29:59", 1), ("18:30:00", 2), ("18:59:59", 4), ("19:00:00", 8)):
+        await execute(
+            database,
+            "INSERT INTO usage_delta (tenant_id, at, series_id, submitter_id, attempts)"
+            " VALUES ($1, ('2026-01-30 ' || $2::text)::timestamptz, 0, 0, $3)",
+            tenant,
+            moment,
+            attempts,
+        )
+    wanted = "from=2026-01-30&to=2026-02-01&time_zone=Asia/Kolkata&by="
+    for _ in range(2):  # before and after the roll-up
+        days = (await _usage(caller, wanted + "day", **{"Penstock-Tenant": "tea"}))["groups"]
+        assert [(one["day"], one["attempts"]) for one in days] == [("2026-01-30", 1), ("2026-01-31", 14)]
+        hours = (await _usage(caller, wanted + "hour", **{"Penstock-Tenant": "tea"}))["groups"]
+        assert [(one["hour"], one["attempts"]) for one in hours] == [
+            ("2026-01-30T23:00:00+05:30", 1),
+            ("2026-01-31T00:00:00+05:30", 14),
+        ]
+        await _roll_up(database)
+    refused = await caller.get("/usage?time_zone=Asia/Kolkata&by=tenant,day")
+    assert (refused.status, refused.fields) == (422, ["time_zone"]), "the other tenant has hours only"
+    assert (await _usage(caller, "from=2026-01-30&to=2026-02-01", **{"Penstock-Tenant": "tea"}))["totals"][
+        "attempts"
+    ] == 15
+
+
 async def test_detail_is_dropped_by_day_and_sums_stay(caller: HttpCaller, database: Database) -> None:
     await caller.finished()
     await _roll_up(database)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.errors import InvalidInput
-from penstock.usage.periods import Bucket, Range, Unit, buckets
+from penstock.usage.periods import Bucket, Range, Unit, buckets, midnight, needs_quarters
 
 BERLIN = ZoneInfo("Europe/Berlin")
 HOUR = timedelta(hours=1)
@@ -59,6 +59,37 @@ def test_a_month_of_another_zone_is_its_whole_utc_days_and_the_hours_at_its_ends
     assert lengths == [1, 22], "summer time began: the month ends at 22:00 UTC"
 
 
+@pytest.mark.parametrize("zone", ["Asia/Kolkata", "Asia/Kathmandu", "Australia/Lord_Howe", "America/St_Johns"])
+@pytest.mark.parametrize("unit", ["hour", "day", "month"])
+def test_each_quarter_of_an_hour_is_in_the_bucket_of_a_zone_whose_hours_are_not_those_of_utc(
+    zone: str, unit: Unit
+) -> None:
+    own, quarter = ZoneInfo(zone), timedelta(minutes=15)
+    low, high = midnight(date(2026, 3, 20), own), midnight(date(2026, 4, 10), own)
+    found = buckets(low, high, unit, own)
+    assert needs_quarters(found)
+    quarters = [
+        (bucket, part.low + n * quarter)
+        for bucket in found
+        for part in bucket.ranges
+        for n in range(round((part.high - part.low) / quarter))
+    ]
+    assert [moment for _, moment in quarters] == [low + n * quarter for n in range(round((high - low) / quarter))]
+    for bucket, moment in quarters:
+        here = moment.astimezone(own)
+        if unit == "hour":
+            assert (here.date(), here.hour) == (bucket.start.date(), bucket.start.hour)
+        elif unit == "day":
+            assert here.date() == bucket.start.date()
+        else:
+            assert (here.year, here.month) == (bucket.start.year, bucket.start.month)
+
+
+def test_hours_of_utc_do_for_other_zones() -> None:
+    low, high = midnight(date(2026, 3, 20), BERLIN), midnight(date(2026, 4, 10), BERLIN)
+    assert not needs_quarters(buckets(low, high, "day", BERLIN))
+
+
 @pytest.mark.parametrize(("day", "hours"), [(date(2026, 3, 29), 23), (date(2026, 10, 25), 25), (date(2026, 6, 1), 24)])
 def test_a_day_on_which_the_clocks_change_has_23_or_25_hours(day: date, hours: int) -> None:
     low = datetime(day.year, day.month, day.day, tzinfo=BERLIN)
@@ -72,7 +103,8 @@ def test_a_day_on_which_the_clocks_change_has_23_or_25_hours(day: date, hours: i
         (datetime(2026, 1, 1, 0, 30, tzinfo=UTC), datetime(2026, 1, 2, tzinfo=UTC), "day", "UTC", "from"),
         (datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 2, 0, 0, 1, tzinfo=UTC), None, "UTC", "to"),
         (datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 1, tzinfo=UTC), None, "UTC", "to"),
-        (datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 3, tzinfo=UTC), "day", "Asia/Kolkata", "time_zone"),
+        (datetime(1930, 1, 1, tzinfo=UTC), datetime(1930, 1, 3, tzinfo=UTC), "day", "Europe/Amsterdam", "time_zone"),
+        (datetime(2026, 1, 1, 0, 15, tzinfo=UTC), datetime(2026, 1, 3, tzinfo=UTC), "day", "Asia/Kolkata", "from"),
         (datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 3, 3, tzinfo=UTC), "hour", "UTC", "by"),
     ],
 )

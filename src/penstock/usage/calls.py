@@ -12,7 +12,8 @@ _MAX_COUNT: Final = 10**12  # of any measure of one call, as jobs allow
 
 
 class Dims(NamedTuple):
-    """The dimensions by which calls are summed up. ``hour`` follows the database's clock, as far as it is known."""
+    """The dimensions by which calls are summed up. ``quarter`` (of an hour, since 1970) follows the
+    database's clock, as far as it is known."""
 
     tenant: TenantId
     key_id: str
@@ -22,7 +23,7 @@ class Dims(NamedTuple):
     version: str
     app: str
     price: str
-    hour: int = 0
+    quarter: int = 0
 
 
 class Amounts(NamedTuple):

@@ -150,7 +150,7 @@ class LiveUsage:
             version,
             app,
             charge.price,
-            int(ended // 3600),
+            int(ended // 900),
         )
         amounts = Amounts(
             1,

@@ -2,12 +2,13 @@
 
 The ledger has sums of the hours, days and months of UTC. A bucket is an hour, a day or a month of a time zone, or the
 whole range. It consists of the whole UTC months in it, the whole days before and after them, and the hours before
-and after those days.
+and after those days. For tenants whose time zone is not a whole number of hours from UTC, the sums of hours are sums of
+quarters of hours.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Final, Literal
@@ -18,12 +19,13 @@ from penstock.errors import InvalidInput
 Unit = Literal["hour", "day", "month"]
 MAX_BUCKETS: Final = 1000
 _HOUR: Final = timedelta(hours=1)
+_QUARTER: Final = timedelta(minutes=15)
 _DAY: Final = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """Whole hours, days or months of UTC, up to but not including ``high``."""
+    """Hours (or quarters of them), days or months of UTC, up to but not including ``high``."""
 
     unit: Unit
     low: datetime
@@ -41,12 +43,12 @@ class Bucket:
 def buckets(low: datetime, high: datetime, unit: Unit | None, zone: ZoneInfo) -> list[Bucket]:
     """Return the buckets of a range, without those parts of the first and the last one that lie outside.
 
-    Raises InvalidInput for a range that is empty or does not begin and end with whole UTC hours, for a zone whose days
-    do not, and for too many buckets.
+    Raises InvalidInput for a range that is empty or does not begin and end with whole hours of UTC or of the zone, for
+    a zone whose days do not begin with a quarter of an hour of UTC, and for too many buckets.
     """
     _check_offset(low, zone)
     for name, moment in (("from", low), ("to", high)):
-        if moment.astimezone(UTC) != _whole_hour(moment):
+        if _within_hour(moment.astimezone(UTC)) and _within_hour(moment.astimezone(zone)):
             raise InvalidInput.of(name, "must be a whole hour of UTC: usage is summed up by hour")
     if low >= high:
         raise InvalidInput.of("to", "must be after from")
@@ -56,6 +58,11 @@ def buckets(low: datetime, high: datetime, unit: Unit | None, zone: ZoneInfo) ->
             raise InvalidInput.of("by", f"gives more than {MAX_BUCKETS} buckets of time: state a shorter range")
         found.append(_bucket(start, end, zone, hourly=unit == "hour"))
     return found
+
+
+def needs_quarters(found: Sequence[Bucket]) -> bool:
+    """Return whether a bucket begins or ends within an hour of UTC."""
+    return any(_within_hour(part.low) or _within_hour(part.high) for bucket in found for part in bucket.ranges)
 
 
 def midnight(day: date, zone: ZoneInfo) -> datetime:
@@ -76,7 +83,7 @@ def _parts(low: datetime, high: datetime, unit: Unit | None, zone: ZoneInfo) -> 
 def _next(moment: datetime, unit: Unit, zone: ZoneInfo) -> datetime:
     """Return the beginning of the next bucket."""
     if unit == "hour":
-        return moment + _HOUR
+        return moment + _HOUR - _within_hour(moment.astimezone(zone))
     today = moment.astimezone(zone).date()
     if unit == "day":
         return midnight(today + _DAY, zone)
@@ -113,15 +120,14 @@ def _next_month(day: date) -> date:
 
 
 def _check_offset(moment: datetime, zone: ZoneInfo) -> None:
-    """Raise InvalidInput for a zone whose hours do not begin with those of UTC."""
-    if (moment.astimezone(zone).utcoffset() or timedelta(0)) % _HOUR:
-        raise InvalidInput.of(
-            "time_zone", "must be a whole number of hours from UTC during the range: usage is summed up by hour"
-        )
+    """Raise InvalidInput for a zone whose hours do not begin with a quarter of an hour of UTC."""
+    if (moment.astimezone(zone).utcoffset() or timedelta(0)) % _QUARTER:
+        raise InvalidInput.of("time_zone", "must be a whole number of quarters of an hour from UTC during the range")
 
 
-def _whole_hour(moment: datetime) -> datetime:
-    return moment.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+def _within_hour(moment: datetime) -> timedelta:
+    """Return how far a moment is from the beginning of its hour."""
+    return timedelta(minutes=moment.minute, seconds=moment.second, microseconds=moment.microsecond)
 
 
 _UTC: Final = ZoneInfo("UTC")

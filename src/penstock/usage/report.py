@@ -15,7 +15,7 @@ from penstock.errors import InvalidInput
 from penstock.postgres.pool import Database
 from penstock.suggestions import did_you_mean
 from penstock.tenants.principal import TenantId
-from penstock.usage.periods import Unit, buckets, midnight
+from penstock.usage.periods import Unit, buckets, midnight, needs_quarters
 from penstock.usage.prices import decimal
 from penstock.usage.spreadsheet import MEASURES
 from penstock.usage.sql import reading
@@ -67,6 +67,12 @@ async def make(database: Database, tenants: Sequence[TenantId] | None, wanted: W
     async with database.acquire() as connection:
         if tenants is None:
             tenants = await reading.tenants(connection)
+        if needs_quarters(parts) and not await reading.by_quarters(connection, tenants):
+            raise InvalidInput.of(
+                "time_zone",
+                "must be a whole number of hours from UTC: usage is summed up by hour, except for tenants whose own "
+                "time zone is none",
+            )
         rows, total = await reading.report(
             connection,
             tenants,

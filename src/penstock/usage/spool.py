@@ -162,8 +162,8 @@ class AbandonedFile:
                 dims, ended, amounts = _decoder.decode(self._content[position : position + length])
             except msgspec.MsgspecError as error:
                 raise ValueError(f"a record is damaged: {error}") from error
-            tenant, key, user, provider, model, version, app, price, hour = dims
-            known = Dims(TenantId(tenant), key, user, provider, model, version, app, price, hour)
+            tenant, key, user, provider, model, version, app, price, quarter = dims
+            known = Dims(TenantId(tenant), key, user, provider, model, version, app, price, quarter)
             sums.add(known, ended, Amounts(*map(int, amounts)))
             position += length
         return sums

@@ -23,6 +23,12 @@ async def tenants(connection: Connection) -> list[TenantId]:
     return [TenantId(row["id"]) for row in await _sql.tenants.rows(connection)]
 
 
+async def by_quarters(connection: Connection, tenants: Sequence[TenantId]) -> bool:
+    """Return whether the usage of all of these tenants is summed up by quarters of hours."""
+    found: bool = await _sql.by_quarters.value(connection, tenant_ids=tenants)
+    return found
+
+
 async def report(
     connection: Connection,
     tenants: Sequence[TenantId],

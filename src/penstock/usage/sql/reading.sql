@@ -7,6 +7,15 @@
 SELECT id FROM usage_tenant ORDER BY id;
 
 
+-- name: by_quarters(tenant_ids)
+-- tenant: every (of the tenants that the caller names)
+-- Whether the usage of all these tenants is summed up by quarters of hours.
+SELECT NOT EXISTS (
+    SELECT FROM unnest(:tenant_ids::int[]) AS w(id) LEFT JOIN tenant t ON t.id = w.id
+    WHERE NOT coalesce(usage_by_quarters(t.time_zone), false)
+);
+
+
 -- name: report(tenant_ids, broad, by, tenants, keys, users, owner_services, task_types, model_profiles, providers, models, versions, apps, prices, buckets, units, lows, highs, limit)
 -- tenant: every (of the tenants that the caller names; each table is read for those alone)
 -- Sums of usage by bucket and by the dimensions in "by"; the other dimensions are null. A bucket is made of ranges of whole

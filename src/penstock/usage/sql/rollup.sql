@@ -68,17 +68,21 @@ WITH taken AS MATERIALIZED (
     GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4
     ON CONFLICT (tenant_id, quota_id, subject, window_start) DO UPDATE SET
         settled = added(x.settled, excluded.settled), touched_at = excluded.touched_at
-), hours AS MATERIALIZED (
-    SELECT tenant_id, broad, date_trunc('hour', at, 'UTC') AS hour, dims_id,
+), zones AS MATERIALIZED (
+    SELECT f.tenant_id, coalesce(usage_by_quarters(n.time_zone), false) AS by_quarters
+    FROM (SELECT DISTINCT tenant_id FROM found) f LEFT JOIN tenant n ON n.id = f.tenant_id
+), hours AS MATERIALIZED ( -- or quarters of hours
+    SELECT e.tenant_id, broad,
+           CASE WHEN z.by_quarters THEN date_bin('15 minutes', at, 'epoch') ELSE date_trunc('hour', at, 'UTC') END AS hour, dims_id,
            sum(attempts) AS attempts, sum(calls) AS calls, sum(failures) AS failures, sum(unreported) AS unreported,
            sum(unpriced) AS unpriced, sum(prompt_tokens) AS prompt_tokens, sum(completion_tokens) AS completion_tokens,
            sum(audio_us) AS audio_us, sum(model_us) AS model_us, sum(bytes_in) AS bytes_in, sum(bytes_out) AS bytes_out,
            sum(cost) AS cost
-    FROM entry GROUP BY 1, 2, 3, 4
+    FROM entry e JOIN zones z ON z.tenant_id = e.tenant_id GROUP BY 1, 2, 3, 4
 ), sums AS (
     INSERT INTO usage_sum AS t (tenant_id, broad, unit, starts_at, dims_id, attempts, calls, failures, unreported, unpriced,
                                 prompt_tokens, completion_tokens, audio_us, model_us, bytes_in, bytes_out, cost)
-    SELECT h.tenant_id, h.broad, u.unit, date_trunc(u.unit, h.hour, 'UTC'), h.dims_id,
+    SELECT h.tenant_id, h.broad, u.unit, CASE WHEN u.unit = 'hour' THEN h.hour ELSE date_trunc(u.unit, h.hour, 'UTC') END, h.dims_id,
            added(0, sum(h.attempts)), added(0, sum(h.calls)), added(0, sum(h.failures)), added(0, sum(h.unreported)),
            added(0, sum(h.unpriced)), added(0, sum(h.prompt_tokens)), added(0, sum(h.completion_tokens)),
            added(0, sum(h.audio_us)), added(0, sum(h.model_us)), added(0, sum(h.bytes_in)), added(0, sum(h.bytes_out)),

@@ -158,3 +158,10 @@ SELECT ensure_usage_day((now() AT TIME ZONE 'UTC')::date + ahead) FROM generate_
 
 -- The names of tenants, also of those that were deleted.
 CREATE VIEW usage_tenant AS SELECT id, name FROM tenant UNION ALL SELECT id, name FROM former_tenant;
+
+-- Whether hours of a time zone begin within hours of UTC, now or in half a year. Then its tenants' sums of hours are kept by
+-- quarters of hours, so that they add up to its days.
+CREATE FUNCTION usage_by_quarters(zone text) RETURNS boolean LANGUAGE sql STABLE PARALLEL SAFE
+    RETURN extract(minute FROM clock() AT TIME ZONE zone - clock() AT TIME ZONE 'UTC') <> 0
+        OR extract(minute FROM (clock() + interval '183 days') AT TIME ZONE zone
+                             - (clock() + interval '183 days') AT TIME ZONE 'UTC') <> 0;
