@@ -83,6 +83,7 @@ _CATEGORIES: Final = {
     "model_broken": Category.UNAVAILABLE,
     "database_unavailable": Category.RATE_LIMITED,  # the service is unavailable for a while
     "schema_mismatch": Category.RATE_LIMITED,
+    "blob_store_unavailable": Category.RATE_LIMITED,
     "unreachable": Category.RATE_LIMITED,
     "quota_exceeded": Category.RATE_LIMITED,
     "price_missing": Category.UNAVAILABLE,  # until the operator states one

@@ -25,6 +25,7 @@ from penstock.postgres.pool import Database
 from tests.support.clocks import Clock
 from tests.support.databases import own_tenant, query
 from tests.support.gateways import settings_for
+from tests.support.s3 import S3Server
 from tests.support.waiting import within
 
 INLINE = 100_000
@@ -104,7 +105,7 @@ async def test_an_upload_that_fails_leaves_nothing(fresh: Database, blobs: BlobS
 
 
 async def test_a_cancelled_upload_is_removed_at_the_latest_by_the_housekeeper(
-    fresh: Database, blobs: BlobService, tenant: int
+    fresh: Database, blobs: BlobService, tenant: int, s3: S3Server, bucket: str
 ) -> None:
     waiting = asyncio.Event()
 
@@ -120,6 +121,7 @@ async def test_a_cancelled_upload_is_removed_at_the_latest_by_the_housekeeper(
     upload.cancel()
     with pytest.raises(asyncio.CancelledError):
         await within(upload)
+    assert await s3.unfinished_uploads(bucket) == 0
     await sweep(fresh, blobs)
     assert await rows(fresh) == (0, 0, 0)
     assert await objects_of(blobs) == []

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from penstock.blobs.objects.opening import open_store
 from penstock.errors import SettingsError
+from penstock.postgres.pool import Database
 from penstock.settings import Settings, load_settings
 
 KEYS = {"AWS_ACCESS_KEY": "AKIAIOSFODNN7EXAMPLE", "AWS_SECRET_KEY": "wJalrXUtnFEMI/K7MDENG"}
@@ -87,3 +89,37 @@ def test_keys_are_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
         assert secret not in repr(settings)
         assert secret not in str(settings.masked())
         assert secret in settings.secret_values()
+
+
+@pytest.mark.parametrize("url", ["gs://bucket/prefix", "az://container/prefix", "s3://bucket/prefix"])
+async def test_a_store_of_each_cloud_can_be_opened(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    """Nothing is connected."""
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", "account")
+    monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
+    settings = loaded(monkeypatch, PENSTOCK_BLOB_URL=url)
+    database = Database("postgresql://127.0.0.1:1/none", application_name="test")
+    assert open_store(url, settings, database).url == url
+
+
+@pytest.mark.parametrize(
+    ("url", "variables", "reason"),
+    [
+        ("az://container", {}, "Account must be specified"),
+        ("gs://bucket", {"GOOGLE_APPLICATION_CREDENTIALS": "/nowhere.json"}, "/nowhere.json"),
+        (
+            "az://container",
+            {"AZURE_STORAGE_ACCOUNT_NAME": "account", "AZURE_STORAGE_ACCOUNT_KEY": "my secret key!"},
+            "Invalid Access Key",
+        ),
+    ],
+)
+async def test_credentials_that_cannot_be_used_are_refused_at_start(
+    monkeypatch: pytest.MonkeyPatch, url: str, variables: dict[str, str], reason: str
+) -> None:
+    monkeypatch.delenv("AZURE_STORAGE_ACCOUNT_NAME", raising=False)
+    settings = loaded(monkeypatch, PENSTOCK_BLOB_URL=url, **variables)
+    database = Database("postgresql://127.0.0.1:1/none", application_name="test")
+    with pytest.raises(SettingsError, match="PENSTOCK_BLOB_URL: cannot be used") as refused:
+        open_store(url, settings, database)
+    assert reason in refused.value.message
+    assert "secret" not in refused.value.message

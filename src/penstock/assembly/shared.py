@@ -71,8 +71,9 @@ class Shared:
         return prices_file.load(self.settings.penstock_prices)
 
     def check(self) -> None:
-        """Raise SettingsError for mistakes in profiles.toml and prices.toml, without waiting for the database."""
-        _ = self.catalogue, self.prices
+        """Raise SettingsError for mistakes in profiles.toml and prices.toml, and for credentials of the store of files
+        that cannot be used, without waiting for the database."""
+        _ = self.catalogue, self.prices, self.blobs
 
     @cached_property
     def usage(self) -> LiveUsage:

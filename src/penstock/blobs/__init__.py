@@ -1,1 +1,1 @@
-"""Uploaded files, kept in PostgreSQL, so that gateways and workers on different machines share them."""
+"""Uploaded files. Their descriptions are in PostgreSQL; their bytes are there, in a folder or in a bucket."""

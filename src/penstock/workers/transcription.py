@@ -20,7 +20,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from penstock.blobs.service import BlobService
-from penstock.errors import NotFound
+from penstock.errors import BlobStoreUnavailable, DatabaseUnavailable, NotFound
+from penstock.failures import failure_of
 from penstock.jobs.work import ClaimedJob
 from penstock.providers import dispatch, job_inputs, pieces
 from penstock.providers.agreement import Agreement
@@ -147,6 +148,8 @@ class TranscriptionExecutor:
                         await asyncio.to_thread(file.write, part)
             except NotFound as error:
                 raise job_inputs.bad_input(error.message, "audio_blob") from None
+            except (BlobStoreUnavailable, DatabaseUnavailable) as error:
+                raise failure_of(error) from error
         else:
             await asyncio.to_thread(path.write_bytes, _decoded(wanted.audio or ""))
 
