@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from penstock.flows.kernel.records import Completed, Failed, Held
-from penstock.flows.process.errors import HistoryTooLarge, NotResident, ProgramLost, UnknownFlow
+from penstock.flows.process.errors import HistoryTooLarge, NotResident, NoTurn, ProgramLost, UnknownFlow
 from penstock.flows.process.flow_process import FlowProcess
 from penstock.flows.process.program import Limits
 from penstock.flows.program import frames
@@ -409,3 +409,16 @@ async def test_histories_are_checked_against_the_present_code_and_other_versions
     with pytest.raises(UnknownFlow):
         await process.check(msgspec.structs.replace(history, version="3"))
     assert not process.resident
+
+
+async def test_a_value_that_is_nested_too_deeply_concerns_its_run_only(start: Start, write: Write) -> None:
+    write("greeting.py", GREETING)
+    process = await start()
+    run = StoredRun("greeting", {"name": "Ada"})
+    run.commit(await process.begin(run.history()))
+    deep = msgspec.structs.replace(run.history(), run_id=uuid4(), input=msgspec.Raw(b"[" * 5000 + b"]" * 5000))
+    with pytest.raises(NoTurn, match="the request cannot be read: maximum recursion depth"):
+        await process.begin(deep)
+    complete_all(run, lambda _step: "hello")
+    run.commit(await process.deliver(run.run_id, run.unread))
+    assert run.keys() == ["greeter#1", "sleep#1"]

@@ -123,6 +123,14 @@ async def test_wrong_input_fails_the_run_and_names_the_field(replays: bool) -> N
     assert outcome.fault.category == "bad_input"
 
 
+async def test_the_name_that_was_probably_meant_is_suggested(replays: bool) -> None:
+    @flow(name="f", version="1")
+    async def f(chapters: int = 1) -> None: ...
+
+    fault = "chapter: is not an input of this flow; did you mean chapters?"
+    assert Driver(f, {"chapter": 2}, replays=replays).finish() == fault
+
+
 async def test_a_result_of_another_type_fails_the_run(replays: bool) -> None:
     @flow(name="f", version="1")
     async def f() -> int:

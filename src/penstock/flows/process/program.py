@@ -256,13 +256,17 @@ class _Channel(asyncio.Protocol):
 
     def __init__(self, program: Program) -> None:
         self._program = program
+        self._failed = False
         self._decoder: frames.Decoder[frames.Report] = frames.Decoder(frames.Report)  # type: ignore[arg-type]  # a union
 
     def data_received(self, data: bytes) -> None:
+        if self._failed:  # it is being killed; nothing that it reports counts
+            return
         try:
             for report in self._decoder.feed(data):
                 self._program.received(report)
         except (frames.TooLarge, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            self._failed = True
             self._program.broken(str(error))
 
     def pause_writing(self) -> None:

@@ -16,6 +16,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from penstock.flows.kernel import asyncio_order
 from penstock.flows.program import frames, hooks, loading
 from penstock.flows.program.effects_thread import EffectsThread
@@ -61,7 +63,14 @@ def _serve(connection: socket.socket, runs: Runs, effects: EffectsThread) -> Non
             data = connection.recv(_READ_BYTES)
             if not data:
                 return
-            for frame in decoder.feed(data):
+            for payload in decoder.payloads(data):
+                try:
+                    frame = decoder.decode(payload)
+                except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+                    if (refused := frames.unreadable(payload, error)) is None:
+                        raise
+                    runs.send(refused)
+                    continue
                 runs.execute(frame)
 
 

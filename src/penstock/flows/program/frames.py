@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final, Generic, TypeVar
 from uuid import UUID
 
@@ -117,18 +118,32 @@ def encode(frame: Request | Report) -> bytes:
     return bytes(buffer)
 
 
+_REQUEST: Final = re.compile(rb'\{"type":"\w+","request":(\d{1,18})\b')
+
+
+def unreadable(payload: bytes, error: Exception) -> Refused | None:
+    """Return the refusal of a request that cannot be read, such as one with a value that is nested too deeply; None if
+    even its number cannot."""
+    found = _REQUEST.match(payload)
+    return None if found is None else Refused(int(found[1]), "internal", f"the request cannot be read: {error}")
+
+
 class Decoder(Generic[F]):
     """Cuts bytes into frames of one kind."""
 
     def __init__(self, kind: type[F]) -> None:
-        self._decode = msgspec.json.Decoder(kind).decode
+        self.decode = msgspec.json.Decoder(kind).decode
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> list[F]:
-        """Return the frames that are complete. Raises TooLarge, and msgspec.MsgspecError for what is not a frame."""
+        """Return the frames that are complete. Raises TooLarge, and what ``decode`` raises."""
+        return [self.decode(payload) for payload in self.payloads(data)]
+
+    def payloads(self, data: bytes) -> list[bytes]:
+        """Return the frames that are complete, not decoded yet. Raises TooLarge."""
         buffer = self._buffer
         buffer += data
-        frames: list[F] = []
+        found: list[bytes] = []
         at = 0
         while len(buffer) - at >= _LENGTH_BYTES:
             size = int.from_bytes(buffer[at : at + _LENGTH_BYTES])
@@ -137,7 +152,7 @@ class Decoder(Generic[F]):
             end = at + _LENGTH_BYTES + size
             if len(buffer) < end:
                 break
-            frames.append(self._decode(bytes(buffer[at + _LENGTH_BYTES : end])))
+            found.append(bytes(buffer[at + _LENGTH_BYTES : end]))
             at = end
         del buffer[:at]
-        return frames
+        return found

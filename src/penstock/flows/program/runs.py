@@ -35,7 +35,7 @@ class Runs:
     ) -> None:
         self._flows = flows
         self._effects = effects
-        self._send = send
+        self.send = send
         self._resident: dict[UUID, Run] = {}
         self._waiting: dict[int, Run] = {}  # runs whose turn waits for effects, by request
 
@@ -44,7 +44,7 @@ class Runs:
         match request:
             case Evict():
                 self._evict(request.run_id)
-                self._send(Evicted(request.request))
+                self.send(Evicted(request.request))
             case Begin():
                 self._guarded(request.request, request.history.run_id, lambda: self._begin(request))
             case Deliver():
@@ -67,7 +67,7 @@ class Runs:
         except Exception as error:  # noqa: BLE001  (a mistake of ours concerns this run only)
             print(*traceback_of(error), sep="\n")  # noqa: T201  (the host logs the lines)
             self._evict(run_id)
-            self._send(Refused(request, "internal", described(error)))
+            self.send(Refused(request, "internal", described(error)))
 
     def _begin(self, request: Begin) -> None:
         history = request.history
@@ -82,20 +82,20 @@ class Runs:
     def _check(self, request: Check) -> None:
         flow = self._flow_of(request)
         if flow is not None:
-            self._send(Checked(request.request, replay(flow, request.history, ended=request.ended)))
+            self.send(Checked(request.request, replay(flow, request.history, ended=request.ended)))
 
     def _flow_of(self, request: Begin | Check) -> Flow[..., Any] | None:
         """Return the flow of a history; refuse the request if there is none."""
         name, version = request.history.flow, request.history.version
         flow = self._flows.get((name, version))
         if flow is None:
-            self._send(Refused(request.request, "unknown_flow", f"no file has flow {name} version {version}"))
+            self.send(Refused(request.request, "unknown_flow", f"no file has flow {name} version {version}"))
         return flow
 
     def _deliver(self, request: Deliver) -> None:
         run = self._resident.get(request.run_id)
         if run is None:
-            self._send(Refused(request.request, "not_resident", f"run {request.run_id} is not resident"))
+            self.send(Refused(request.request, "not_resident", f"run {request.run_id} is not resident"))
             return
         run.deliver(request.mail)
         self._after(request.request, run)
@@ -103,7 +103,7 @@ class Runs:
     def _after(self, request: int, run: Run) -> None:
         if run.effects and not run.ended:
             self._waiting[request] = run
-            self._send(OffCpu(request))
+            self.send(OffCpu(request))
             self._effects.execute(request, run.effects)
         else:
             self._end_turn(request, run)
@@ -112,7 +112,7 @@ class Runs:
         turn = run.turn()
         if run.ended:
             self._evict(run.id)
-        self._send(Turned(request, turn))
+        self.send(Turned(request, turn))
 
     def _evict(self, run_id: UUID) -> None:
         run = self._resident.pop(run_id, None)

@@ -27,6 +27,7 @@ class Inputs:
     def __init__(self, signature: FunctionSignature) -> None:
         self.schema: dict[str, Any] = {}
         self._owner = signature.owner
+        self._names = tuple(signature.inputs)
         # A typed dictionary, not a model class: any name will do for a parameter, and validating makes what is needed.
         make: Any = typing_extensions.TypedDict  # pydantic requires this one before Python 3.12
         try:
@@ -59,7 +60,7 @@ class Inputs:
         except ValidationError as error:
             if placed is None:
                 placed = _decoded(given)
-            raise refusal(error, placed, self._owner) from None
+            raise refusal(error, placed, self._owner, self._names) from None
         return arguments
 
 

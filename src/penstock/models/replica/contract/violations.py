@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from penstock.errors import dotted
 from penstock.failures import CallFailed, Category
+from penstock.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from pydantic_core import ValidationError
@@ -20,9 +21,14 @@ def unknown(owner: str) -> str:
     return f"is not an input of this {owner}" if owner else "is not one of its fields"
 
 
-def refusal(error: ValidationError, given: Any, owner: str) -> CallFailed:
-    """Return the failure of a call of a model or flow (the ``owner``) whose input is wrong; ``given`` is that input."""
+def refusal(error: ValidationError, given: Any, owner: str, known: Collection[str]) -> CallFailed:
+    """Return the failure of a call of a model or flow (the ``owner``) whose input is wrong; ``given`` is that input,
+    and ``known`` are the names of its parameters."""
     problems = _problems(error, given, owner)
+    for problem in error.errors(include_url=False, include_context=False, include_input=False):
+        if problem["type"] == "extra_forbidden" and len(problem["loc"]) == 1:
+            name = str(problem["loc"][0])
+            problems[name] = unknown(owner) + did_you_mean(name, known)
     (field, detail), *more = problems.items()
     others = "".join(f"; {name or 'the input'} {words}" for name, words in more[: _MAX_PROBLEMS - 1])
     return CallFailed(Category.BAD_INPUT, detail + others, field=field or None)
