@@ -28,5 +28,5 @@ class DatabaseSettings:
     penstock_data_dir: Path = setting(
         folder,
         derived=_data_folder,
-        meaning="folder of the embedded PostgreSQL, the secret of the installation and the spool of usage",
+        meaning="folder of the embedded PostgreSQL, larger files, the secret of the installation and the usage spool",
     )
