@@ -9,14 +9,16 @@ that is killed before its admission leaves it to the housekeeper.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from functools import partial
 from typing import Final
 
 from penstock.errors import DatabaseUnavailable
-from penstock.jobs.announcements import announce
+from penstock.jobs.announcements import READY, keys_of
+from penstock.jobs.claims import ClaimQueue
 from penstock.jobs.sql import keys as statements
-from penstock.jobs.sql.store import Connection, LimitedKey
+from penstock.jobs.sql.keys import Admitted
+from penstock.jobs.sql.store import Connection, LimitedKey, TenantQueue
 from penstock.postgres.pool import Database
 from penstock.postgres.wakeups import Wakeups
 from penstock.telemetry import logs
@@ -32,23 +34,33 @@ async def admit(connection: Connection, wakeups: Wakeups | None, keys: Sequence[
 
     The current transaction must not have done anything.
     """
-    wanted = list(dict.fromkeys(keys))
     moved = 0
-    for first in range(0, len(wanted), _MAX_KEYS):
-        found = await statements.admit(connection, wanted[first : first + _MAX_KEYS], at_most=_MAX_JOBS)
+    async for found in _admitted(connection, keys):
         moved += sum(one.admitted + one.displaced for one in found)
-        ready = Counter({one.queue: one.admitted for one in found if one.admitted})
+        ready = {one.queue: one.admitted for one in found if one.admitted}
         if ready and wakeups is not None:
-            announce(wakeups, ready=ready)
+            wakeups.announce(READY, keys_of(ready))
     return moved
 
 
-class Admissions:
-    """The admissions of one process, in the background: while one transaction runs, the keys for the next gather."""
+async def _admitted(connection: Connection, keys: Sequence[LimitedKey]) -> AsyncIterator[Sequence[Admitted]]:
+    wanted = list(dict.fromkeys(keys))
+    for first in range(0, len(wanted), _MAX_KEYS):
+        yield await statements.admit(connection, wanted[first : first + _MAX_KEYS], at_most=_MAX_JOBS)
 
-    def __init__(self, database: Database, wakeups: Wakeups) -> None:
+
+class Admissions:
+    """The admissions of one process, in the background: while one transaction runs, the keys for the next gather.
+
+    An admitted job is offered to waiting claims of this process, because the worker that has just ended the job before
+    it often waits for the next one. It is announced to other processes only if none of these takes it: otherwise one
+    claim in every process would try to get it.
+    """
+
+    def __init__(self, database: Database, wakeups: Wakeups, claims: ClaimQueue) -> None:
         self._database = database
         self._wakeups = wakeups
+        self._claims = claims
         self._keys: dict[LimitedKey, None] = {}
         self._running: asyncio.Task[None] | None = None
 
@@ -65,12 +77,19 @@ class Admissions:
         while self._running is not None:
             await asyncio.wait([self._running])
 
+    def _announce(self, queue: TenantQueue, count: int) -> None:
+        """Announce jobs that no claim of this process took to the other processes."""
+        self._wakeups.announce(READY, keys_of({queue: count}), here=False)
+
     async def _run(self) -> None:
         try:
             while self._keys:
                 keys, self._keys = list(self._keys), {}
                 async with self._database.acquire() as connection:
-                    await admit(connection, self._wakeups, keys)
+                    async for found in _admitted(connection, keys):
+                        for one in found:
+                            if one.admitted:
+                                self._claims.offer(one.queue, one.admitted, partial(self._announce, one.queue))
         except DatabaseUnavailable:
             self._keys.clear()  # the housekeeper admits them
         except Exception:  # the housekeeper admits them, too: whatever requested this has succeeded and does not wait

@@ -79,7 +79,7 @@ class Claiming:
             return jobs
         finally:
             for offer in offers:
-                offer.tried(sum(self._shared.names.tenant(job.tenant) == offer.tenant for job in jobs))
+                offer.tried([(self._shared.names.tenant(job.tenant), job.task_type, job.model_profile) for job in jobs])
 
     async def _claim_into(
         self, slots: Slots, waiter: Waiter, request: ClaimRequest, seconds: float

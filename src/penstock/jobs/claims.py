@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 from penstock.jobs.announcements import any_queue, queues_of
@@ -19,19 +19,19 @@ Kind = tuple[tuple[str, ...], tuple[str, ...]]  # the task types and the model p
 
 
 class Offer:
-    """Places under limits of a tenant that claims try to take; ``refuse`` is called with those that none takes."""
+    """Places for jobs of a queue that claims try to take; ``refuse`` is called with those that none takes."""
 
-    __slots__ = ("_left", "_refuse", "_trying", "tenant")
+    __slots__ = ("_left", "_queue", "_refuse", "_trying")
 
-    def __init__(self, tenant: TenantId, places: int, trying: int, refuse: Callable[[int], None]) -> None:
-        self.tenant = tenant
+    def __init__(self, queue: TenantQueue, places: int, trying: int, refuse: Callable[[int], None]) -> None:
+        self._queue = queue
         self._left = places
         self._trying = trying
         self._refuse = refuse
 
-    def tried(self, taken: int) -> None:
-        """Record that one of the claims has taken this many jobs of the tenant."""
-        self._left -= taken
+    def tried(self, taken: Iterable[TenantQueue]) -> None:
+        """Record that one of the claims has taken jobs of these queues."""
+        self._left -= sum(one == self._queue or any_queue(one[0]) == self._queue for one in taken)
         self._trying -= 1
         if self._trying == 0 and self._left > 0:
             self._refuse(self._left)
@@ -97,7 +97,7 @@ class ClaimQueue:
         finally:
             del self._waiters[waiter]
             for offer in waiter.offers:
-                offer.tried(0)
+                offer.tried(())
 
     async def wait(self, waiter: Waiter, seconds: float) -> None:
         """Wait for news, for ``seconds`` at most."""
@@ -124,19 +124,20 @@ class ClaimQueue:
                 room += waiter.limit
         return min(room, count)
 
-    def offer(self, tenant: TenantId, places: int, refuse: Callable[[int], None]) -> None:
-        """Wake claims of each kind for places under a tenant's limits; ``refuse`` is called with those not taken."""
+    def offer(self, queue: TenantQueue, places: int, refuse: Callable[[int], None]) -> None:
+        """Wake claims of each kind for jobs of a queue, of which this many may run; ``refuse`` is called with how many
+        none of these claims took."""
         found: list[Waiter] = []
         room: Counter[Kind] = Counter()
         for waiter in self._waiters:
-            able = waiter.has_slot and not waiter.news.is_set() and waiter.wants(any_queue(tenant))
+            able = waiter.has_slot and not waiter.news.is_set() and waiter.wants(queue)
             if able and room[waiter.kind] < places:
                 room[waiter.kind] += waiter.limit
                 found.append(waiter)
         if not found:
             refuse(places)
             return
-        offer = Offer(tenant, places, len(found), refuse)
+        offer = Offer(queue, places, len(found), refuse)
         for waiter in found:
             waiter.offers.append(offer)
             waiter.news.set()

@@ -72,11 +72,11 @@ class Places:
         now = loop.time()
         self._limited.add(tenant)
         if now < self._others_first_at.setdefault(tenant, now + _OTHERS_FIRST_SECONDS):
-            self._claims.offer(tenant, count, partial(self._refused, tenant))
+            self._claims.offer(any_queue(tenant), count, partial(self._refused, tenant))
         else:
             del self._others_first_at[tenant]
             self._announce(tenant, count)
-            loop.call_later(_HEAD_START_SECONDS, self._claims.offer, tenant, count, _ignore)
+            loop.call_later(_HEAD_START_SECONDS, self._claims.offer, any_queue(tenant), count, _ignore)
 
     def _refused(self, tenant: TenantId, count: int) -> None:
         """Announce places that no claim of this process took, unless claims of others have taken them."""

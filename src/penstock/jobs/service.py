@@ -62,7 +62,7 @@ class JobService:
             claims=claims,
             places=Places(database, self.wakeups, claims),
             observe_batch=observe_batch,
-            admissions=Admissions(database, self.wakeups),
+            admissions=Admissions(database, self.wakeups, claims),
             charging=charging,
             results=results,
             callbacks=callbacks,
