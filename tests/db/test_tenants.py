@@ -26,6 +26,7 @@ from penstock.events import store as event_log
 from penstock.failures import Category
 from penstock.flows.sql import catalogue as flow_catalogue
 from penstock.flows.sql import duties as flow_duties
+from penstock.flows.sql import forks as flow_forks
 from penstock.flows.sql import maps as flow_maps
 from penstock.flows.sql import runs as flow_runs
 from penstock.flows.sql import store as flow_store
@@ -43,7 +44,7 @@ from tests.support.waiting import within
 _BLOCK = re.compile(r"^-- name: (\w+).*?\n(.*?)(?=^-- name: |\Z)", re.MULTILINE | re.DOTALL)
 ROOMS = {
     "jobs": (store, reading, history, duties, queues, controls, keys, why),
-    "flows": (flow_store, flow_catalogue, flow_duties, flow_maps, flow_runs),
+    "flows": (flow_store, flow_catalogue, flow_duties, flow_forks, flow_maps, flow_runs),
     "events": (event_log,),
     "models": (model_store,),
     "blobs": (blob_store,),

@@ -6,7 +6,7 @@ from typing import Any, Final
 from uuid import UUID
 
 import msgspec
-from msgspec import Raw
+from msgspec import Raw, UnsetType
 
 from penstock.errors import (
     DatabaseUnavailable,
@@ -19,7 +19,17 @@ from penstock.errors import (
     WrongState,
 )
 from penstock.flows.service import FlowService
-from penstock.flows.views import FlowList, FlowName, FlowRequest, Move, RunPage, RunTree, SignalReply, StoredHistory
+from penstock.flows.views import (
+    FlowList,
+    FlowName,
+    FlowRequest,
+    Move,
+    Rerun,
+    RunPage,
+    RunTree,
+    SignalReply,
+    StoredHistory,
+)
 from penstock.jobs.fields import Name
 from penstock.jobs.filters import JobFilter
 from penstock.jobs.http import examples as job_examples
@@ -36,6 +46,7 @@ from penstock.web.route import Parameter, PathParameter, ResponseSpec, route
 _RUN_ID: Final = PathParameter(name="id", type=UUID, description="the run's id", subject="run")
 _MAX_SIGNAL_BYTES: Final = 2**20
 _request = msgspec.json.Decoder(FlowRequest)
+_rerun = msgspec.json.Decoder(Rerun)
 _move = msgspec.json.Decoder(Move)
 _payload = msgspec.json.Decoder(Raw)
 
@@ -346,6 +357,49 @@ class FlowRoutes:
         queue = f"{run.model_profile.rpartition('@')[0]}@{wanted.version}"
         require_queue(sender, "flow", queue)
         return json_response(await self._service.move(sender.tenant, run_id, wanted.version))
+
+    @route(
+        "POST",
+        "/api/v1/flows/runs/{id}/retry",
+        name="retryRun",
+        tag="Flows",
+        scope=scopes.JOBS_SUBMIT,
+        summary="Let a failed run go on from the step that failed",
+        description="The step gets a new job. Steps that have completed are not executed again.",
+        path_parameters=(_RUN_ID,),
+        responses={200: ResponseSpec(description="The run, pending", type=Job, example=_RUN)},
+        errors=(InvalidInput, NotFound, WrongState, DatabaseUnavailable),
+    )
+    async def retry(self, request: Request) -> Response:
+        run_id = request.path_id()
+        request.query({})
+        await self._readable(request, run_id)
+        return json_response(await self._service.retry(request.principal.tenant, run_id))
+
+    @route(
+        "POST",
+        "/api/v1/flows/runs/{id}/rerun",
+        name="rerunRun",
+        tag="Flows",
+        scope=scopes.JOBS_SUBMIT,
+        summary="Run a run again from a step, as a new run",
+        description="The new run reuses what the other did before that step; jobs that have completed do not run "
+        "again. Its input may be another.",
+        path_parameters=(_RUN_ID,),
+        request=Rerun,
+        request_example={"step": 1},
+        responses={201: ResponseSpec(description="The new run", type=Job, example=_RUN)},
+        errors=(*BODY_ERRORS, NotFound, WrongState, DatabaseUnavailable),
+        max_body_bytes=lambda routes: routes.sizes.one_job,
+    )
+    async def rerun(self, request: Request) -> Response:
+        run_id = request.path_id()
+        wanted = await request.read(_rerun)
+        await self._readable(request, run_id)
+        sender = request.principal
+        value = None if isinstance(wanted.input, UnsetType) else wanted.input
+        job = await self._service.rerun(sender.tenant, run_id, step=wanted.step, value=value, key_id=sender.key or "")
+        return json_response(job, 201, [(b"location", f"/api/v1/flows/runs/{job.id}".encode())])
 
     async def _readable(self, request: Request, run_id: UUID) -> None:
         """Raise NotFound for a run of a flow that the sender's key may not use."""

@@ -14,6 +14,7 @@ from msgspec import Raw
 from msgspec.structs import replace
 
 from penstock.errors import InvalidInput, NotFound, TooLarge, WrongState
+from penstock.flows.forking import Forking
 from penstock.flows.kernel.loop import VERSION as LOOP
 from penstock.flows.kernel.records import Held, History
 from penstock.flows.sql import catalogue, runs, store
@@ -51,6 +52,7 @@ class FlowService:
     def __init__(self, database: Database, jobs: JobService) -> None:
         self._database = database
         self._jobs = jobs
+        self._forking = Forking(database, jobs)
         self._checkers: dict[tuple[str, str], tuple[bytes, Checker]] = {}
 
     # Flows
@@ -207,6 +209,24 @@ class FlowService:
         if not mailed.runs:
             raise WrongState(f"run {run_id} is {job.status} and not held")
         return job
+
+    async def retry(self, tenant: TenantId, run_id: UUID) -> Job:
+        """Let a failed run go on from the step that failed. Raises NotFound and WrongState."""
+        return await self._forking.retry(tenant, await self._code_run(tenant, run_id))
+
+    async def rerun(self, tenant: TenantId, run_id: UUID, *, step: int, value: Raw | None, key_id: str) -> Job:
+        """Start a new run that reuses what another did before a step. Raises NotFound, WrongState and InvalidInput."""
+        run = await self._code_run(tenant, run_id)
+        if value is not None:
+            name, _, version = run.model_profile.rpartition("@")
+            await self.submission(name, FlowRequest(input=value, version=version))
+        return await self._forking.rerun(tenant, run, step=step, value=value, key_id=key_id)
+
+    async def _code_run(self, tenant: TenantId, run_id: UUID) -> Job:
+        run = await self.run(tenant, run_id)
+        if "@" not in run.model_profile:
+            raise WrongState(f"run {run_id} is a map; retry the run that has issued it")
+        return run
 
     async def history(self, tenant: TenantId, run_id: UUID) -> StoredHistory:
         """Return the history of a run, with its input and results. Raises NotFound and TooLarge."""

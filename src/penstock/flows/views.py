@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
 
-from msgspec import Meta, Raw, Struct, field
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
 
 from penstock.callbacks.callback import Callback
 from penstock.flows.kernel.records import History
@@ -154,6 +154,13 @@ class Move(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A request to continue a run with the code of another version."""
 
     version: Version
+
+
+class Rerun(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Run a run again from a step: what came before is reused."""
+
+    step: Annotated[int, Meta(ge=0, le=2**31 - 1, description="The number of the first step that is issued again.")]
+    input: Raw | UnsetType = UNSET  # another input; left out: the same
 
 
 class RunState(Struct, frozen=True, kw_only=True):

@@ -741,3 +741,132 @@ BEGIN
         PERFORM flow_close(the_tenant, ARRAY(SELECT run_ids[h] FROM unnest(good) AS h WHERE ends[h]));
     END IF;
 END $$;
+
+-- A new time-ordered id, for rows that the database makes by itself.
+CREATE FUNCTION flow_new_id() RETURNS uuid LANGUAGE sql VOLATILE RETURN (
+    lpad(to_hex(floor(extract(epoch FROM clock()) * 1000)::bigint), 12, '0') || '7' || substr(md5(random()::text), 1, 3) || '8'
+    || substr(md5(random()::text || clock_timestamp()::text), 1, 15))::uuid;
+
+-- Gives a run the history of another up to a turn, without that turn: the turns before it, their steps, the mail that these have
+-- consumed and, as unread mail, the results of these steps that came later, and signals. Steps whose jobs have not given a
+-- result get new jobs, except those that the source had dropped before it ended. With source = target the rest of the run's own
+-- history is removed. The caller's transaction has made the gate of the target, and its job is in no other table of states
+-- yet; it is ready afterwards. Jobs that have completed do not run again.
+-- Locks: none that another transaction could hold. Indexes: primary keys.
+CREATE FUNCTION flow_fork(the_tenant integer, source uuid, target uuid, cut integer, source_ended_at timestamptz)
+RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    last_seen integer := coalesce((
+        SELECT max(m) FROM (SELECT unnest(taken) AS m FROM flow_turn
+                            WHERE tenant_id = the_tenant AND run_id = source AND number < cut) t), 0);
+    end_no integer := (SELECT first_no FROM flow_turn WHERE tenant_id = the_tenant AND run_id = source AND number = cut);
+    began_at float8 := (SELECT at FROM flow_turn WHERE tenant_id = the_tenant AND run_id = source AND number = 0);
+    one record;
+    new_id uuid;
+    child_count integer := 0;
+    mail_count integer;
+BEGIN
+    CREATE TEMPORARY TABLE kept_mail ON COMMIT DROP AS
+    SELECT m.id, m.kind, m.no, m.name, m.status, m.child_id, coalesce(m.value, d.result) AS value, m.category, m.message, m.key, m.at
+    FROM flow_mail m
+    LEFT JOIN LATERAL (
+        SELECT result FROM done WHERE tenant_id = the_tenant AND job_id = m.child_id AND m.value IS NULL AND m.status = 'completed'
+        OFFSET 0
+    ) d ON true
+    WHERE m.tenant_id = the_tenant AND m.run_id = source
+      AND (m.id <= last_seen OR m.kind = 'signal'
+           OR (m.kind IN ('ended', 'fired') AND m.no < end_no AND coalesce(m.status, 'completed') = 'completed'));
+    IF source = target THEN
+        DELETE FROM flow_turn WHERE tenant_id = the_tenant AND run_id = source AND number >= cut;
+        DELETE FROM flow_step WHERE tenant_id = the_tenant AND run_id = source AND no >= end_no;
+        DELETE FROM flow_mail WHERE tenant_id = the_tenant AND run_id = source;
+    ELSE
+        INSERT INTO flow_turn (tenant_id, run_id, number, epoch, first_no, at, taken, patched, warnings)
+        SELECT the_tenant, target, number, 0, first_no, at, taken, patched, warnings
+        FROM flow_turn WHERE tenant_id = the_tenant AND run_id = source AND number < cut;
+        INSERT INTO flow_step (tenant_id, run_id, no, key, kind, name, input_hash, target, job_id, abandon, input, due, at)
+        SELECT the_tenant, flow_fork.target, s.no, s.key, s.kind, s.name, s.input_hash, s.target, s.job_id, s.abandon, s.input,
+               s.due, s.at
+        FROM flow_step s WHERE s.tenant_id = the_tenant AND s.run_id = source AND s.no < end_no;
+    END IF;
+    -- Jobs of steps without an end.
+    FOR one IN
+        SELECT s.no, s.job_id, d.status, d.finished_at FROM flow_step s
+        LEFT JOIN LATERAL (SELECT status, finished_at FROM done WHERE tenant_id = the_tenant AND job_id = s.job_id OFFSET 0) d ON true
+        WHERE s.tenant_id = the_tenant AND s.run_id = flow_fork.target AND s.job_id IS NOT NULL
+          AND NOT EXISTS (SELECT FROM kept_mail k WHERE k.no = s.no AND k.kind = 'ended')
+        ORDER BY s.no
+    LOOP
+        IF one.status = 'completed' THEN
+            INSERT INTO kept_mail (id, kind, no, name, status, child_id, value, at)
+            SELECT 2147483647, 'ended', one.no, '', 'completed', one.job_id, result, clock()
+            FROM done WHERE tenant_id = the_tenant AND job_id = one.job_id;
+        ELSIF one.status IS DISTINCT FROM 'cancelled' OR one.finished_at >= source_ended_at THEN
+            new_id := flow_new_id();
+            INSERT INTO job (tenant_id, id, series_id, lane_id, submitter_id, owner_ref, user_id, input, max_attempts, timeout_seconds,
+                             created_at, concurrency_key, parent_id, step_no)
+            SELECT tenant_id, new_id, series_id, lane_id, submitter_id, owner_ref, user_id, input, max_attempts, timeout_seconds,
+                   clock(), concurrency_key, flow_fork.target, one.no
+            FROM job WHERE tenant_id = the_tenant AND id = one.job_id;
+            IF FOUND THEN
+                INSERT INTO flow_gate (tenant_id, run_id, lane_id, series_id, submitter_id, input_bytes, max_attempts, first_position,
+                                       enqueued_at, concurrency_key, parent_id, step_no)
+                SELECT j.tenant_id, j.id, j.lane_id, j.series_id, j.submitter_id, octet_length(j.input::text), j.max_attempts,
+                       flow_position(the_tenant), clock(), j.concurrency_key, j.parent_id, j.step_no
+                FROM job j JOIN series s ON s.tenant_id = the_tenant AND s.id = j.series_id
+                WHERE j.tenant_id = the_tenant AND j.id = new_id AND s.task_type = 'flow';
+                PERFORM flow_enqueue(the_tenant, new_id, flow_fork.target, one.no);
+                UPDATE flow_step SET job_id = new_id WHERE tenant_id = the_tenant AND run_id = flow_fork.target AND no = one.no;
+                child_count := child_count + 1;
+            END IF;
+        END IF;
+    END LOOP;
+    INSERT INTO flow_mail (tenant_id, run_id, id, kind, no, name, status, child_id, value, category, message, key, at)
+    SELECT the_tenant, flow_fork.target, row_number() OVER (ORDER BY id), kind, no, name, status, child_id, value, category, message,
+           key, at
+    FROM kept_mail;
+    GET DIAGNOSTICS mail_count = ROW_COUNT;
+    DROP TABLE kept_mail;
+    INSERT INTO flow_timer (tenant_id, run_id, no, run_at)
+    SELECT the_tenant, flow_fork.target, s.no, to_timestamp(s.due) FROM flow_step s
+    WHERE s.tenant_id = the_tenant AND s.run_id = flow_fork.target AND s.due IS NOT NULL
+      AND NOT EXISTS (SELECT FROM flow_mail m WHERE m.tenant_id = the_tenant AND m.run_id = flow_fork.target AND m.no = s.no)
+    ON CONFLICT DO NOTHING;
+    INSERT INTO flow_wait (tenant_id, run_id, no, kind, match, after)
+    SELECT the_tenant, flow_fork.target, s.no, s.name, s.input, g.first_position FROM flow_step s
+    JOIN flow_gate g ON g.tenant_id = the_tenant AND g.run_id = s.run_id
+    WHERE s.tenant_id = the_tenant AND s.run_id = flow_fork.target AND s.kind = 'event'
+      AND NOT EXISTS (SELECT FROM flow_mail m WHERE m.tenant_id = the_tenant AND m.run_id = flow_fork.target AND m.no = s.no)
+    ON CONFLICT DO NOTHING;
+    UPDATE flow_gate SET turns = cut, seen = last_seen, arrived = mail_count, urgent = mail_count > last_seen, children = child_count,
+                         started_at = CASE WHEN cut > 0 THEN to_timestamp(began_at) END
+    WHERE tenant_id = the_tenant AND run_id = flow_fork.target;
+    PERFORM flow_enqueue(the_tenant, flow_fork.target, g.parent_id, g.step_no)
+    FROM flow_gate g WHERE g.tenant_id = the_tenant AND g.run_id = flow_fork.target;
+END $$;
+
+-- Makes a job ready that is in no table of states, or blocks it until there is a place of its concurrency key.
+CREATE FUNCTION flow_enqueue(the_tenant integer, the_job uuid, parent uuid, step integer) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    WITH new AS MATERIALIZED (
+        SELECT j.*, octet_length(j.input::text) AS input_bytes,
+               j.concurrency_key IS NOT NULL AND EXISTS (SELECT FROM limited_lane WHERE id = j.lane_id OFFSET 0) AS is_blocked
+        FROM job j WHERE j.tenant_id = the_tenant AND j.id = the_job
+    ), queued AS (
+        INSERT INTO ready (tenant_id, job_id, lane_id, series_id, max_attempts, submitter_id, input_bytes, enqueued_at,
+                           concurrency_key, parent_id, step_no)
+        SELECT the_tenant, id, lane_id, series_id, max_attempts, submitter_id, input_bytes, clock(), concurrency_key, parent, step
+        FROM new WHERE NOT is_blocked
+    ), blocked AS (
+        INSERT INTO later (tenant_id, job_id, lane_id, series_id, max_attempts, submitter_id, input_bytes, enqueued_at,
+                           concurrency_key, parent_id, step_no)
+        SELECT the_tenant, id, lane_id, series_id, max_attempts, submitter_id, input_bytes, clock(), concurrency_key, parent, step
+        FROM new WHERE is_blocked
+    ), counted AS (
+        INSERT INTO stat_delta (tenant_id, series_id, pending) SELECT the_tenant, series_id, 1 FROM new
+    )
+    INSERT INTO event (tenant_id, at, kind, job_ids, series_ids, attempts)
+    SELECT the_tenant, clock(), CASE WHEN parent IS NOT NULL THEN 'job.created' ELSE 'job.retried' END, ARRAY[id],
+           ARRAY[series_id], ARRAY[0]
+    FROM new;
+END $$;

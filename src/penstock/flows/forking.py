@@ -1,0 +1,73 @@
+"""Retry a failed run from its failed step, and run one again from a step as a new run."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from msgspec import Raw
+from uuid_utils.compat import uuid7
+
+from penstock.errors import InvalidInput, WrongState
+from penstock.flows.sql import forks
+from penstock.jobs.announcements import announce
+from penstock.jobs.job import Job
+from penstock.jobs.service import JobService
+from penstock.jobs.sql import store
+from penstock.jobs.states import Status
+from penstock.postgres.pool import Database
+from penstock.tenants.principal import TenantId
+
+
+class Forking:
+    """Uses stored histories again. Jobs of steps that have completed do not run again."""
+
+    def __init__(self, database: Database, jobs: JobService) -> None:
+        self._database = database
+        self._jobs = jobs
+
+    async def retry(self, tenant: TenantId, run: Job) -> Job:
+        """Let a failed run go on from the step that failed, which gets a new job. Raises WrongState."""
+        async with self._database.acquire() as connection, connection.transaction():
+            ended = await forks.ended_run(connection, tenant, run.id)
+            if ended is None or ended["status"] != Status.FAILED.value:
+                status = run.status if ended is None else ended["status"]
+                raise WrongState(f"run {run.id} is {status}; only failed runs can be retried")
+            if ended["has_parent"]:
+                raise WrongState(f"run {run.id} belongs to a run that has not ended; retry that one when it has failed")
+            turn = await forks.failed_turn(connection, tenant, run.id)
+            if turn is None:
+                raise WrongState(f"run {run.id} has not begun; start a new one")
+            await forks.reopen(connection, tenant, run.id, turn=turn, ended_at=ended["finished_at"])
+        self._announce(tenant, run)
+        return await self._jobs.of(tenant).get(run.id)
+
+    async def rerun(self, tenant: TenantId, run: Job, *, step: int, value: Raw | None, key_id: str) -> Job:
+        """Start a new run that reuses what a run that has ended did before a step. Raises WrongState, InvalidInput."""
+        new_id = uuid7()
+        async with self._database.acquire() as connection:
+            submitter = (key_id, run.user_id)
+            submitter_id = (await store.resolve_submitters(connection, tenant, [submitter]))[submitter]
+            async with connection.transaction():
+                ended = await forks.ended_run(connection, tenant, run.id)
+                if ended is None:
+                    raise WrongState(f"run {run.id} is {run.status}; only runs that have ended can be run again")
+                turn = await forks.turn_of(connection, tenant, run.id, step)
+                if turn is None:
+                    raise InvalidInput.of("step", f"must be the number of a step of run {run.id}")
+                await forks.copy(
+                    connection,
+                    tenant,
+                    run.id,
+                    new_id,
+                    turn=turn,
+                    input=value,
+                    submitter_id=submitter_id,
+                    ended_at=ended["finished_at"],
+                )
+        self._announce(tenant, run)
+        return await self._jobs.of(tenant).get(new_id)
+
+    def _announce(self, tenant: TenantId, run: Job) -> None:
+        announce(self._jobs.wakeups, ready=Counter({(tenant, run.task_type, run.model_profile): 1}))
+        # Jobs of other queues are found by the polls of their workers, or by this.
+        announce(self._jobs.wakeups, ready=Counter({(tenant, "", ""): 1}))
