@@ -125,7 +125,7 @@ def _members(kind: inspect.Type) -> Iterator[inspect.Type]:
 
 
 def _inside(kind: inspect.Type, name: str) -> Iterator[inspect.Type]:
-    """Return the types one level down: those of the field ``name``, or those of a list's or dictionary's values."""
+    """Return the types one level down: of the field ``name``, or of the values of a list or dictionary."""
     match kind:
         case inspect.StructType() if name:
             for field in kind.fields:

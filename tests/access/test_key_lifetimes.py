@@ -1,4 +1,4 @@
-"""The rights that a key or a ticket gives end no later than it does."""
+"""A key or ticket cannot issue another one that outlives it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def create(operator: HttpCaller, **fields: Any) -> dict[str, Any]:
     return key
 
 
-async def test_a_key_that_expires_gives_no_later_end(operator: HttpCaller) -> None:
+async def test_a_key_that_expires_cannot_issue_one_that_outlives_it(operator: HttpCaller) -> None:
     brief, lasting = await create(operator, expires_at=SOON), await create(operator)
 
     async def call(method: str, path: str, body: dict[str, Any] | None = None) -> Reply:
@@ -52,7 +52,7 @@ async def test_a_key_that_expires_gives_no_later_end(operator: HttpCaller) -> No
     assert (await call("POST", f"/keys/{brief['id']}/rotate", {})).status == 201
 
 
-async def test_a_ticket_cannot_give_keys(operator: HttpCaller) -> None:
+async def test_a_ticket_cannot_issue_keys(operator: HttpCaller) -> None:
     key = await create(operator)
     ticket = (await operator.post("/tickets", {"scopes": HELD})).json["ticket"]
     async with aiohttp.ClientSession() as session:

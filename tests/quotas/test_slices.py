@@ -166,7 +166,7 @@ async def test_no_60_seconds_see_more_than_the_quota_of_a_minute(shares: Shares,
 # Several quotas
 
 
-async def test_a_request_takes_of_all_its_quotas_or_of_none(shares: Shares) -> None:
+async def test_a_request_takes_from_all_its_quotas_or_from_none(shares: Shares) -> None:
     wide, narrow = await shares.quota(100), await shares.quota(2, per="hour")
     process = shares.process()
     for _ in range(2):
@@ -283,7 +283,7 @@ async def test_with_charge_a_quota_is_not_exceeded_however_processes_die(shares:
 
 
 async def test_a_process_that_stood_still_does_not_use_its_old_slice(shares: Shares, clock: Clock) -> None:
-    """As after SIGSTOP for a minute: its slice has expired, and others have taken it."""
+    """The process was stopped for a minute, as by SIGSTOP: its slice has expired, and others have taken it."""
     await clock.freeze(noon=True)
     rule = await shares.quota(30, on_crash="free")
     stopped, other = shares.process(), shares.process()

@@ -325,7 +325,7 @@ def _check_rights(sender: Principal, key: KeyCreation | Key) -> None:
 
 
 def _check_end(of_sender: datetime | None, given: datetime | None) -> None:
-    """Raise ScopeMissing if a key would outlive that of the sender."""
+    """Raise ScopeMissing if a key would outlive the sender's own."""
     if of_sender is not None and (given is None or given > of_sender):
         raise ScopeMissing(f"a key can give only what it has, and yours expires at {of_sender.isoformat()}")
 
@@ -334,10 +334,10 @@ def _check_names(field: str, held: frozenset[str] | None, given: Sequence[str] |
     if held is None:
         return
     if given is None:
-        raise InvalidInput.of(field, f"must be among those of your key: {', '.join(sorted(held))}")
+        raise InvalidInput.of(field, f"must list some that your key allows: {', '.join(sorted(held))}")
     for name in given:
         if name not in held:
-            raise InvalidInput.of(field, f"{name} is not among those of your key{did_you_mean(name, held)}")
+            raise InvalidInput.of(field, f"{name} is not allowed for your key{did_you_mean(name, held)}")
 
 
 def _check_expiry(expires_at: datetime | None) -> None:

@@ -149,7 +149,7 @@ async def tenant(connection: asyncpg.Connection, name: str) -> tuple[TenantId, T
 
 
 async def active_tenants(connection: asyncpg.Connection, names: Sequence[str]) -> set[str]:
-    """Return those of some tenants that are not suspended."""
+    """Return which of the given tenants are not suspended."""
     return {row["name"] for row in await _sql.active_tenants.rows(connection, names=names)}
 
 

@@ -41,7 +41,7 @@ def audit(
 async def _actions(
     client: Client, action: str | None, subject: str | None, before: int | None, limit: int
 ) -> list[Recorded]:
-    """Return the newest ``limit`` actions that match, over as many pages as that takes."""
+    """Return the newest ``limit`` actions that match, reading as many pages as necessary."""
     found: list[Recorded] = []
     while len(found) < limit:
         page = await client.audit(

@@ -51,7 +51,7 @@ async def get(client: Client, job_id: UUID) -> Job:
 
 
 async def find(client: Client, where: Mapping[str, Any], limit: int) -> list[Job]:
-    """Return the newest ``limit`` jobs that match, over as many pages as that takes."""
+    """Return the newest ``limit`` jobs that match, reading as many pages as necessary."""
     jobs: list[Job] = []
     cursor: str | None = None
     while len(jobs) < limit:

@@ -60,7 +60,7 @@ def schema(name: Name) -> None:
 @command(app)
 def add(
     name: Annotated[
-        str | None, typer.Argument(help="The name. Without other options: that of a model in the server's folder.")
+        str | None, typer.Argument(help="The name; without other options, of a model in the server's folder.")
     ] = None,
     runtime: Annotated[str | None, typer.Option(help="http or openai.")] = None,
     url: Annotated[str | None, typer.Option(help="http: the URL to which the input is sent by POST.")] = None,

@@ -42,7 +42,7 @@ class CallbackCalls:
     async def callbacks(
         self, *, of_jobs: bool = False, after: UUID | str | None = None, limit: int = 100
     ) -> EndpointPage:
-        """Return a page of the registered endpoints, or of those that submissions of jobs named."""
+        """Return a page of the registered endpoints, or of the endpoints that submissions of jobs named."""
         query = {"of_jobs": str(of_jobs).lower(), "limit": str(limit)}
         if after is not None:
             query["after"] = str(as_id(after))

@@ -93,7 +93,7 @@ class Client(
         return other
 
     async def stats(self) -> Stats:
-        """Return the counters of everything, of each queue and of each owner."""
+        """Return the counters: totals, by queue and by owner."""
         return await self._transport.call("GET", "/api/v1/stats", Stats)
 
     async def providers_status(self) -> dict[str, Any]:

@@ -149,7 +149,7 @@ class ClaimQueue:
                 waiter.news.set()
             return
         for queue, count in queues_of(keys.items()):
-            # Jobs of an unknown queue of a tenant: each kind of claim may be the one that can take them.
+            # The tenant's queue is not known, so any kind of claim may be able to take its jobs.
             woken: Counter[object] = Counter()
             for waiter in self._waiters:
                 if waiter.kind in self.pushed and waiter.of_all_tenants:

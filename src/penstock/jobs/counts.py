@@ -36,7 +36,7 @@ class QueueCounts(Counts, frozen=True, kw_only=True):
 
 
 class Stats(Struct, frozen=True, kw_only=True):
-    """Counters of everything, of each queue and owner, and of each provider."""
+    """Counters: totals, by queue and owner, and by provider."""
 
     totals: Counts
     oldest_pending_seconds: float | None

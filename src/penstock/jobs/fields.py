@@ -1,4 +1,4 @@
-"""The types of the fields of jobs, with their limits and, for the description of the API, their meaning."""
+"""The types of a job's fields, with their limits and, for the description of the API, their meaning."""
 
 from __future__ import annotations
 

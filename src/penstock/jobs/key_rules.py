@@ -35,7 +35,7 @@ class KeyRule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class KeyRuleChange(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The rule of one queue of the sender's tenant or, by an operator, of that queue of each tenant."""
+    """A rule for one queue of the sender's tenant; for an operator, for the queue of this name of every tenant."""
 
     task_type: TaskType
     model_profile: ModelProfile

@@ -1,7 +1,7 @@
 """Completed jobs in Redis, for clients that poll: a copy of what PostgreSQL has, which expires.
 
 A completed job never changes, so its copy is never wrong. It is written when the job is first read, and read from then
-on without PostgreSQL. A Redis that is away or slow costs nothing but that.
+on without PostgreSQL. While Redis is away or slow, such jobs are read from PostgreSQL.
 """
 
 from __future__ import annotations

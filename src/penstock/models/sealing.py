@@ -24,7 +24,7 @@ def has_secrets(model: Model) -> bool:
 
 
 class Sealing:
-    """Encrypts manifests that hold secrets, and decrypts those of the table."""
+    """Encrypts manifests that hold secrets for the table, and decrypts them when they are read."""
 
     def __init__(self, instance: Instance) -> None:
         self._instance = instance

@@ -21,7 +21,7 @@ class Row:
     owner: str | None = None  # the name of the tenant that registered it; None: the operator
     name: str
     version: str
-    manifest: bytes | None  # JSON; None: that of the operator's folder, or ``sealed``
+    manifest: bytes | None  # JSON; None: use the manifest in the operator's folder, or ``sealed``
     removed: bool
     secret: bool = False  # whether the manifest holds secrets, and is stored encrypted
     sealed: bytes | None = None

@@ -34,7 +34,7 @@ class Mode(StrEnum):
     """The way in which several providers are called."""
 
     FIRST = "first"  # in order, until one succeeds
-    ALL = "all"  # all at once; the result is that of the first in order that succeeds
+    ALL = "all"  # all at once; the first in order that succeeds gives the result
     RACE = "race"  # all at once, until one succeeds
 
 

@@ -1,4 +1,4 @@
-"""Declare the variables of a group: the kind, default and description of each, and rules over several of them."""
+"""Declare a group of variables: each with its kind, default and description, and rules about several of them."""
 
 from __future__ import annotations
 

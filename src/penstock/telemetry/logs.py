@@ -123,7 +123,7 @@ def _redactor(secrets: Iterable[str]) -> RedactSecrets:
 
 
 def get(name: str) -> FilteringBoundLogger:
-    """Return the logger of a module. Its level and format are those of the last ``configure``."""
+    """Return the logger of a module. The last ``configure`` determines its level and format."""
     logger: FilteringBoundLogger = structlog.get_logger(name)
     return logger
 

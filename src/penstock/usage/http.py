@@ -34,7 +34,7 @@ _MEANINGS: Final = {
 
 
 class UsageRoutes:
-    """Returns sums of the ledger. ``currency`` is that of this gateway's price list."""
+    """Returns sums of the ledger. ``currency`` comes from this gateway's price list."""
 
     def __init__(self, database: Database, *, currency: str) -> None:
         self._database = database

@@ -1,6 +1,6 @@
 """The sums of the ledger that make up the buckets of a report: pure functions.
 
-The ledger has sums of the hours, days and months of UTC. A bucket is an hour, a day or a month of a time zone, or the
+The ledger has sums by hour, day and month, all in UTC. A bucket is an hour, a day or a month of a time zone, or the
 whole range. It consists of the whole UTC months in it, the whole days before and after them, and the hours before
 and after those days. For tenants whose time zone is not a whole number of hours from UTC, the sums of hours are sums of
 quarters of hours.

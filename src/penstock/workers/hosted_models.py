@@ -90,7 +90,7 @@ def _report_use(context: JobContext, deployment: Deployment, call: LiveCall) -> 
 
 
 class _Listener:
-    """Reports the events of a call as those of its job, and slows the model down while too much output is unsent."""
+    """Reports a call's events as events of its job, and slows the model down while too much output is unsent."""
 
     def __init__(self, context: JobContext) -> None:
         self.call: LiveCall | None = None

@@ -1,4 +1,4 @@
-"""The models that a worker can call, for predict jobs and for providers: those of a gateway, or of this process."""
+"""The models that a worker can call, for predict jobs and for providers, through a gateway or in this process."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ _SOON: Final = timedelta(seconds=1)  # delay before the retry of a job whose gat
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """What a name of models means to the tenants together."""
+    """All models of one name: their places together, and the tenants that have one."""
 
     places: int = 0  # calls that its models can process at a time
     tenants: frozenset[str] | None = frozenset()  # those that have a model of this name; None: all

@@ -1,4 +1,4 @@
-"""The part of model profiles in a worker: an executor for each, and reports of the state of its providers."""
+"""What a worker runs for model profiles: an executor for each, and reports of the state of its providers."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Pauses, and limits of running jobs: the typed functions of ``controls.sql``.
 
-The conventions are those of ``store``.
+See ``store`` for the conventions.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Maintenance across all tenants: the typed functions of ``duties.sql``. Rows carry their tenant.
 
-The conventions are those of ``store``, except that no function takes a tenant.
+See ``store`` for the conventions; but no function here takes a tenant.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Concurrency keys: the typed functions of ``keys.sql``.
 
-The conventions are those of ``store``.
+See ``store`` for the conventions.
 """
 
 from __future__ import annotations

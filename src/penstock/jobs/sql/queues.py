@@ -1,6 +1,6 @@
 """Queues that workers serve, and jobs that expire: the typed functions of ``queues.sql``.
 
-The conventions are those of ``store``.
+See ``store`` for the conventions.
 """
 
 from __future__ import annotations

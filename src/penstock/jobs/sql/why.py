@@ -1,6 +1,6 @@
 """The reasons why a job waits: the typed functions of ``why.sql``.
 
-The conventions are those of ``store``.
+See ``store`` for the conventions.
 """
 
 from __future__ import annotations

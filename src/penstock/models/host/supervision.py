@@ -22,7 +22,7 @@ _TICK: Final = 0.25  # seconds between checks
 class Supervision:
     """Checks all deployments of a host until it is cancelled. ``unload`` is called for those that were idle for long.
 
-    The limits are those of ``ModelHost``.
+    See ``ModelHost`` for the limits.
     """
 
     def __init__(

@@ -210,7 +210,7 @@ class BackendRoutes:
 
 
 class _UnknownId(Exception):
-    """No model has the id. The message is that of the original."""
+    """No model has the id. The message is worded as in the original."""
 
 
 def _failed(error: PenstockError) -> Response:

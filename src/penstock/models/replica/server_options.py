@@ -56,7 +56,7 @@ def credentials_in(secrets: Iterable[str]) -> list[str]:
 
 
 def from_environment(stated: str, option: str) -> str:
-    """Return a value, or that of the variable in ``env:NAME``. Raises CallFailed (``unavailable``)."""
+    """Return the value itself or, for ``env:NAME``, the variable's value. Raises CallFailed (``unavailable``)."""
     if not stated.startswith("env:"):
         return stated
     value = os.environ.get(stated[4:], "").strip()

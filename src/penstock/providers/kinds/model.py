@@ -28,7 +28,7 @@ OnChunk = Callable[[bytes], Awaitable[None]]
 
 
 class ModelCaller(Protocol):
-    """The registered models that a process can call: those of its own host, or those of a gateway."""
+    """The registered models that a process can call, on its own host or through a gateway."""
 
     async def call(self, name: str, request: bytes, *, request_id: str, on_chunk: OnChunk | None = None) -> bytes:
         """Return a model's output as JSON. With ``on_chunk`` the model streams, and the output of one that returns

@@ -1,4 +1,4 @@
-"""Roll-up and retention of the usage of all tenants: the typed functions of ``rollup.sql``."""
+"""Roll-up and retention of all tenants' usage: the typed functions of ``rollup.sql``."""
 
 from __future__ import annotations
 
