@@ -110,7 +110,7 @@ async def test_a_limited_tenant_does_not_keep_others_from_running(alone: JobCall
 async def test_a_claim_counts_the_leases_of_one_that_commits_after_it_began(
     alone: JobCaller, fresh: Database, database_url: str
 ) -> None:
-    """The snapshot of the second claim is older than the first one's commit, and it waits for its lock."""
+    """The second claim takes its snapshot before the first one commits, and then waits for the first one's lock."""
     await limit(alone, 3)
     await alone.submit_many(10)
     async with open_database(database_url) as far, far.acquire() as connection:

@@ -71,7 +71,7 @@ class BlockingClient:
         self._loop.close()
 
     def for_tenant(self, name: str) -> BlockingClient:
-        """Do the same as ``Client.for_tenant``; close only the client that it came from."""
+        """Do the same as ``Client.for_tenant``. The new client shares this one's connections: close only this one."""
         other = copy(self)
         other.client = self.client.for_tenant(name)
         return other

@@ -99,4 +99,4 @@ class Places:
 
 
 def _ignore(_count: int) -> None:
-    """Leave places that were announced before."""
+    """Do nothing about places that were refused: they have been announced already."""

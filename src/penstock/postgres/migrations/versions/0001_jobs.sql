@@ -162,9 +162,9 @@ CREATE TABLE run_limit (
 --
 -- Claims of one tenant come here one after the other: the advisory lock is held until the claim has committed. Each
 -- statement below takes its own snapshot after that, so it sees the leases of all earlier claims, and the picked jobs get
--- their leases before the next claim counts. So no counter has to be kept, repaired or given back. A claim waits for one
--- tenant only, and before it holds such a lock; it skips other tenants whose lock is taken. So claims cannot wait for each
--- other in a circle.
+-- their leases before the next claim counts. So no counter has to be kept, repaired or given back. A claim waits for the lock
+-- of one tenant at most, and only while it holds no other; it skips further tenants whose locks are taken. So claims cannot wait
+-- for each other in a circle.
 -- Locks: that advisory lock; the rows picked, skipping locked ones. Indexes: primary keys of lease, lane, run_limit and ready.
 CREATE FUNCTION pick_within_limits(the_tenant integer, lane_ids integer[], low_seqs bigint[], at_most integer)
 RETURNS SETOF tid LANGUAGE plpgsql AS $$
@@ -244,7 +244,7 @@ CREATE TABLE expiry (
 );
 CREATE INDEX expiry_due ON expiry (expires_at, tenant_id, job_id);
 
--- Queues that workers have claimed from, and when last, to the minute; used to warn submitters. '' means any.
+-- Queues that workers have claimed from, with the minute of the last claim; used to warn submitters. '' means any.
 CREATE TABLE queue_seen (
     tenant_id     integer NOT NULL REFERENCES tenant,
     task_type     text NOT NULL,
@@ -367,8 +367,8 @@ RETURNS TABLE (
     ) p
 $$;
 
--- Those of the keys, each named with any lane of its queue, whose jobs are not where they should be: a blocked job has room or
--- a higher priority than a ready one, or there are more ready jobs than places.
+-- Returns the unsettled ones of the given keys: those with a blocked job that has room or a higher priority than a ready one, and
+-- those with more ready jobs than places. Each key is named with any lane of its queue.
 CREATE FUNCTION unsettled_keys(lane_ids integer[], keys text[])
 RETURNS TABLE (tenant_id integer, task_type text, model_profile text, concurrency_key text) LANGUAGE sql STABLE AS $$
     SELECT s.tenant_id, s.task_type, s.model_profile, s.concurrency_key
@@ -515,7 +515,7 @@ END $$;
 -- All that decides whether a run waits or goes on is in this one row, and every statement that brings mail or parks the run
 -- locks it first. So no wake-up can be lost between a check and a wait: whoever comes second reads what the first has
 -- written. "arrived" counts the mail that has come (and is the id of the newest), "seen" that which the run's code has
--- consumed. Mail that does not only count as the end of a step sets "urgent". A run that has mail to go on with is never parked,
+-- consumed. Mail of any other kind than the end of a step sets "urgent". A run that has mail to go on with is never parked,
 -- unless it is held: then its code is broken or has changed, and only an operator or other code lets it go on.
 CREATE TABLE flow_gate (
     tenant_id           integer NOT NULL,
