@@ -132,3 +132,25 @@ async def test_an_upload_of_unknown_size_is_refused_under_the_quota(
     assert await send(everywhere[0]) == 422
     assert await send(await new_tenant(four[0])) == 201
     assert (await put(everywhere[0], 1000)).status == 201
+
+
+async def test_parts_of_unfinished_uploads_count(everywhere: list[TenantCaller]) -> None:
+    tenant, other = everywhere[:2]
+    bearer = {"Authorization": f"Bearer {tenant.key}"}
+    begun = await tenant.call("POST", "/uploads", {"media_type": "audio/wav"})
+    assert begun.status == 201, begun.body
+    path = f"/uploads/{begun.json['id']}"
+    for number, size in ((1, 500), (2, 300), (1, 200)):  # the last one replaces the first
+        part = await tenant.caller.call("PUT", f"{path}/parts/{number}", body=b"x" * size, headers=bearer)
+        assert part.status == 200, part.body
+        await tenant.step()
+    assert await stored(tenant) == 500
+    assert (await put(other, 501)).status == 429
+    refused = await tenant.caller.call("PUT", f"{path}/parts/3", body=b"x" * 501, headers=bearer)
+    assert (refused.status, refused.json["quota"]) == (429, "stored-bytes")
+    assert (await tenant.caller.call("PUT", f"{path}/parts/3", body=b"x" * 500, headers=bearer)).status == 200
+    completed = await tenant.call("POST", f"{path}/complete", {})
+    assert (completed.status, completed.json["size_bytes"]) == (201, 1000)
+    await tenant.step()
+    assert await stored(tenant) == 1000
+    assert (await put(other, 1)).status == 429

@@ -116,11 +116,6 @@ class PartedUploads:
             raise NotFound(f"there is no upload {upload_id}")
         return UploadPart(number=number, size_bytes=part.size_bytes, sha256=part.sha256)
 
-    async def size(self, tenant: int, upload_id: UUID) -> int:
-        """Return the bytes of the parts that are stored; 0 if there is no such upload."""
-        async with self._database.acquire() as connection:
-            return sum(part.size_bytes for part in await store.parts_of(connection, tenant, upload_id))
-
     async def complete(self, tenant: int, upload_id: UUID, *, sha256: str | None) -> Blob:
         """Join the parts into a blob of the upload's id; if it exists already, return it.
 

@@ -73,8 +73,7 @@ SELECT q.id, q.measure, q.per, q.key_id, q.user_id, q.most, q.on_crash, q.strict
                 SELECT coalesce(sum(p.pending), 0) FROM (
                     SELECT s.pending FROM stat s WHERE s.tenant_id = :tenant_id
                     UNION ALL SELECT d.pending FROM stat_delta d WHERE d.tenant_id = :tenant_id) p)
-            WHEN q.measure = 'stored_bytes' THEN (
-                SELECT coalesce(sum(b.size_bytes), 0) FROM blob b WHERE b.tenant_id = :tenant_id)
+            WHEN q.measure = 'stored_bytes' THEN quota_stored(:tenant_id)
             WHEN q.per = 'minute' THEN (
                 SELECT coalesce(sum(n), 0)
                 FROM unnest(quota_recent(x.recent, x.recent_at, floor(extract(epoch FROM clock()))::bigint)) n)

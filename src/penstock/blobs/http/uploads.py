@@ -126,7 +126,7 @@ class UploadRoutes:
         async with self._quotas.storing(request.principal, None if stated is None else int(stated)) as admission:
             part = await self._uploads.put(request.principal.tenant, request.path_id(), number, request.chunks())
             if admission is not None:
-                admission.keep(0)  # only files count; the whole file is admitted when it is completed
+                admission.keep(part.size_bytes)
         return json_response(part)
 
     @route(
@@ -158,18 +158,14 @@ class UploadRoutes:
         request=UploadCompletion,
         request_example={"sha256": _SHA256},
         responses={201: ResponseSpec(description="The file's description", type=Blob, example=_FILE)},
-        errors=(*BODY_ERRORS, WrongState, QuotaExceeded, *_NAMED),
+        errors=(*BODY_ERRORS, WrongState, *_NAMED),
     )
     async def complete(self, request: Request) -> Response:
-        """Complete an upload, within the quota of stored bytes."""
+        """Complete an upload. The quota of stored bytes has admitted its parts."""
         request.query({})
         wanted = await request.read(_completion)
         tenant, upload_id = request.principal.tenant, request.path_id()
-        size = await self._uploads.size(tenant, upload_id)
-        async with self._quotas.storing(request.principal, size) as admission:
-            blob = await self._uploads.complete(tenant, upload_id, sha256=wanted.sha256)
-            if admission is not None and size:
-                admission.keep(blob.size_bytes)
+        blob = await self._uploads.complete(tenant, upload_id, sha256=wanted.sha256)
         return json_response(blob, 201, [(b"location", f"/api/v1/blobs/{blob.id}".encode())])
 
     @route(

@@ -56,6 +56,13 @@ CREATE TABLE quota_slice (
 ) WITH (fillfactor = 50);
 CREATE INDEX quota_slice_expiry ON quota_slice (expires_at);
 
+-- The bytes of a tenant's files, and of the parts of uploads that are not completed.
+CREATE FUNCTION quota_stored(the_tenant integer) RETURNS bigint LANGUAGE sql STABLE RETURN (
+    SELECT coalesce(sum(size_bytes), 0) FROM (
+        SELECT size_bytes FROM blob WHERE tenant_id = the_tenant
+        UNION ALL SELECT size_bytes FROM blob_upload_part WHERE tenant_id = the_tenant) b
+)::bigint;
+
 -- The jobs that a quota of pending jobs of a key or user counts, while they are pending. The job's own transaction inserts the
 -- row, and nothing removes it when the job leaves: whoever counts looks where each job is, and removes those that have
 -- finished. So only jobs that such a quota concerns cost anything. A retry by hand inserts another row for its job, because
@@ -201,7 +208,7 @@ BEGIN
                 SELECT pending FROM stat WHERE tenant_id = u.tenant_id
                 UNION ALL SELECT pending FROM stat_delta WHERE tenant_id = u.tenant_id) p);
         ELSIF rule.measure = 'stored_bytes' THEN
-            u.settled := (SELECT coalesce(sum(size_bytes), 0) FROM blob WHERE tenant_id = u.tenant_id);
+            u.settled := quota_stored(u.tenant_id);
         ELSIF rule.measure <> 'calls_at_once' THEN
             u.settled := u.settled + delta;
         END IF;
