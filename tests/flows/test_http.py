@@ -147,6 +147,39 @@ async def test_a_run_is_ended_by_force_in_every_state(gateway: HttpCaller) -> No
     assert (await gateway.get("/flows")).json["stranded"] == []
 
 
+async def test_metrics_count_runs_that_no_runner_can_execute(database_url: str) -> None:
+    async with running_gateway(database_url) as gateway:
+        for _ in range(3):
+            await gateway.post("/jobs", {"owner_service": "t", "task_type": "flow", "model_profile": "gone@1"})
+        lines = (await gateway.get("/metrics")).body.decode().splitlines()
+    assert 'penstock_flow_stranded_runs{flow="gone@1"} 3.0' in lines
+
+
+async def test_a_run_is_moved_only_to_a_version_that_a_runner_has(gateway: HttpCaller, runner: Running) -> None:
+    fields = {"owner_service": "t", "task_type": "flow", "model_profile": "greeting@0", "input": {"name": "Ada"}}
+    run_id = (await gateway.post("/jobs", fields)).json["id"]
+    path = f"/flows/runs/{run_id}/move"
+    assert (await gateway.post(path, {"version": "9"})).outcome == (404, "not_found")
+    assert (await gateway.post(path, {"to": "2"})).fields == ["to", "version"]
+    assert (await gateway.post(path, {"version": "2"})).json["model_profile"] == "greeting@2"
+    ended = (await gateway.get(f"/jobs/{run_id}?wait=30")).json
+    assert (ended["status"], ended["result"]) == ("completed", "hi Ada")
+    assert (await gateway.post(path, {"version": "2"})).outcome == (409, "wrong_state")
+    queues = (await gateway.get("/stats")).json["queues"]
+    counts = {queue["model_profile"]: queue["pending"] for queue in queues if queue["task_type"] == "flow"}
+    assert (counts["greeting@0"], counts["greeting@2"]) == (0, 0)
+
+
+async def test_a_history_has_all_that_repeats_a_run(gateway: HttpCaller, runner: Running) -> None:
+    run = await start(gateway, "greeting", {"name": "Ada", "times": 2}, version="1")
+    stored = (await gateway.get(f"/flows/runs/{run['id']}/history")).json
+    assert stored["ended"] is True
+    history = stored["history"]
+    assert (history["flow"], history["version"], history["input"]) == ("greeting", "1", {"name": "Ada", "times": 2})
+    assert [step["key"] for step in history["steps"]] == ["echo#1", "echo#2"]
+    assert [mail["value"] for mail in history["mail"]] == ["hello Ada", "hello Ada"]
+
+
 async def test_runs_are_listed_by_flow_and_state(gateway: HttpCaller, runner: Running) -> None:
     run = await start(gateway, "fails")
     assert run["status"] == "failed"

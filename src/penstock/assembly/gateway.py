@@ -11,6 +11,7 @@ from penstock.blobs.parted import PartedUploads
 from penstock.callbacks import part as callbacks
 from penstock.callbacks.service import CallbackService
 from penstock.flows import gateway_part as flows
+from penstock.flows.service import FlowService
 from penstock.gateway import part as system
 from penstock.gateway import server
 from penstock.gateway.app import Gateway
@@ -57,6 +58,10 @@ class GatewayAssembly(Shared):
         return QuotaParts(self.database, self.jobs.wakeups)
 
     @cached_property
+    def flows(self) -> FlowService:
+        return FlowService(self.database, self.jobs)
+
+    @cached_property
     def gateway(self) -> Gateway:
         """All parts, in the order in which they start; they stop in reverse."""
         inputs = InputCheck(self.models, self.catalogue, prices=self.prices, today=self.usage.day)
@@ -90,7 +95,7 @@ class GatewayAssembly(Shared):
                     explain=inputs.problem,
                     obstacles=Obstacles(self.models, self.catalogue, self.providers, self.quotas.service),
                 ),
-                flows.part(self.database, self.jobs, submit),
+                flows.part(self.flows, submit),
                 providers.part(self.providers, self.jobs),
                 blobs.part(
                     self.blobs,
@@ -99,7 +104,7 @@ class GatewayAssembly(Shared):
                     instance=self.instance,
                     presigns=self.settings.penstock_blob_presign,
                 ),
-                system.part(self.database, self.jobs, brokers=self.brokers.all, stores=self.blobs.stores),
+                system.part(self.database, self.jobs, self.flows, brokers=self.brokers.all, stores=self.blobs.stores),
                 callbacks.part(self.callbacks),
                 self.access.part,
                 sidecar.part(self.infra),

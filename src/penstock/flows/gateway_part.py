@@ -5,12 +5,10 @@ from __future__ import annotations
 from penstock.flows.http import FlowRoutes
 from penstock.flows.service import FlowService
 from penstock.jobs.http.submitting import SubmitRoutes
-from penstock.jobs.service import JobService
 from penstock.part import Part
-from penstock.postgres.pool import Database
 from penstock.web.route import routes_of
 
 
-def part(database: Database, jobs: JobService, submit: SubmitRoutes) -> Part:
+def part(flows: FlowService, submit: SubmitRoutes) -> Part:
     """The routes of flows."""
-    return Part(routes=routes_of(FlowRoutes(FlowService(database, jobs), submit)))
+    return Part(routes=routes_of(FlowRoutes(flows, submit)))

@@ -21,6 +21,7 @@ from penstock.flows.sql import catalogue, runs, store
 from penstock.flows.tree import page_of_steps
 from penstock.flows.views import (
     Difference,
+    FlowCount,
     FlowList,
     FlowRequest,
     FlowView,
@@ -29,6 +30,7 @@ from penstock.flows.views import (
     SignalReply,
     StoredHistory,
     Stranded,
+    Trouble,
 )
 from penstock.jobs.announcements import FLOW, announce, announce_mail
 from penstock.jobs.filters import JobFilter
@@ -80,6 +82,17 @@ class FlowService:
             stranded=[
                 _stranded(profile, count) for profile, count in sorted(unfinished.items()) if _is_lost(profile, alive)
             ],
+        )
+
+    async def trouble(self) -> Trouble:
+        """Return the runs of all tenants that are held or that no runner can execute."""
+        async with self._database.acquire() as connection:
+            alive = _alive(await catalogue.versions(connection, alive=ALIVE))
+            held = await runs.held_of_all(connection)
+            unfinished = await runs.unfinished_of_all(connection)
+        return Trouble(
+            held=[FlowCount(flow=row["model_profile"], reason=row["hold"], runs=row["runs"]) for row in held],
+            stranded=[FlowCount(flow=flow, runs=count) for flow, count in unfinished.items() if _is_lost(flow, alive)],
         )
 
     async def submission(self, name: str, request: FlowRequest) -> JobSubmission:

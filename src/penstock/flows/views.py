@@ -77,6 +77,21 @@ class FlowList(Struct, frozen=True, kw_only=True):
     stranded: list[Stranded]
 
 
+class FlowCount(Struct, frozen=True, kw_only=True):
+    """How many runs of a flow, as name@version, need attention."""
+
+    flow: str
+    runs: int
+    reason: str = ""
+
+
+class Trouble(Struct, frozen=True, kw_only=True):
+    """Runs of all tenants that need attention."""
+
+    held: list[FlowCount]
+    stranded: list[FlowCount]
+
+
 class RunPage(Struct, frozen=True, kw_only=True):
     """Runs, newest first. A page may hold fewer than the limit; only a null cursor means the end."""
 

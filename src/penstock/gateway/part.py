@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from penstock.blobs.objects.stores import ObjectStores
 from penstock.brokers.broker import Broker
+from penstock.flows.service import FlowService
+from penstock.gateway.measures import measures
 from penstock.gateway.system import SystemRoutes
 from penstock.jobs.service import JobService
 from penstock.part import Part
@@ -13,6 +15,9 @@ from penstock.postgres.pool import Database
 from penstock.web.route import routes_of
 
 
-def part(database: Database, jobs: JobService, *, brokers: Sequence[Broker], stores: ObjectStores) -> Part:
+def part(
+    database: Database, jobs: JobService, flows: FlowService, *, brokers: Sequence[Broker], stores: ObjectStores
+) -> Part:
     """Return the routes for health and metrics, which include counts of jobs, brokers and the store of files."""
-    return Part(routes=routes_of(SystemRoutes(database, jobs, brokers=brokers, stores=stores)))
+    measured = measures(database, jobs, flows, stores)
+    return Part(routes=routes_of(SystemRoutes(database, brokers=brokers, stores=stores, measures=measured)))

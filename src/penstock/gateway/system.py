@@ -11,11 +11,8 @@ from msgspec import Struct
 
 from penstock.blobs.objects.stores import ObjectStores
 from penstock.brokers.broker import Broker
-from penstock.callbacks import deliveries
-from penstock.callbacks.metrics import measure as measure_callbacks
 from penstock.errors import DatabaseUnavailable, SchemaMismatch
-from penstock.gateway.job_metrics import measure
-from penstock.jobs.service import JobService
+from penstock.gateway.measures import Measure
 from penstock.postgres.pool import Database
 from penstock.telemetry import metrics
 from penstock.tenants import scopes
@@ -45,12 +42,12 @@ class SystemRoutes:
     """The health and metrics of a gateway."""
 
     def __init__(
-        self, database: Database, service: JobService, *, brokers: Sequence[Broker], stores: ObjectStores
+        self, database: Database, *, brokers: Sequence[Broker], stores: ObjectStores, measures: Sequence[Measure]
     ) -> None:
         self._brokers = brokers
         self._database = database
         self._stores = stores
-        self._service = service
+        self._measures = measures
         self._stats_at = 0.0
 
     @route(
@@ -104,9 +101,6 @@ class SystemRoutes:
         if now - self._stats_at >= _STATS_SECONDS:
             self._stats_at = now
             with suppress(DatabaseUnavailable):  # the process's own metrics do not need it
-                measure(await self._service.queues_of_all())
-                async with self._database.acquire() as connection:
-                    measure_callbacks(await deliveries.backlogs(connection))
-            with suppress(DatabaseUnavailable):
-                await self._stores.measure()
+                for measure in self._measures:
+                    await measure()
         return Response(body=metrics.exposition(), content_type=metrics.CONTENT_TYPE.encode())

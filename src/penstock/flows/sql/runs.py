@@ -41,6 +41,17 @@ async def unfinished_by_queue(connection: Connection, tenant: TenantId) -> dict[
     return {row["model_profile"]: row["runs"] for row in rows}
 
 
+async def unfinished_of_all(connection: Connection) -> dict[str, int]:
+    """Return how many runs of each flow have not ended, by the model profile of their queue, of all tenants."""
+    return {row["model_profile"]: row["runs"] for row in await _sql.unfinished_of_all.rows(connection)}
+
+
+async def held_of_all(connection: Connection) -> list[asyncpg.Record]:
+    """Return how many runs of each flow are held, and why, of all tenants."""
+    rows: list[asyncpg.Record] = await _sql.held_of_all.rows(connection)
+    return rows
+
+
 async def details(connection: Connection, tenant: TenantId, run_id: UUID) -> asyncpg.Record | None:
     """Return what is stored of a run beside its job; None if it has ended."""
     return await _sql.details.row(connection, tenant_id=tenant, run_id=run_id)

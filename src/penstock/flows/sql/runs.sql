@@ -24,6 +24,27 @@ JOIN series s ON s.tenant_id = :tenant_id AND s.id = c.series_id
 WHERE s.task_type = 'flow' GROUP BY s.model_profile HAVING sum(c.pending + c.running + c.waiting) > 0;
 
 
+-- name: unfinished_of_all()
+-- tenant: every (a metric)
+-- How many runs of each flow have not ended, from the counters of all tenants.
+SELECT s.model_profile, sum(c.pending + c.running + c.waiting)::bigint AS runs
+FROM (
+    SELECT series_id, pending, running, waiting FROM stat
+    UNION ALL
+    SELECT series_id, pending, running, waiting FROM stat_delta
+) c
+JOIN series s ON s.id = c.series_id
+WHERE s.task_type = 'flow' GROUP BY s.model_profile HAVING sum(c.pending + c.running + c.waiting) > 0;
+
+
+-- name: held_of_all()
+-- tenant: every (a metric)
+-- How many runs of each flow are held, and why. Index: flow_gate_held.
+SELECT n.model_profile, g.hold, count(*) AS runs
+FROM flow_gate g JOIN lane n ON n.tenant_id = g.tenant_id AND n.id = g.lane_id
+WHERE g.hold IS NOT NULL GROUP BY n.model_profile, g.hold;
+
+
 -- name: details(tenant_id, run_id)
 -- What is stored of a run beside its job: why it is held, and how far it has come. Index: primary keys.
 SELECT g.hold, g.held, g.turns, g.arrived, g.seen, g.need, g.parked_at IS NOT NULL AS parked
