@@ -29,6 +29,16 @@ GUIDE = (ROOT / "docs" / "models.md").read_text()
 CLIENT = (ROOT / "docs" / "client.md").read_text()
 
 
+APPROVAL = """
+from penstock.flows import flow, run
+
+@flow(name="approval", version="1")
+async def approval(amount: int) -> dict:
+    answer = await run.wait_signal("answer")
+    return {"amount": amount, "approved": answer["approved"]}
+"""
+
+
 def example(language: str, containing: str, text: str = README) -> str:
     """Return the only example in a language that contains some words."""
     blocks: list[str] = re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
@@ -52,12 +62,16 @@ async def address(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str
     address = f"http://127.0.0.1:{port}"
     put_model(folder / "models", "summary", README)
     put_model(folder / "models", "guided", GUIDE)
+    (folder / "flows").mkdir()
+    (folder / "flows" / "approval.py").write_text(APPROVAL)
     async with _language_model() as model:
         environment = clean_environment(
             HTTP_PORT=str(port),
             WORKER_HTTP_PORT=str(free_port()),
             PENSTOCK_DATA_DIR=str(folder / "data"),
             PENSTOCK_MODELS_DIR=str(folder / "models"),
+            PENSTOCK_FLOWS_DIR=str(folder / "flows"),
+            PENSTOCK_FETCH_NETWORKS="127.0.0.0/8",
             LLM_BASE_URL=model,
         )
         async with penstock("serve", environment=environment, folder=folder) as serve:
@@ -94,7 +108,9 @@ async def test_the_guides_model(address: str) -> None:
     assert json.loads(await _run("bash", "-c", f"api={address}/api/v1\n{call}")) == {"summary": "a penstock…"}
 
 
-async def test_the_examples_of_the_client_page(address: str) -> None:
+async def test_the_examples_of_the_client_page(address: str, tmp_path: Path) -> None:
+    (tmp_path / "conference.wav").write_bytes(bytes(20 * 2**20))
+    await until(lambda: _has_flows(address), "the flows are published")
     first, *rest = re.findall(r"```python\n(.*?)```", CLIENT, re.DOTALL)
     body = textwrap.indent("\n".join(rest), " " * 8)
     program = (
@@ -102,11 +118,14 @@ async def test_the_examples_of_the_client_page(address: str) -> None:
         f"    async with Client('http://127.0.0.1:8080', owner_service='docs') as client:\n{body}\n"
         "asyncio.run(main())\n"
     )
-    out = await _run(sys.executable, "-c", f"import asyncio\n{program}".replace("http://127.0.0.1:8080", address))
+    program = f"import asyncio\n{program}".replace("http://127.0.0.1:8080", address)
+    out = await _run(sys.executable, "-c", program, folder=tmp_path)
     assert "no worker has served the queue reverse/words" in out
     assert "failed bad_input" in out
     assert "{'summary': 'a penstock…'}" in out
     assert "b'RIFF'" in out
+    assert "{'amount': 12, 'approved': True}" in out
+    assert str(20 * 2**20) in out
 
 
 def test_the_readme_names_only_files_that_exist() -> None:
@@ -114,13 +133,17 @@ def test_the_readme_names_only_files_that_exist() -> None:
         assert (ROOT / target).exists(), target
 
 
-async def _run(*command: str) -> str:
-    process = await asyncio.create_subprocess_exec(
-        *command, env=clean_environment(PYTHONPATH=str(ROOT / "src")), stdout=PIPE, stderr=PIPE
-    )
+async def _run(*command: str, folder: Path = ROOT) -> str:
+    environment = clean_environment(PYTHONPATH=str(ROOT / "src"))
+    process = await asyncio.create_subprocess_exec(*command, env=environment, cwd=folder, stdout=PIPE, stderr=PIPE)
     out, errors = await asyncio.wait_for(process.communicate(), 60)
     assert process.returncode == 0, errors.decode()
     return out.decode()
+
+
+async def _has_flows(address: str) -> bool:
+    async with aiohttp.ClientSession() as session, session.get(f"{address}/api/v1/flows") as response:
+        return bool((await response.json())["flows"])
 
 
 async def _ready(address: str) -> bool:
