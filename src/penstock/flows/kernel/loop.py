@@ -12,8 +12,7 @@ import gc
 import sys
 from asyncio import AbstractEventLoop, Handle, TimerHandle, events
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from weakref import WeakSet
@@ -95,28 +94,32 @@ class FlowLoop(_Loop):  # type: ignore[misc]  # its base is Any to type checkers
     def run_until_idle(self) -> None:
         """Run callbacks until every task waits, or the run is stopped."""
         ready = self._ready
-        with self._entered():
+        before = self._enter()
+        try:
             while ready and not self.stopped:
                 handle = ready.popleft()
                 if not handle.cancelled():
-                    with suppress(SystemExit, KeyboardInterrupt):  # the task of the code that raised it holds it
+                    try:
                         handle._run()
+                    except (SystemExit, KeyboardInterrupt):  # the task of the code that raised it holds it
+                        continue
+        finally:
+            self._leave(before)
 
-    @contextmanager
-    def _entered(self) -> Iterator[None]:
-        before = events._get_running_loop()
-        hooks = sys.get_asyncgen_hooks()
-        collecting = gc.isenabled()
+    def _enter(self) -> tuple[Any, ...]:
+        """Become the running loop of this thread; return what has to be restored."""
+        before = (events._get_running_loop(), sys.get_asyncgen_hooks(), gc.isenabled())
         gc.disable()  # the collector would run finalizers at times that differ between replays
         events._set_running_loop(self)
-        sys.set_asyncgen_hooks(firstiter=self._generators.add, finalizer=self._finalize)
-        try:
-            yield
-        finally:
-            sys.set_asyncgen_hooks(*hooks)
-            events._set_running_loop(before)
-            if collecting:
-                gc.enable()
+        sys.set_asyncgen_hooks(self._generators.add, self._finalize)
+        return before
+
+    def _leave(self, before: tuple[Any, ...]) -> None:
+        loop, hooks, collecting = before
+        sys.set_asyncgen_hooks(*hooks)
+        events._set_running_loop(loop)
+        if collecting:
+            gc.enable()
 
     def _finalize(self, generator: AsyncGenerator[Any, Any]) -> None:
         self._generators.discard(generator)
@@ -127,18 +130,24 @@ class FlowLoop(_Loop):  # type: ignore[misc]  # its base is Any to type checkers
         """End all tasks by raising Stopped in them. Their ``finally`` blocks run, and issue no steps."""
         self.stopped = True
         self._ready.clear()
-        with self._entered():
+        before = self._enter()
+        try:
             for task in sorted((one for one in self._tasks if not one.done()), key=hash, reverse=True):
-                task._log_destroy_pending = False  # type: ignore[attr-defined]
-                asyncio.tasks._enter_task(self, task)
-                try:
-                    _end(task.get_coro())
-                finally:
-                    asyncio.tasks._leave_task(self, task)
+                self._end_task(task)
             for generator in list(self._generators):
                 _end(generator.aclose())
+        finally:
+            self._leave(before)
         self._ready.clear()
         self._tasks.clear()
+
+    def _end_task(self, task: FlowTask[Any]) -> None:
+        task._log_destroy_pending = False  # type: ignore[attr-defined]
+        asyncio.tasks._enter_task(self, task)
+        try:
+            _end(task.get_coro())
+        finally:
+            asyncio.tasks._leave_task(self, task)
 
     # What tasks and futures need of a loop
 

@@ -14,6 +14,7 @@ from penstock.flows.process.environment import variables
 from penstock.flows.process.errors import FlowsUnavailable, NotResident, ProgramLost
 from penstock.flows.process.program import Limits, Program
 from penstock.flows.program.frames import Begin, Deliver
+from penstock.models.host.guardian import Guardian
 from penstock.processes.backoff import Backoff
 from penstock.processes.waiting import set_within
 from penstock.processes.watching import watch
@@ -55,6 +56,7 @@ class FlowProcess:
         self._watches = watched
         self._environment = variables(ours, private)
         self._limits = limits or Limits()
+        self._guardian = Guardian()
         self._current: Program | None = None
         self._homes: dict[tuple[str, str], Program] = {}  # of flows, each with the last code that could be loaded
         self._changed: list[Callable[[], None]] = []
@@ -65,6 +67,11 @@ class FlowProcess:
         self._stopping = asyncio.Event()
         self._running: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def pid(self) -> int | None:
+        """The id of the process that runs begin in; None while there is none."""
+        return None if self._current is None else self._current.pid
 
     async def start(self) -> None:
         """Start the process and wait until it has loaded the files, or has failed to."""
@@ -83,6 +90,7 @@ class FlowProcess:
         programs = [*self._retiring, *([self._current] if self._current is not None else [])]
         self._current = None
         await asyncio.gather(*(program.stop() for program in programs), *self._tasks)
+        await self._guardian.stop()
 
     def on_change(self, callback: Callable[[], None]) -> None:
         """Call ``callback`` whenever ``flows`` or ``problems`` have changed."""
@@ -163,8 +171,10 @@ class FlowProcess:
             if self._stopping.is_set():
                 return
             if program is None or program.ended.is_set():
-                self._available.clear()
-                self._forget(program)
+                if program is not None:
+                    self._forget(program)
+                if self._current is None:  # if a new process cannot be started, the one before goes on
+                    self._available.clear()
                 delay = backoff.after_run_of(asyncio.get_running_loop().time() - began)
                 await set_within(self._reload, delay)
 
@@ -172,7 +182,7 @@ class FlowProcess:
         """Start a process; leave out files that end or stop it. Return None if it cannot be started even so."""
         skipped: dict[str, str] = {}
         while not self._stopping.is_set():
-            program = Program(self.folder, self._environment, self._limits)
+            program = Program(self.folder, self._environment, self._limits, self._guardian)
             try:
                 await program.start(skipped)
             except ProgramLost as error:
@@ -228,11 +238,11 @@ class FlowProcess:
         if program.ended.is_set() and not self._stopping.is_set():
             log.error("flows_process_ended", how=program.how_it_ended)
 
-    def _forget(self, program: Program | None) -> None:
+    def _forget(self, program: Program) -> None:
         for run_id in [one for one, where in self.resident.items() if where is program]:
             del self.resident[run_id]
         self._homes = {key: home for key, home in self._homes.items() if home is not program}
-        if program is not None and self._current is program:
+        if self._current is program:
             self._current = None
             self._stop_later(program)
 

@@ -24,6 +24,7 @@ from penstock.flows.process.errors import HistoryTooLarge, NotResident, NoTurn, 
 from penstock.flows.process.output import Stacks, log_lines
 from penstock.flows.process.watchdog import Watchdog
 from penstock.flows.program import frames
+from penstock.models.host.guardian import Guardian
 from penstock.processes import exits
 from penstock.processes.binding import bound
 from penstock.processes.waiting import set_within
@@ -47,7 +48,7 @@ class Limits:
 class Program:
     """A running process, and the requests that it executes."""
 
-    def __init__(self, folder: Path, environment: Mapping[str, str], limits: Limits) -> None:
+    def __init__(self, folder: Path, environment: Mapping[str, str], limits: Limits, guardian: Guardian) -> None:
         self.flows: list[FlowDescription] = []
         self.problems: dict[str, str] = {}
         self.loading: str | None = None  # the file that it is loading
@@ -56,6 +57,7 @@ class Program:
         self._folder = folder
         self._environment = environment
         self._limits = limits
+        self._guardian = guardian
         self._ready = asyncio.Event()  # it has loaded its files, or ended
         self._heard = asyncio.Event()  # it has reported something, or ended
         self._number = 0
@@ -180,11 +182,13 @@ class Program:
             loop.create_task(self._stacks.read(stack_read)),
             loop.create_task(self._watch(self._process)),
         ]
+        await self._guardian.watch(self._process.pid)
 
     async def _watch(self, process: Process) -> None:
         status = await process.wait()
         with suppress(ProcessLookupError, PermissionError):  # its descendants must not outlive it
             os.killpg(process.pid, signal.SIGKILL)
+        self._guardian.release(process.pid)
         self.how_it_ended = exits.described(status)
         on_cpu = self._watchdog.on_cpu
         blocked = self._watchdog.killed
