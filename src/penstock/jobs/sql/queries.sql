@@ -144,6 +144,7 @@ CROSS JOIN (SELECT flow_position(:tenant_id) AS position OFFSET 0) p;
 -- 0 it is not searched at all); one that is not in the list gives an equal share of the limit. Within a tenant, jobs of the highest priority come first, in
 -- order within a lane; lanes of equal priority take turns. Jobs of a tenant with limits are picked by pick_within_limits().
 -- Paused queues and tenants, and suspended tenants, give none.
+-- The jobs are returned in no order, because sorting them would copy their inputs.
 -- An empty list of types or profiles means any, but runs of flows are only claimed by their type. The cursors are the points at which this process last stopped in each lane;
 -- the search begins there or at the lane's hint, whichever is further, or at the very start if from_start is set.
 -- Locks: the ready rows taken, skipping locked ones; for tenants with limits, those of pick_within_limits(). Index: lane_queue or unique index of lane; primary key of ready, from
@@ -225,7 +226,7 @@ WITH waiting AS MATERIALIZED ( -- full joins, because they are always hash joins
     SELECT tenant_id, clock(), 'job.started', job_ids, series_ids, epochs, attempts,
            json_build_object('worker_id', :worker_id::text)
     FROM owned
-), described AS MATERIALIZED ( -- in one pass over the index for each tenant; the bounds leave only the partitions of these days
+), described AS ( -- in one pass over the index for each tenant; the bounds leave only the partitions of these days
     SELECT j.* FROM owned o
     CROSS JOIN LATERAL (
         SELECT id, owner_ref, user_id, max_attempts, timeout_seconds, created_at, tags, input FROM job
@@ -236,8 +237,7 @@ WITH waiting AS MATERIALIZED ( -- full joins, because they are always hash joins
 SELECT l.tenant_id, l.weight, l.job_id, l.epoch, l.series_id, l.attempt, l.lease_until, l.lane_id, l.priority,
        l.reached_seq, j.owner_ref, j.user_id, j.max_attempts, j.timeout_seconds, j.created_at, j.tags, j.input
 FROM (SELECT l.*, n.priority, n.reached_seq, n.weight FROM leased l JOIN reached n ON n.lane_id = l.lane_id) l
-FULL JOIN described j ON j.id = l.job_id -- each row has its match; a full join is always a hash join, even when few rows are expected
-ORDER BY l.epoch;
+FULL JOIN described j ON j.id = l.job_id; -- each row has its match; a full join is always a hash join, even when few rows are expected
 
 
 -- name: describe_claimed(ids)
@@ -313,7 +313,9 @@ WITH handed AS MATERIALIZED (
     CROSS JOIN LATERAL (SELECT job_id FROM lease
                         WHERE tenant_id = :tenant_id AND job_id = h.job_id AND epoch = h.epoch FOR UPDATE) l
 ), taken AS (
-    DELETE FROM lease WHERE tenant_id = :tenant_id AND job_id = ANY (ARRAY(SELECT job_id FROM handed)) RETURNING *
+    DELETE FROM lease WHERE tenant_id = :tenant_id AND job_id = ANY (ARRAY(SELECT job_id FROM handed))
+    RETURNING job_id, epoch, lane_id, series_id, attempt, submitter_id, input_bytes, enqueued_at, started_at,
+              cancel_requested_at, worker_id, progress, concurrency_key, parent_id, step_no
 ), ended AS (
     SELECT t.*, h.result, h.size, h.usage FROM taken t JOIN handed h ON h.job_id = t.job_id
 ), kept AS (

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from operator import itemgetter
 from uuid import UUID
 
 import asyncpg
@@ -289,6 +290,7 @@ async def claim(
         cursor_seqs=list((cursors or {}).values()),
         from_start=cursors is None,
     )
+    rows.sort(key=itemgetter("epoch"))
     return rows
 
 
