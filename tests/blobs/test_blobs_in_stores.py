@@ -308,3 +308,26 @@ async def test_a_later_attempt_of_a_job_removes_the_media_of_earlier_ones(
             await blobs.get(tenant, one)
     await sweep(fresh, blobs)
     assert await rows(fresh) == (3, 1, 0)
+
+
+async def test_a_folder_that_is_unmounted_while_it_is_used_loses_nothing(
+    fresh: Database, fresh_clock: Clock, tmp_path: Path, tenant: int
+) -> None:
+    """Its files are not taken for lost, and those that are deleted meanwhile are removed later."""
+    blobs = service(fresh, penstock_blob_url=(tmp_path / "blobs").as_uri())
+    kept, gone = await put(blobs, tenant, LARGE), await put(blobs, tenant, LARGE)
+    (tmp_path / "blobs").rename(tmp_path / "unmounted")
+    (tmp_path / "blobs").mkdir()
+    for call in (whole(blobs, tenant, kept), put(blobs, tenant, LARGE)):
+        with pytest.raises(BlobStoreUnavailable):
+            await call
+    await blobs.delete(tenant, gone)
+    assert list((tmp_path / "blobs").iterdir()) == []
+    (tmp_path / "blobs").rmdir()
+    (tmp_path / "unmounted").rename(tmp_path / "blobs")
+    assert await whole(blobs, tenant, kept) == LARGE
+    assert len(await objects_of(blobs)) == 2
+    await fresh_clock.advance(timedelta(days=2))
+    await sweep(fresh, blobs)
+    assert len(await objects_of(blobs)) == 1
+    assert await rows(fresh) == (1, 0, 0)

@@ -14,7 +14,8 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from penstock.errors import DatabaseUnavailable
+from penstock.errors import BlobStoreUnavailable, DatabaseUnavailable
+from penstock.failures import Category, failure_of
 from penstock.models import store
 from tests.support.gateways import HttpCaller, Reply, running_gateway
 from tests.support.http_servers import running
@@ -364,6 +365,26 @@ class TestMedia:
             assert few.json["sizes"] == [40_000, 40_000]
             many = await caller.post("/models/measure/predict", {"files": [f"blob:{blob}"] * 3})
             assert (many.outcome, many.fields) == ((422, "invalid_input"), ["files[2]"])
+
+    async def test_an_upload_whose_store_is_away_fails_as_unavailable(self, database_url: str, tmp_path: Path) -> None:
+        """It is not the caller's mistake, so a job waits for the store."""
+        (tmp_path / "models").mkdir()
+        put(tmp_path / "models", {"measure": MODELS["measure"]})
+        folder = tmp_path / "blobs"
+        async with running_gateway(
+            database_url,
+            models_folder=tmp_path / "models",
+            penstock_blob_url=folder.as_uri(),
+            penstock_blob_inline_bytes=10_000,
+        ) as caller:
+            blob = (await caller.call("POST", "/blobs", body=bytes(40_000))).json["id"]
+            folder.rename(tmp_path / "unmounted")
+            away = await caller.post("/models/measure/predict", {"files": [f"blob:{blob}"]})
+            assert away.outcome == (503, "blob_store_unavailable")
+            assert failure_of(BlobStoreUnavailable()).category is Category.RATE_LIMITED
+            (tmp_path / "unmounted").rename(folder)
+            there = await caller.post("/models/measure/predict", {"files": [f"blob:{blob}"]})
+            assert there.json["sizes"] == [40_000]
 
     async def test_invalid_input_with_many_values_is_refused_quickly(self, caller: HttpCaller) -> None:
         """No mistake is explained: finding every one among a million takes the validator a minute."""

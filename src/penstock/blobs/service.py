@@ -178,13 +178,18 @@ class BlobService:
         raise BlobStoreUnavailable(f"the blob {blob_id} is moved from store to store")
 
     async def _moved(self, tenant: int, missed: StoredBlob) -> StoredBlob:
-        """Return a blob at its new place; raises NotFound if it was not moved but deleted, or its bytes are lost."""
+        """Return a blob at its new place.
+
+        Raises NotFound if it was not moved but deleted, or its bytes are lost, and BlobStoreUnavailable if its store is
+        away.
+        """
         try:
             found = await self.find(tenant, missed.blob.id)
         except NotFound:
             raise NotFound(f"the blob {missed.blob.id} was deleted while it was read") from None
         if found.place != missed.place:
             return found
+        await self.stores.checked(await self.stores.holding(found.place.store_id))  # the whole store may be away
         log.error("blob_missing", blob=str(missed.blob.id), key=missed.place.key)
         raise NotFound(f"the bytes of the blob {missed.blob.id} are missing from the store of files")
 

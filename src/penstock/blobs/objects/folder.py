@@ -142,8 +142,7 @@ class FolderObjects:
         return await self._run(find)
 
     def _create(self, path: Path) -> int:
-        if not (self.root / MARK).is_file():  # the folder was mounted when the process began, and is not now
-            raise OSError(errno.ENOENT, f"the file {MARK} is not in it")
+        self._require_mark()
         for left in reversed(range(_TRIES)):
             self._make_folders(path.parent)
             try:
@@ -152,6 +151,11 @@ class FolderObjects:
                 if not left:
                     raise
         raise AssertionError("the last try returns or raises")
+
+    def _require_mark(self) -> None:
+        """Raise OSError if the folder was mounted when the process began, and is not now."""
+        if not (self.root / MARK).is_file():
+            raise OSError(errno.ENOENT, f"the file {MARK} is not in it")
 
     def _make_folders(self, folder: Path) -> None:
         """Make a folder and those around it, each durably."""
@@ -169,6 +173,7 @@ class FolderObjects:
         _sync_folder(path.parent)
 
     def _remove(self, path: Path) -> None:
+        self._require_mark()
         for one in (path, path.with_name(path.name + _UNFINISHED)):
             with suppress(FileNotFoundError, NotADirectoryError):
                 one.unlink()
