@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
+from pathlib import Path
 from uuid import UUID
 
 import pytest
@@ -108,3 +110,10 @@ def test_large_data_is_left_out() -> None:
     assert stored_data({"first": 0, "chunks": "x" * 300_000, "owner_service": "shop"}) == (
         b'{"first":0,"owner_service":"shop","omitted_bytes":300046}'
     )
+
+
+def test_every_type_of_event_can_be_wanted() -> None:
+    """A statement that stores a new type of event needs its line in the list."""
+    sources = Path(event_types.__file__).parents[1].rglob("*.sql")
+    stored = {kind for source in sources for kind in re.findall(r"'(job\.[a-z_]+)'", source.read_text())}
+    assert stored == set(event_types.TYPES)
