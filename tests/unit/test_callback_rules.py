@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import re
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import Raw
 
 from penstock.callbacks import event_types, rules
-from penstock.callbacks.message import message_id, parse_message_id, stored_data
+from penstock.callbacks.chains import Chains
+from penstock.callbacks.message import Delivery, message_id, parse_message_id, stored_data
 from penstock.callbacks.rules import Response, Result, judge
 from penstock.callbacks.slots import Slots, User
 from penstock.tenants.principal import TenantId
+
+NOW = datetime(2026, 11, 30, tzinfo=UTC)
 
 
 def response(status: int | None, **fields: timedelta | float) -> Response:
@@ -117,3 +121,46 @@ def test_every_type_of_event_can_be_wanted() -> None:
     sources = Path(event_types.__file__).parents[1].rglob("*.sql")
     stored = {kind for source in sources for kind in re.findall(r"'(job\.[a-z_]+)'", source.read_text())}
     assert stored == set(event_types.TYPES)
+
+
+def delivery(position: int, subject: str) -> Delivery:
+    return Delivery(
+        position=position, place=1, mark=1, kind="job.created", source="/", subject=subject, at=NOW, data=Raw(b"{}")
+    )
+
+
+def test_one_delivery_of_a_subject_is_in_flight_at_a_time() -> None:
+    chains = Chains()
+    for position, subject in enumerate("aabca", start=1):
+        chains.append(delivery(position, subject), b"")
+    taken = []
+    while chains.ready:
+        taken.append(chains.take()[0])
+    assert [one.position for one in taken] == [1, 3, 4]
+    assert chains.end(taken[0], failed=False) == []
+    assert chains.take()[0].position == 2
+    assert [one.position for one in chains.end(delivery(2, "a"), failed=True)] == [5], "it waits in the database"
+    assert chains.parked(delivery(9, "a"))
+    assert not chains.parked(delivery(9, "b"))
+    for one in taken[1:]:
+        chains.end(one, failed=False)
+    assert not chains
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.booleans()), max_size=40))
+def test_each_subject_keeps_its_order_whatever_fails(events: list[tuple[str, bool]]) -> None:
+    chains, sent, behind = Chains(), [], []
+    failing = {position: failed for position, (_, failed) in enumerate(events)}
+    for position, (subject, _) in enumerate(events):
+        chains.append(delivery(position, subject), b"")
+    while chains.ready:
+        one, _ = chains.take()
+        sent.append(one)
+        behind += chains.end(one, failed=failing[one.position])
+    assert not chains
+    assert sorted(one.position for one in [*sent, *behind]) == list(range(len(events)))
+    for subject in "abc":
+        own = [one.position for one in sent if one.subject == subject]
+        assert own == sorted(own)
+        failed = [position for position in own if failing[position]]
+        assert failed in ([], own[-1:]), "nothing of a subject is sent after a failure"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -12,6 +11,7 @@ from random import random
 from typing import Any, Final
 
 from penstock.callbacks import deliveries, rules, signing
+from penstock.callbacks.chains import Chains
 from penstock.callbacks.deliveries import Lease, Outcome, Target
 from penstock.callbacks.endpoint import Attempt
 from penstock.callbacks.message import MEDIA_TYPE, Delivery, Details, Key, body_of
@@ -31,7 +31,6 @@ _LATER_SECONDS: Final = 1.0  # between two reads of deliveries that are due agai
 _MAX_UNRECORDED: Final = 1024  # attempts whose outcome is not in the database yet
 _RECORD_AGAIN_SECONDS: Final = 0.5  # while the database is unavailable
 _NO_SECRET_REST: Final = timedelta(minutes=1)
-_MAX_PARKED: Final = 10_000  # subjects with a delivery that failed
 _START: Final = (0, 0)
 
 
@@ -71,9 +70,7 @@ class Line:
         self._slots = slots
         self._pace = pace
         self._user = User(tenant=held.tenant, endpoint_id=held.endpoint_id, ready=self._pump)
-        self._chains: dict[str, deque[tuple[Delivery, bytes]]] = {}
-        self._ready: deque[str] = deque()  # subjects of chains whose first delivery is not in flight
-        self._parked: set[str] = set()  # subjects with a delivery that failed
+        self._chains = Chains()
         self._later: set[Key] = set()  # deliveries that were read from callback_later and are not recorded yet
         self._tasks: set[asyncio.Task[None]] = set()
         self._in_flight = 0
@@ -127,8 +124,8 @@ class Line:
     async def _work(self) -> None:
         while not self._leaving:
             self._changed.clear()
-            waiting = sum(map(len, self._chains.values()))
-            if waiting <= self._pace.page // 2 and (not self._exhausted or self._news.is_set() or self._later_due()):
+            more = not self._exhausted or self._news.is_set() or self._later_due()
+            if more and self._chains.waiting <= self._pace.page // 2:
                 await self._read()
                 self._pump()
             elif not self._chains and not self._tasks:
@@ -170,12 +167,12 @@ class Line:
             self._behind = page[-1].key
         self._later |= {one.key for one in again}
         for delivery in again:
-            self._append(delivery, bodies[delivery.key])
+            self._chains.append(delivery, bodies[delivery.key])
         for delivery in page:
-            if delivery.key in blocked or delivery.subject in self._parked:
+            if delivery.key in blocked or self._chains.parked(delivery):
                 self._start(self._record(delivery, "behind", timedelta(0), delivery.attempts))
             else:
-                self._append(delivery, bodies[delivery.key])
+                self._chains.append(delivery, bodies[delivery.key])
 
     def _open(self, target: Target) -> bool:
         """Note what the endpoint is like now; returns whether anything may be sent to it."""
@@ -201,14 +198,6 @@ class Line:
                 details |= await detail(connection, self.lease.tenant, own)
         return {one.key: body_of(one, details.get(one.key, {})) for one in page}
 
-    def _append(self, delivery: Delivery, body: bytes) -> None:
-        chain = self._chains.get(delivery.subject)
-        if chain is None:
-            self._chains[delivery.subject] = deque([(delivery, body)])
-            self._ready.append(delivery.subject)
-        else:
-            chain.append((delivery, body))
-
     # Sending
 
     @property
@@ -219,16 +208,15 @@ class Line:
         """Send the first deliveries of chains, as many as may be in flight."""
         loop = asyncio.get_running_loop()
         while (
-            self._ready
+            self._chains.ready
             and not self._leaving
             and self._in_flight < self._concurrency
             and len(self._tasks) < _MAX_UNRECORDED
             and loop.time() < self.valid_until
             and self._slots.take(self._user)
         ):
-            subject = self._ready.popleft()
             self._in_flight += 1
-            self._start(self._deliver(*self._chains[subject][0]))
+            self._start(self._deliver(*self._chains.take()))
 
     def _start(self, work: Any) -> None:
         task = asyncio.ensure_future(work)
@@ -240,8 +228,7 @@ class Line:
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("callback_delivery_failed", endpoint=str(self.lease.endpoint_id), exc_info=error)
         self._changed.set()
-        if self._ready and not self._leaving:
-            self._pump()
+        self._pump()
 
     async def _deliver(self, delivery: Delivery, body: bytes) -> None:
         """Send a delivery and record what came of it."""
@@ -253,7 +240,8 @@ class Line:
             self._slots.give(self._user)
         verdict = rules.judge(response, delivery.tries + 1, jitter=random())
         self._judge_endpoint(response)
-        rest = self._end(delivery, verdict.result)
+        followers = self._chains.end(delivery, failed=verdict.result is Result.AGAIN)
+        self._leaving = self._leaving or self._chains.full
         self._pump()
         attempt = Attempt(
             at=at,
@@ -264,7 +252,7 @@ class Line:
         )
         attempts = (*delivery.attempts, attempt)
         await self._record(delivery, verdict.result, verdict.delay, attempts, tries=delivery.tries + 1)
-        for follower in rest:
+        for follower in followers:
             await self._record(follower, "behind", timedelta(0), follower.attempts)
         if response.gone:
             await self._disable(f"the receiver responded with status {response.status}")
@@ -277,23 +265,6 @@ class Line:
         if self._keys:
             headers["webhook-signature"] = signing.signatures(self._keys, message, timestamp, body)
         return await self._around.sender.send(self._target.url, headers, body)
-
-    def _end(self, delivery: Delivery, result: Result) -> list[Delivery]:
-        """Take a delivery off its chain; returns those that have to wait behind it in the database."""
-        chain = self._chains[delivery.subject]
-        chain.popleft()
-        rest: list[Delivery] = []
-        if result is Result.AGAIN:
-            self._parked.add(delivery.subject)
-            rest = [one for one, _ in chain]
-            chain.clear()
-        if chain:
-            self._ready.append(delivery.subject)
-        else:
-            del self._chains[delivery.subject]
-        if len(self._parked) > _MAX_PARKED:
-            self._leaving = True
-        return rest
 
     def _judge_endpoint(self, response: Response) -> None:
         """Note what a response says about the endpoint. The line ends if it has to rest, or changes its class."""
