@@ -180,7 +180,7 @@ async def test_a_shared_model_is_managed_by_operators_only(operator: HttpCaller,
         assert "operator" in refused.json["detail"]
     assert (await alpha.call("GET", "/get/getlogs?id=shared")).status == 403
     seen = (await alpha.call("GET", "/models/shared")).json
-    assert (seen["details"], seen["options"]) == ([], {}), "its load is that of all tenants"
+    assert (seen["details"], seen["options"]) == ([], {}), "the load shows what other tenants do"
     assert (await operator.get("/models/shared")).json["details"]
     assert (await operator.post("/models/shared/reload")).status == 200
     assert (await alpha.predict("shared", "a")).json == "A"
@@ -272,7 +272,9 @@ async def test_a_key_changes_and_watches_the_jobs_of_its_queues_only(operator: H
     assert (await every.call("GET", "/stats")).json["totals"]["pending"] == 1
 
 
-async def test_a_claim_of_queues_that_are_no_product_must_state_which(operator: HttpCaller) -> None:
+async def test_a_key_whose_queues_are_not_all_pairs_of_its_names_must_state_which_it_claims(
+    operator: HttpCaller,
+) -> None:
     limited = await key_of(operator, "beta", queues=["a/one", "b/two"])
     refused = await limited.call("POST", "/jobs/claim", {"worker_id": "w"})
     assert refused.outcome == (403, "forbidden")

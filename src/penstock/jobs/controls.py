@@ -28,7 +28,7 @@ _MANY = 1_000_000  # more than the claims that wait in any process
 
 
 class QueueSelection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One queue, or without names all queues, of the sender's tenant or, by an operator, of all tenants."""
+    """Selects one queue or, without names, all queues of the sender's tenant or (operators only) of all tenants."""
 
     task_type: Name | None = None
     model_profile: Name | None = None

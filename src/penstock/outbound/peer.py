@@ -206,7 +206,7 @@ class Peer:
         try:
             return feed(piece)
         except TooLong as error:
-            raise CallFailed(Category.PROVIDER_ERROR, f"of the {self._name}'s response {error}") from None
+            raise CallFailed(Category.PROVIDER_ERROR, f"the {self._name}'s response is too long: {error}") from None
 
     def _clean(self, body: bytes) -> bytes:
         try:

@@ -22,7 +22,7 @@ class BodySpace:
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
     async def take(self, size: int) -> int:
-        """Take space for a body and return how much was taken: all of it for a body that is larger than that.
+        """Take space for a body and return how much was taken. A body larger than the whole space takes all of it.
 
         Raises Overloaded if not enough becomes free in time.
         """

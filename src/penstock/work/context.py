@@ -53,8 +53,8 @@ class JobContext:
             self.used_outbox.close()
 
     def used(self, usage: Usage) -> None:
-        """Report what a call to a provider used, or that it failed. This is stored when the attempt ends, whatever its
-        outcome, and accounted. After a hundred calls, the use of further ones is added to earlier ones of the same
+        """Report what a call to a provider used, or that it failed. It is stored and charged when the attempt ends,
+        whatever its outcome. After a hundred calls, the use of further ones is added to earlier ones of the same
         provider, model and outcome. Raises ValueError for invalid usage."""
         checked = msgspec.convert(msgspec.to_builtins(usage), Usage)
         if len(self.usage) < _MAX_USAGES:
@@ -96,7 +96,7 @@ class JobContext:
 
 
 def _merged(known: Sequence[Usage], more: Usage) -> list[Usage] | None:
-    """Return calls with the use of one more added to one of the same kind that has room; None if there is none."""
+    """Return the known calls, with ``more`` added to one of the same kind; None if none has room for it."""
     for index, one in enumerate(known):
         if (one.provider, one.model, one.version, one.status) != (more.provider, more.model, more.version, more.status):
             continue

@@ -515,7 +515,7 @@ END $$;
 -- All that decides whether a run waits or goes on is in this one row, and every statement that brings mail or parks the run
 -- locks it first. So no wake-up can be lost between a check and a wait: whoever comes second reads what the first has
 -- written. "arrived" counts the mail that has come (and is the id of the newest), "seen" that which the run's code has
--- consumed. Mail of any other kind than the end of a step sets "urgent". A run that has mail to go on with is never parked,
+-- consumed. Any mail but the completion of a step sets "urgent". A run that has mail to go on with is never parked,
 -- unless it is held: then its code is broken or has changed, and only an operator or other code lets it go on.
 CREATE TABLE flow_gate (
     tenant_id           integer NOT NULL,
