@@ -170,9 +170,11 @@ async def test_what_is_wrong_is_named(caller: HttpCaller) -> None:
 
 async def test_a_file_that_is_too_large_is_refused(caller: HttpCaller) -> None:
     upload_id = await begun(caller)
-    for number in (1, 2):
-        assert (await send(caller, upload_id, number, DATA)).status == 200
-    assert (await complete(caller, upload_id)).outcome == (413, "too_large")
+    assert (await send(caller, upload_id, 1, DATA)).status == 200
+    assert (await send(caller, upload_id, 2, DATA)).status == 413, "a part that does not fit"
+    assert (await send(caller, upload_id, 2, bytes(MOST - len(DATA)))).status == 200
+    assert (await send(caller, upload_id, 3, b"x")).outcome == (413, "too_large")
+    assert (await send(caller, upload_id, 1, DATA)).status == 200, "in place of itself"
     assert (await send(caller, upload_id, 3, DATA + DATA)).status == 413
     assert (await caller.call("DELETE", f"/uploads/{upload_id}")).status == 204
 

@@ -96,8 +96,14 @@ class PartedUploads:
 
         Raises NotFound, InvalidInput for an empty part, TooLarge, BlobStoreUnavailable and any exception of ``chunks``.
         """
-        await self.get(tenant, upload_id)
-        measured = Measured(chunks, self.max_part_bytes)
+        async with self._database.acquire() as connection:
+            others = await store.bytes_of_others(connection, tenant, upload_id, number)
+        if others is None:
+            raise NotFound(f"there is no upload {upload_id}")
+        left = self._blobs.max_bytes - others
+        if left <= 0:
+            raise TooLarge(f"the other parts have the {self._blobs.max_bytes} bytes that a file may have")
+        measured = Measured(chunks, min(self.max_part_bytes, left))
         begin = await measured.first(self._blobs.inline_bytes + 1)
         if not begin:
             raise InvalidInput.of("body", "is empty: send the part's bytes")

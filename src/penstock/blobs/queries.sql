@@ -274,6 +274,13 @@ SELECT number, size_bytes, sha256, store_id, key FROM blob_upload_part
 WHERE tenant_id = :tenant_id AND upload_id = :upload_id ORDER BY number;
 
 
+-- name: bytes_of_others(tenant_id, upload_id, number)
+-- Return the bytes of an upload's other parts; nothing if there is no such upload. Index: primary keys.
+SELECT (SELECT coalesce(sum(p.size_bytes), 0) FROM blob_upload_part p
+        WHERE p.tenant_id = :tenant_id AND p.upload_id = :upload_id AND p.number <> :number)::bigint
+FROM blob_upload WHERE tenant_id = :tenant_id AND id = :upload_id AND expires_at > clock();
+
+
 -- name: keep_part(tenant_id, upload_id, number, size_bytes, sha256, store_id, key)
 -- Make a written object a part of an upload, in place of the one of that number, which is then due for removal. Returns the
 -- number, or nothing if the upload has ended. Locks: the upload, then rows of blob_leftover. Index: primary keys.

@@ -297,6 +297,14 @@ async def parts_of(connection: asyncpg.Connection, tenant: int, upload_id: UUID)
     return [StoredPart(**row) for row in await _sql.parts_of.rows(connection, tenant_id=tenant, upload_id=upload_id)]
 
 
+async def bytes_of_others(connection: asyncpg.Connection, tenant: int, upload_id: UUID, number: int) -> int | None:
+    """Return the bytes of an upload's parts but one; None if there is no such upload."""
+    found: int | None = await _sql.bytes_of_others.value(
+        connection, tenant_id=tenant, upload_id=upload_id, number=number
+    )
+    return found
+
+
 async def keep_part(connection: asyncpg.Connection, tenant: int, upload_id: UUID, part: StoredPart) -> bool:
     """Make a written object a part of an upload; return False if the upload has ended."""
     kept = await _sql.keep_part.value(
