@@ -118,7 +118,7 @@ async def test_a_secret_that_is_slow_to_read_blocks_no_other_request(database_ur
 
         def is_read() -> bool:
             nonlocal writer
-            with suppress(OSError):  # until somebody has opened the pipe to read it
+            with suppress(OSError):  # until the gateway has opened the pipe to read it
                 writer = os.open(file, os.O_WRONLY | os.O_NONBLOCK)
             return writer >= 0
 

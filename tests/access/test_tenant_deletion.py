@@ -178,7 +178,7 @@ async def test_another_process_goes_on_after_a_crash_at_any_step(
     assert (await rows(database, tenant)).keys() == {"usage_dims", "usage_hour", "usage_day", "usage_month"}
 
 
-async def test_running_jobs_are_asked_to_stop_and_end_within_a_minute(
+async def test_running_jobs_are_cancelled_and_end_within_a_minute(
     tenant: TenantCaller, operator: HttpCaller, database: Database, clock: Clock
 ) -> None:
     claim = await operator.call("POST", "/jobs/claim", {"worker_id": "shared", "limit": 100})

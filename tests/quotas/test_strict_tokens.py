@@ -31,20 +31,20 @@ class LanguageServer:
     """Uses as many tokens as it may, unless ``reply`` says otherwise."""
 
     def __init__(self) -> None:
-        self.asked: list[dict[str, Any]] = []
+        self.requests: list[dict[str, Any]] = []
         self.counts = True  # whether it states its usage
         self.reply: int | None = None  # tokens; None: as many as allowed
 
     async def respond(self, request: web.Request) -> web.StreamResponse:
-        asked = await request.json()
-        self.asked.append(asked)
-        if "input" in asked:
+        body = await request.json()
+        self.requests.append(body)
+        if "input" in body:
             usage = {"prompt_tokens": PROMPT, "total_tokens": PROMPT}
             return web.json_response({"data": [{"index": 0, "embedding": [1.0]}], "model": "m", "usage": usage})
-        most = asked.get("max_completion_tokens", asked.get("max_tokens")) * asked.get("n", 1)
+        most = body.get("max_completion_tokens", body.get("max_tokens")) * body.get("n", 1)
         usage = {"prompt_tokens": PROMPT, "completion_tokens": most if self.reply is None else self.reply}
         said: dict[str, Any] = {"model": "m"} | ({"usage": usage} if self.counts else {})
-        if not asked.get("stream"):
+        if not body.get("stream"):
             choice = {"message": {"role": "assistant", "content": "x"}, "finish_reason": "stop"}
             return web.json_response(said | {"choices": [choice]})
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
@@ -65,7 +65,7 @@ async def running_server() -> AsyncIterator[tuple[LanguageServer, str]]:
 @pytest.fixture
 def server(running_server: tuple[LanguageServer, str]) -> LanguageServer:
     server = running_server[0]
-    server.asked, server.counts, server.reply = [], True, None
+    server.requests, server.counts, server.reply = [], True, None
     return server
 
 
@@ -141,7 +141,7 @@ async def test_calls_at_3_gateways_never_use_more_tokens_than_the_quota(
     in_quota, in_ledger = await used(everywhere, database)
     assert in_quota == in_ledger <= 6000
     assert in_quota > 5400  # the rest is less than a prompt may have
-    assert sum(PROMPT + asked["max_tokens"] for asked in server.asked) == in_ledger
+    assert sum(PROMPT + sent["max_tokens"] for sent in server.requests) == in_ledger
 
 
 async def test_an_output_without_a_limit_gets_one_and_gives_back_what_it_does_not_use(
@@ -151,19 +151,19 @@ async def test_an_output_without_a_limit_gets_one_and_gives_back_what_it_does_no
     await limit(everywhere, 10_000)
     for _ in range(20):
         assert (await chat(everywhere[0])).status == 200
-    assert {asked["max_tokens"] for asked in server.asked} == {4096}
+    assert {sent["max_tokens"] for sent in server.requests} == {4096}
     assert await used(everywhere, database) == (20 * 17, 20 * 17)
     await limit(everywhere, 1000)
     assert (await chat(everywhere[0])).status == 200
-    assert PROMPT < server.asked[-1]["max_tokens"] < 660
+    assert PROMPT < server.requests[-1]["max_tokens"] < 660
 
 
 @pytest.mark.parametrize("field", ["max_tokens", "max_completion_tokens"])
 async def test_every_choice_counts(everywhere: list[TenantCaller], server: LanguageServer, field: str) -> None:
     await limit(everywhere, 3000)
     assert (await chat(everywhere[0], **{"n": 4, field: 2000})).status == 200
-    assert 100 < server.asked[-1][field] < 700
-    assert field == "max_tokens" or "max_tokens" not in server.asked[-1]
+    assert 100 < server.requests[-1][field] < 700
+    assert field == "max_tokens" or "max_tokens" not in server.requests[-1]
 
 
 async def test_too_little_for_the_prompt_refuses_the_call_and_consumes_no_other_quota(
@@ -174,7 +174,7 @@ async def test_too_little_for_the_prompt_refuses_the_call_and_consumes_no_other_
     await limit(everywhere, 2000)
     refused = await chat(tenant, user="x" * 2000)
     assert (refused.outcome, refused.json["quota"]) == ((429, "quota_exceeded"), "tokens-per-day")
-    assert server.asked == []
+    assert server.requests == []
     await tenant.step(idle=True)
     await tenant.set_quota("calls", 0, "day")
     assert (await chat(tenant)).json["quota"] == "calls-per-day"
@@ -238,7 +238,7 @@ async def test_what_cannot_be_bounded_is_refused_under_a_strict_quota(
     await limit(everywhere, 10**9)
     reply = await chat(everywhere[0], **fields)
     assert (reply.outcome, reply.fields) == ((422, "invalid_input"), [named])
-    assert server.asked == []
+    assert server.requests == []
 
 
 async def test_models_and_jobs_whose_tokens_cannot_be_limited_are_refused(everywhere: list[TenantCaller]) -> None:

@@ -64,9 +64,9 @@ CREATE FUNCTION quota_stored(the_tenant integer) RETURNS bigint LANGUAGE sql STA
 )::bigint;
 
 -- The jobs that a quota of pending jobs of a key or user counts, while they are pending. The job's own transaction inserts the
--- row, and nothing removes it when the job leaves: whoever counts looks where each job is, and removes those that have
--- finished. So only jobs that such a quota concerns cost anything. A retry by hand inserts another row for its job, because
--- the first may be in the course of being removed.
+-- row, and no statement that moves the job changes it: quota_pending() finds out where each job is, and removes the rows of those
+-- that have finished. So only jobs that such a quota concerns cost anything. A retry by hand inserts another row for its job,
+-- because the first one may just be being removed.
 CREATE TABLE quota_job (
     tenant_id integer NOT NULL,
     quota_id  uuid NOT NULL,
