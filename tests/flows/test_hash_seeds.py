@@ -12,7 +12,7 @@ from tests.flows.test_histories import Program, executed
 
 def program(chance, depth=0):
     leaves = ["call", "started", "shared", "sleep", "signal", "map", "publish"]
-    trees = ["sequence", "gather", "race", "their gather", "wait", "group", "completed", "timeout", "tolerant"]
+    trees = ["sequence", "each", "gather", "race", "their gather", "wait", "group", "completed", "timeout", "tolerant"]
     if depth == 3 or chance.random() < 0.3:
         return Program(chance.choice(leaves), (), chance.randint(0, 2))
     inside = tuple(program(chance, depth + 1) for _ in range(chance.randint(1, 4)))

@@ -42,6 +42,7 @@ def trees(inner: st.SearchStrategy[Program]) -> st.SearchStrategy[Program]:
     several = st.lists(inner, min_size=1, max_size=4).map(tuple)
     kinds = [
         "sequence",
+        "each",
         "gather",
         "gather",
         "race",
@@ -85,6 +86,8 @@ async def perform(program: Program) -> Any:
             return run.random().random()
         case "sequence":
             return [await perform(one) for one in inside]
+        case "each":
+            return await run.map(perform, inside, limit=program.number)
         case "gather":
             return await run.gather(*map(perform, inside))
         case "race":

@@ -239,6 +239,45 @@ async def test_map_can_return_exceptions(replays: bool) -> None:
     assert driver.finish() == ["1", "step m#1[1]: too slow"]
 
 
+async def test_a_map_of_an_async_function_runs_it_in_tasks(replays: bool) -> None:
+    async def chapter(title: str) -> str:
+        text = await run.call("writer", {"title": title})
+        return await run.call("speaker", {"text": text})  # type: ignore[no-any-return]
+
+    @flow(name="f", version="1")
+    async def f() -> list[Any]:
+        return await run.map(chapter, ["a", "b", "c"], limit=2)
+
+    driver = Driver(f, replays=replays)
+    driver.turn()
+    assert driver.run.keys() == [".1[0]/writer#1", ".1[1]/writer#1"]
+    driver.run.complete(1, "second")
+    driver.turn()
+    driver.run.complete(2, "spoken")
+    driver.turn()
+    assert driver.run.keys()[2:] == [".1[1]/speaker#1", ".1[2]/writer#1"]
+    assert driver.finish(lambda step: step.key) == [".1[0]/speaker#1", "spoken", ".1[2]/speaker#1"]
+
+
+async def test_a_failure_in_a_map_of_a_function_ends_the_others_or_is_returned(replays: bool) -> None:
+    async def picky(number: int) -> int:
+        await run.call("m", number)
+        return 6 // number
+
+    @flow(name="f", version="1")
+    async def f(tolerant: bool) -> list[Any]:
+        found = await run.map(picky, [3, 0, 2], return_exceptions=tolerant)
+        return [one if isinstance(one, int) else type(one).__name__ for one in found]
+
+    assert Driver(f, {"tolerant": True}, replays=replays).finish() == [2, "ZeroDivisionError", 3]
+    failing = Driver(f, {"tolerant": False}, replays=replays)
+    failing.turn()
+    failing.run.complete(1, None)
+    assert failing.turn().dropped == [0, 2]
+    outcome: Any = failing.run.outcome
+    assert outcome.fault.type == "ZeroDivisionError"
+
+
 async def test_time_is_that_of_the_mail(replays: bool) -> None:
     @flow(name="f", version="1")
     async def f() -> list[datetime]:
@@ -413,5 +452,5 @@ async def test_an_option_that_does_not_exist_is_refused_and_the_nearest_named(re
 
     assert (
         Driver(f, replays=replays).finish()
-        == "TypeError: max_attempt is not an option of a call; did you mean max_attempts?"
+        == "TypeError: max_attempt is not an option of this call; did you mean max_attempts?"
     )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import inspect
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any, TypedDict, TypeVar, Unpack, overload
 
-from penstock.flows.kernel import effects, targets
+from penstock.flows.kernel import effects, groups, targets
 from penstock.flows.kernel.compensations import Compensate
 from penstock.flows.kernel.current import Seconds, converter, current
 from penstock.flows.kernel.declaration import Flow
@@ -38,6 +39,10 @@ class JobOptions(TypedDict, total=False):
     timeout: Seconds | None  # of an attempt
     concurrency_key: str | None
     on_parent_end: OnParentEnd | str | None
+
+
+class NoOptions(TypedDict):
+    """The options of a map of an async function."""
 
 
 class CallOptions(JobOptions, total=False):
@@ -94,21 +99,27 @@ def start(callee: Any, input: Any, **options: Unpack[CallOptions]) -> Handle[Any
 
 
 def map(  # noqa: A001
-    callee: Callee,
+    callee: Callee | Callable[[Any], Coroutine[Any, Any, Any]],
     items: Iterable[Any],
     *,
     limit: int | None = None,
     returns: Any = None,
     return_exceptions: bool = False,
     **options: Unpack[JobOptions],
-) -> Call[list[Any]]:
+) -> Coroutine[Any, Any, list[Any]]:
     """Submit a child job for each item, at most ``limit`` at a time, and return their results in the same order.
 
     It is one step, however many items there are. The first failure ends the others and is raised, unless
-    ``return_exceptions``: then StepFailed stands in the place of each result that is missing.
+    ``return_exceptions``: then the exception stands in the place of each result that is missing.
+
+    An async function as ``callee`` is flow code: it runs for each item in a task of its own, and its steps are steps
+    of this run.
     """
     if limit is not None and limit < 1:
         raise ValueError(f"limit must be at least 1, not {limit}")
+    if inspect.iscoroutinefunction(callee):
+        _refuse_unknown(options, NoOptions)
+        return groups.each(current().loop, callee, list(items), limit=limit, return_exceptions=return_exceptions)
     _refuse_unknown(options, JobOptions)
     stated = _stated(options)
     name = targets.name_of(callee)
@@ -145,4 +156,4 @@ def _stated(options: JobOptions) -> targets.Options:
 
 def _refuse_unknown(options: Mapping[str, Any], known: Any) -> None:
     for name in options.keys() - known.__annotations__.keys():
-        raise TypeError(f"{name} is not an option of a call{did_you_mean(name, sorted(known.__annotations__))}")
+        raise TypeError(f"{name} is not an option of this call{did_you_mean(name, sorted(known.__annotations__))}")

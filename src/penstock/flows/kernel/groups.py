@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
 from penstock.flows.kernel.loop import FlowLoop
@@ -47,6 +47,35 @@ async def race(loop: FlowLoop, awaitables: Sequence[Awaitable[Any]]) -> tuple[in
     first = await _wait(futures, Group(1), ended, waiter)
     await _end(futures)
     return futures.index(first), first.result()
+
+
+async def each(
+    loop: FlowLoop,
+    function: Callable[[Any], Coroutine[Any, Any, Any]],
+    items: Sequence[Any],
+    *,
+    limit: int | None,
+    return_exceptions: bool,
+) -> list[Any]:
+    """Call an async function for each item, ``limit`` at a time; return the results in the order given."""
+    base = loop.next_path()
+    results: list[Any] = [None] * len(items)
+    left = iter(range(len(items)))
+
+    async def some() -> None:
+        for index in left:
+            # The path names the item, so the keys of its steps do not depend on which others have ended.
+            task = loop.start_task(function(items[index]), f"{base}[{index}]")
+            try:
+                results[index] = await task
+            except Exception as error:
+                if not return_exceptions:
+                    raise
+                results[index] = error
+
+    count = len(items) if limit is None else min(limit, len(items))
+    await gather(loop, [some() for _ in range(count)], return_exceptions=False)
+    return results
 
 
 async def _wait(futures: list[asyncio.Future[Any]], group: Group, ended: Any, waiter: asyncio.Future[Any]) -> Any:

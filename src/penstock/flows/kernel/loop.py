@@ -189,7 +189,7 @@ class FlowLoop(_Loop):  # type: ignore[misc]  # its base is Any to type checkers
     def create_task(
         self, coro: Coroutine[Any, Any, T], *, name: str | None = None, context: Context | None = None, **_more: Any
     ) -> FlowTask[T]:
-        return self.start_task(coro, self._next_path(), name=name, context=context)
+        return self.start_task(coro, self.next_path(), name=name, context=context)
 
     def start_task(
         self, coro: Coroutine[Any, Any, T], path: str, *, name: str | None = None, context: Context | None = None
@@ -206,7 +206,8 @@ class FlowLoop(_Loop):  # type: ignore[misc]  # its base is Any to type checkers
         """Return the task that runs, or None within other callbacks."""
         return asyncio.current_task(self)  # type: ignore[return-value]  # there are no other tasks on it
 
-    def _next_path(self) -> str:
+    def next_path(self) -> str:
+        """Return the path of the next task that the current task makes."""
         parent = self.current()
         if parent is None:
             self.outside += 1
