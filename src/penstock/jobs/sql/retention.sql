@@ -25,14 +25,24 @@ SELECT drop_day(:day, :cutoff);
 
 
 -- name: drop_strays(cutoff, limit)
--- Removes finished jobs from the default partitions, by row; returns how many. Skips locked rows.
+-- Removes finished jobs from the default partitions, by row, except those that a run issued which has not ended; returns how many.
+-- Skips locked rows.
 WITH old AS MATERIALIZED (
-    SELECT tenant_id, job_id FROM done_default WHERE finished_at < :cutoff::timestamptz
+    SELECT tenant_id, job_id FROM done_default d WHERE finished_at < :cutoff::timestamptz
+      AND NOT EXISTS (
+          SELECT FROM job_default j JOIN flow_gate g ON g.tenant_id = j.tenant_id AND g.run_id = j.parent_id
+          WHERE j.tenant_id = d.tenant_id AND j.id = d.job_id)
     ORDER BY tenant_id, job_id LIMIT :limit::int FOR UPDATE SKIP LOCKED
 ), a AS (
     DELETE FROM attempt_default WHERE (tenant_id, job_id) IN (SELECT tenant_id, job_id FROM old)
 ), j AS (
     DELETE FROM job_default WHERE (tenant_id, id) IN (SELECT tenant_id, job_id FROM old)
+), m AS (
+    DELETE FROM flow_mail_default WHERE (tenant_id, run_id) IN (SELECT tenant_id, job_id FROM old)
+), s AS (
+    DELETE FROM flow_step_default WHERE (tenant_id, run_id) IN (SELECT tenant_id, job_id FROM old)
+), t AS (
+    DELETE FROM flow_turn_default WHERE (tenant_id, run_id) IN (SELECT tenant_id, job_id FROM old)
 ), d AS (
     DELETE FROM done_default WHERE (tenant_id, job_id) IN (SELECT tenant_id, job_id FROM old) RETURNING 1
 )
