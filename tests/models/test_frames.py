@@ -62,7 +62,7 @@ def test_any_bytes_give_frames_or_a_protocol_error(data: bytes) -> None:
     ],
 )
 def test_bytes_that_cannot_be_a_frame_are_refused_at_once(prefix: bytes) -> None:
-    """It is refused before any memory is allocated for it."""
+    """They are refused before any memory is allocated for them."""
     with pytest.raises(ProtocolError):
         Decoder().feed(prefix)
 

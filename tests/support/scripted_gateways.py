@@ -36,7 +36,7 @@ JOB: dict[str, Any] = {
 
 
 class ScriptedGateway:
-    """Respond by a script: each request takes the next step; the last step stays."""
+    """Responds by a script: each request takes the next step; the last step stays."""
 
     def __init__(self, *steps: Handler) -> None:
         self.steps = list(steps)
@@ -83,7 +83,7 @@ async def cuts(request: web.Request) -> web.Response:
 
 
 def streams(*events: tuple[str, str], breaks: bool = False) -> Handler:
-    """Return server-sent events (id, type), then end the stream, in order or by a broken connection."""
+    """Return server-sent events (id, type), then end the stream: properly, or by a broken connection."""
 
     async def step(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})

@@ -86,7 +86,8 @@ class ChatExecutor:
 
 
 def fitted(result: ChatResult, max_bytes: int) -> ChatResult:
-    """Return a result small enough to store. A reply that was paid for is not lost because the attempts repeat it.
+    """Return a result small enough to store. The attempts repeat the chosen reply; if both do not
+    fit, the reply is kept, because it was paid for.
 
     A character takes up to six bytes as JSON, so the size of short texts need not be computed.
     """

@@ -56,7 +56,7 @@ def queues_of(sender: Principal) -> list[tuple[str, str]] | None:
 
 
 def selected(sender: Principal, where: JobFilter) -> list[JobFilter]:
-    """Return the filters that together select what a filter selects of the queues that a sender may use."""
+    """Restrict a filter to the queues that a sender may use: return one for each of these queues."""
     queues = queues_of(sender)
     if queues is None:
         return [where]
