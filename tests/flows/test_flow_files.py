@@ -114,6 +114,33 @@ def helper() -> float:
     }
 
 
+async def test_names_that_the_file_binds_itself_are_its_own(start: Start, write: Write) -> None:
+    write(
+        "own.py",
+        """
+import time
+from penstock.flows import flow, run
+
+class Clock:
+    def time(self) -> int:
+        return 5
+
+def open(name: str) -> str:
+    return name
+
+async def reading(time: Clock) -> int:
+    return time.time()
+
+@flow(name="own", version="1")
+async def own() -> str:
+    return open("x") + str(await reading(Clock()))
+""",
+    )
+    process = await start()
+    assert process.problems == {}
+    assert await result(process, "own") == "x5"
+
+
 HELPERS = """
 import datetime
 import os

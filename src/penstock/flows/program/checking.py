@@ -65,7 +65,7 @@ class NotAllowed(ImportError):
 def checked_code(source: Any, path: str) -> CodeType:
     """Compile the source of a file of flows. Raises SyntaxError and NotAllowed."""
     tree = ast.parse(source, path)
-    names = dict(_imported(tree))
+    names = dict(_imported(tree)) | dict.fromkeys(_bound(tree), "")
     problems = {
         (call.lineno, name)
         for function in ast.walk(tree)
@@ -106,6 +106,18 @@ def _imported(tree: ast.AST) -> Iterator[tuple[str, str]]:
                 yield alias.asname or alias.name, f"{node.module}.{alias.name}"
 
 
+def _bound(tree: ast.AST) -> Iterator[str]:
+    """Yield the names that the file binds otherwise; what they stand for is not known."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
+                yield node.name
+            case ast.arg():
+                yield node.arg
+            case ast.Name(ctx=ast.Store()):
+                yield node.id
+
+
 def _resolved(node: ast.expr, names: Mapping[str, str]) -> str:
     """Return the dotted name that an expression stands for, or "" if it is not known."""
     parts: list[str] = []
@@ -115,7 +127,7 @@ def _resolved(node: ast.expr, names: Mapping[str, str]) -> str:
     if not isinstance(node, ast.Name):
         return ""
     if node.id in names:
-        return ".".join([names[node.id], *reversed(parts)])
+        return ".".join([names[node.id], *reversed(parts)]) if names[node.id] else ""
     return f"builtins.{node.id}" if not parts else ""
 
 
