@@ -16,7 +16,7 @@ from penstock.postgres.queries import Statement
 from tests.support.databases import execute, open_database
 
 BUSY, FAILING = UUID(int=1), UUID(int=2)
-NOBODY: list[int] = []
+NO_TENANTS: list[int] = []
 _FILL = """
 INSERT INTO callback_endpoint (tenant_id, id, url, events, description, since, created_at)
 SELECT 1, ('00000000-0000-0000-0000-' || lpad(to_hex(n), 12, '0'))::uuid, 'http://h/', '{*}', '', 0, clock()
@@ -43,7 +43,7 @@ FROM generate_series(1, 20000) n;
 CASES: Mapping[str, tuple[Statement, dict[str, Any], int]] = {
     "lease": (
         deliveries._sql.lease,
-        {"quick": False, "full": NOBODY, "limit": 10, "lease_seconds": 30.0},
+        {"quick": False, "full": NO_TENANTS, "limit": 10, "lease_seconds": 30.0},
         100,
     ),
     "next_due": (deliveries._sql.next_due, {}, 20),

@@ -98,7 +98,7 @@ async def test_a_compressed_body_is_not_expanded() -> None:
         assert (await send(url)).success
 
 
-async def test_what_is_no_http_fails() -> None:
+async def test_a_response_that_is_not_http_fails() -> None:
     for reply in (b"", b"SSH-2.0-OpenSSH\r\n", b"HTTP/1.1 99 no\r\n\r\n", b"\x00" * 1000):
         async with raw_server(reply) as url:
             response = await send(url)
@@ -228,7 +228,7 @@ async def test_slow_endpoints_leave_slots_for_others(
         release.set()
 
 
-async def test_thousands_of_dead_endpoints_slow_nobody(
+async def test_thousands_of_dead_endpoints_do_not_slow_others(
     database: Database, caller: JobCaller, callbacks: Callbacks, hook: Receiver
 ) -> None:
     """Submissions name 2,000 addresses where nothing listens; a registered endpoint is served beside them."""

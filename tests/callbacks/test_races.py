@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 from aiohttp import web
 
-from penstock.callbacks import deliveries
+from penstock.callbacks import cursors, deliveries
 from penstock.callbacks.callback import Callback
 from penstock.callbacks.dispatcher import LEASE
 from penstock.callbacks.endpoint import EndpointChange
@@ -148,7 +148,7 @@ async def test_an_interrupted_pass_has_no_effect(
         raise asyncio.CancelledError
 
     with monkeypatch.context() as patched:
-        patched.setattr(deliveries, "advance", dies)
+        patched.setattr(cursors, "advance", dies)
         with pytest.raises(asyncio.CancelledError):
             await fan_out.once()
     assert await query(database, "SELECT count(*) FROM callback_ready") == [(0,)]
@@ -161,7 +161,7 @@ async def test_an_interrupted_pass_has_no_effect(
 async def test_an_event_that_is_committed_late_is_delivered(
     database: Database, caller: JobCaller, callbacks: Callbacks, hook: Receiver
 ) -> None:
-    """A transaction that draws its event's id early and commits late does not slip behind the cursor."""
+    """The transaction draws the id of its event early and commits late, after the cursor has moved on."""
     await callbacks.add(caller.tenant, hook.url, "job.created")
     held = await asyncpg.connect(database.url, server_settings={"search_path": "penstock"})
     try:

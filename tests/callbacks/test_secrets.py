@@ -110,6 +110,6 @@ async def test_a_callback_without_a_secret_has_no_signature(
 @pytest.mark.parametrize(
     "text", ["", "whsec_", "whsec_c2hvcnQ=", "whsec_" + "A" * 200, "secret", SECRET[6:], "whsec_é"]
 )
-def test_what_is_no_secret_is_refused(text: str) -> None:
+def test_a_text_that_is_not_a_secret_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="must be whsec_ and 24 to 64 bytes"):
         signing.parse(text)

@@ -19,8 +19,10 @@ from pglast.enums import A_Expr_Kind, BoolExprType
 
 from penstock.access import store as access_store
 from penstock.blobs import store as blob_store
+from penstock.callbacks import cursors as callback_cursors
 from penstock.callbacks import deliveries as callback_deliveries
 from penstock.callbacks import store as callback_store
+from penstock.callbacks import upkeep as callback_upkeep
 from penstock.errors import NotFound, StaleEpoch
 from penstock.events import store as event_log
 from penstock.failures import Category
@@ -51,7 +53,7 @@ ROOMS = {
     "providers": (provider_store,),
     "access": (access_store,),
     "quotas": (quota_store,),
-    "callbacks": (callback_store, callback_deliveries),
+    "callbacks": (callback_store, callback_cursors, callback_deliveries, callback_upkeep),
 }
 SOURCES = Path(store.__file__).parents[2]
 STATEMENTS = {

@@ -83,7 +83,7 @@ def test_a_tenant_and_an_endpoint_take_at_most_what_is_free() -> None:
     assert sum(slots.take(other) for _ in range(12)) == 3, "half of the rest"
     assert slots.taken == 9
     slots.give(users[0])
-    assert woken, "those that wait are asked again"
+    assert woken, "an endpoint that waits is called again"
     for user in users:
         slots.leave(user)
 
@@ -105,7 +105,7 @@ def test_ids_of_messages_are_read_back(tenant: int, position: int, place: int, m
 
 
 @given(st.text())
-def test_other_texts_are_no_ids(text: str) -> None:
+def test_other_texts_are_not_ids(text: str) -> None:
     parsed = parse_message_id(text)
     assert parsed is None or message_id(*parsed) == text
 

@@ -8,9 +8,9 @@ from datetime import timedelta
 from typing import Final
 from uuid import UUID
 
-from penstock.callbacks import deliveries, event_types
+from penstock.callbacks import cursors, event_types
 from penstock.callbacks.announcing import ENDPOINTS, SUBMITTED
-from penstock.callbacks.deliveries import Connection, Cursor, EventPage, Listener, NewDelivery
+from penstock.callbacks.cursors import Connection, Cursor, EventPage, Listener, NewDelivery
 from penstock.callbacks.message import stored_data
 from penstock.events import store as event_log
 from penstock.events.event import Event, Expand, Expansion, PlainExpansion, StoredEvent
@@ -66,12 +66,12 @@ class CallbackFanOut(Periodic):
             return False
         more = False
         async with self._database.acquire() as connection:
-            if not await deliveries.any_tenant(connection):
+            if not await cursors.any_tenant(connection):
                 self._unused_until = time.monotonic() + _UNUSED_SECONDS
                 return False
             if not await event_log.position_events(connection):
                 self.due_in = timedelta(0)  # another process is at it
-            behind = await deliveries.cursors_behind(connection, limit=_TENANTS)
+            behind = await cursors.cursors_behind(connection, limit=_TENANTS)
             for tenant in behind:
                 async with connection.transaction():
                     again, endpoints = await self._advance(connection, tenant)
@@ -83,37 +83,37 @@ class CallbackFanOut(Periodic):
     async def _advance(self, connection: Connection, tenant: TenantId) -> tuple[bool, set[UUID]]:
         """Turn a page of a tenant's events into deliveries; returns whether more follow, and their endpoints.
 
-        The page ends at a position that was read first. Whoever became an endpoint before an event in it was committed
-        is seen by the statements that follow.
+        The end of the page is read first. The statements that follow see every endpoint that was registered or named
+        before an event of the page was committed.
         """
-        cursor = await deliveries.lock_progress(connection, tenant, limit=_PAGE)
+        cursor = await cursors.lock_progress(connection, tenant, limit=_PAGE)
         if cursor is None or cursor.page_end is None or cursor.last is None:
             return False, set()
         if cursor.position < cursor.floor:
             log.warning("callback_events_expired", position=cursor.position, floor=cursor.floor)
-        listeners = await deliveries.listeners(connection, tenant)
+        listeners = await cursors.listeners(connection, tenant)
         kinds = await self._kinds(connection, tenant, cursor, listeners)
         if not kinds:
-            await deliveries.advance(connection, tenant, cursor.last)
+            await cursors.advance(connection, tenant, cursor.last)
             return False, set()
-        page = await deliveries.wanted_events(
+        page = await cursors.wanted_events(
             connection, tenant, behind=cursor.position, upto=cursor.page_end, kinds=kinds
         )
         endpoints: set[UUID] = set()
         async for chunk in self._deliveries(connection, tenant, page, listeners):
-            endpoints |= await deliveries.add(connection, tenant, chunk)
+            endpoints |= await cursors.add(connection, tenant, chunk)
         reached = page.rows[-1].position if page.more else cursor.page_end
-        await deliveries.advance(connection, tenant, reached)
+        await cursors.advance(connection, tenant, reached)
         return reached < cursor.last, endpoints
 
     async def _kinds(
         self, connection: Connection, tenant: TenantId, cursor: Cursor, listeners: Sequence[Listener]
     ) -> list[str]:
-        """Return which types of events to read; none if there is nobody for any."""
+        """Return which types of events to read; none if no endpoint wants any."""
         kinds = [kind for listener in listeners for kind in listener.events]
         if listeners:
             kinds.append(event_types.TEST)
-        if cursor.kinds and await deliveries.any_job(connection, tenant):
+        if cursor.kinds and await cursors.any_job(connection, tenant):
             kinds += cursor.kinds
         return event_types.as_like(kinds)
 
@@ -125,7 +125,7 @@ class CallbackFanOut(Periodic):
         chunk: list[NewDelivery] = []
         for row in page.rows:
             subjects = [one for one in row.subjects if isinstance(one, UUID)]
-            named = await deliveries.endpoints_of_jobs(connection, tenant, subjects) if subjects else {}
+            named = await cursors.endpoints_of_jobs(connection, tenant, subjects) if subjects else {}
             for event in expand(row):
                 wanting = [one.id for one in listeners if _wanted_by(one, event)]
                 own = named.get(event.subject) if isinstance(event.subject, UUID) else None

@@ -231,7 +231,7 @@ class Line:
         self._pump()
 
     async def _deliver(self, delivery: Delivery, body: bytes) -> None:
-        """Send a delivery and record what came of it."""
+        """Send a delivery and record the outcome."""
         at = datetime.now(UTC)
         try:
             response = await self._send(delivery, body)

@@ -7,7 +7,7 @@ from typing import Final
 
 import asyncpg
 
-from penstock.callbacks import deliveries
+from penstock.callbacks import upkeep
 from penstock.callbacks.rules import MAX_AGE
 from penstock.postgres.pool import Database
 from penstock.processes.periodic import Periodic
@@ -39,22 +39,22 @@ class CallbackRetention(Periodic):
         keep = self._keep_jobs
         async with self._database.acquire() as connection:
             numbers = [
-                await deliveries.give_up(connection, max_age=MAX_AGE, limit=_CHUNK),
-                await deliveries.drop_ended(connection, status="delivered", keep=self._keep_delivered, limit=_CHUNK),
-                await deliveries.drop_ended(connection, status="dead", keep=keep, limit=_CHUNK),
-                await deliveries.drop_jobs(connection, keep=keep, limit=_CHUNK),
-                await deliveries.drop_unused(connection, keep=keep, limit=_CHUNK),
+                await upkeep.give_up(connection, max_age=MAX_AGE, limit=_CHUNK),
+                await upkeep.drop_ended(connection, status="delivered", keep=self._keep_delivered, limit=_CHUNK),
+                await upkeep.drop_ended(connection, status="dead", keep=keep, limit=_CHUNK),
+                await upkeep.drop_jobs(connection, keep=keep, limit=_CHUNK),
+                await upkeep.drop_unused(connection, keep=keep, limit=_CHUNK),
             ]
             more = await self._drop_removed(connection)
         return more or any(number >= _CHUNK for number in numbers)
 
     async def _drop_removed(self, connection: asyncpg.Connection) -> bool:
         """Delete endpoints that were removed, their deliveries first; returns whether there are more."""
-        removed = await deliveries.removed(connection, limit=_ENDPOINTS)
+        removed = await upkeep.removed(connection, limit=_ENDPOINTS)
         more = len(removed) == _ENDPOINTS
         for endpoint in removed:
-            if await deliveries.drop_deliveries(connection, endpoint, limit=_CHUNK):
+            if await upkeep.drop_deliveries(connection, endpoint, limit=_CHUNK):
                 more = True
             else:
-                await deliveries.drop_endpoint(connection, endpoint)
+                await upkeep.drop_endpoint(connection, endpoint)
         return more

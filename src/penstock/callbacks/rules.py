@@ -40,7 +40,7 @@ class Result(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Response:
-    """What came of one attempt. ``status`` is None if there was no response; then ``error`` says why."""
+    """The outcome of one attempt. ``status`` is None if there was no response; ``error`` is the reason."""
 
     status: int | None
     seconds: float
@@ -68,7 +68,7 @@ class Response:
 
     @property
     def requested_rest(self) -> timedelta:
-        """How long the receiver asks not to be sent anything."""
+        """The pause that the receiver requests for all messages."""
         if self.status not in _OVERLOADED or self.retry_after is None:
             return timedelta(0)
         return min(self.retry_after, _MAX_REQUESTED_REST)

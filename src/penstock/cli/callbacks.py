@@ -142,7 +142,7 @@ def replay(
 
 @command(app, "test")
 def try_out(callback_id: _Id, as_json: AsJson = False) -> None:
-    """Send a test event, and show what came of the first attempt."""
+    """Send a test event, and show the outcome of the first attempt."""
     import asyncio
     import time
 

@@ -45,13 +45,13 @@ CREATE TABLE callback_job (
 );
 
 -- The state of an endpoint that has had deliveries. A dispatcher that sends to it has a lease; epoch is its fencing number.
--- due_at is when a dispatcher has to look at it next: when something may be sent or, while it is leased, the lease's end.
+-- due_at is when a dispatcher leases it next: when something may be sent or, while it is leased, the end of the lease.
 CREATE TABLE callback_state (
     tenant_id    integer NOT NULL,
     endpoint_id  uuid NOT NULL,
     due_at       timestamptz,                -- NULL: nothing waits
     lease_until  timestamptz,
-    rest_until   timestamptz,                -- it failed, or asked for a pause: nothing is sent before this time
+    rest_until   timestamptz,                -- it failed, or requested a pause: nothing is sent before this time
     epoch        bigint NOT NULL DEFAULT 0,
     arrivals     bigint NOT NULL DEFAULT 0,  -- how often deliveries were added
     quick        boolean NOT NULL DEFAULT false,  -- it succeeded last, and at once; slow ones share slots of their own
