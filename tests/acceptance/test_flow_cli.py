@@ -74,7 +74,7 @@ async def test_a_flow_from_its_skeleton_to_its_tree(tmp_path: Path) -> None:
             assert (await flow("signal", run_id, "answer", "--payload", '"yes"')).json["repeated"] is False
             assert (await flow("show", run_id, "--watch")).json["result"] == "42 yes"
             tree = await see("show", run_id)
-            for part in ("asking@1  completed", "double#1  completed", "<lambda>#1  completed", "answer#1"):
+            for part in ("asking@1  completed", "0 double#1  completed", "0 <lambda>#1  completed", "1 answer#1"):
                 assert part in tree, tree
             run = (await client.run_tree(run_id))["run"]
             assert run["started_at"] < signalled_at < run["finished_at"]
@@ -84,6 +84,13 @@ async def test_a_flow_from_its_skeleton_to_its_tree(tmp_path: Path) -> None:
             assert (refused.status, "ended" in refused.err) == (1, True), refused.err
             wrong = await flow("run", "asking", "--input", '{"nmber": 1}')
             assert (wrong.status, "input.number" in wrong.err) == (1, True), wrong.err
+
+            again = (await flow("rerun", run_id, "--from", "1")).json["id"]
+            assert (await client.wait(again)).result == "42 yes"  # signals that came go with it
+            steps = (await client.run_tree(again))["steps"]
+            assert steps[0]["job_id"] == (await client.run_tree(run_id))["steps"][0]["job_id"]  # it did not run again
+            refused = await flow("retry", again)
+            assert (refused.status, "failed" in refused.err) == (1, True), refused.err
 
             stopped = (await flow("run", "asking", "--input", '{"number": 1}')).json["id"]
             await until(lambda: asks(stopped), "it asks")

@@ -35,6 +35,14 @@ async def released(client: Client, run_id: UUID) -> Json:
     return plain(await client.release_run(run_id))
 
 
+async def retried(client: Client, run_id: UUID) -> Json:
+    return plain(await client.retry_run(run_id))
+
+
+async def run_again(client: Client, run_id: UUID, step: int, options: Json) -> Json:
+    return plain(await client.rerun(run_id, step=step, **options))
+
+
 async def show(client: Client, run_id: UUID, *, watch: bool, as_json: bool) -> None:
     """Print a run with its steps; with ``watch``, once it has ended or, for people, all the time until then."""
     if not as_json:

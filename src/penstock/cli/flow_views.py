@@ -101,7 +101,9 @@ def _add_steps(root: Tree, run: Json, children: Mapping[str, Json]) -> None:
 
 
 def _step_line(step: Json) -> Any:
-    line = _line(step["key"], step["status"], step["started_at"] or step["issued_at"], step["finished_at"])
+    line = _line(
+        f"{step['no']} {step['key']}", step["status"], step["started_at"] or step["issued_at"], step["finished_at"]
+    )
     if (items := step["items"]) is not None:
         counts = ", ".join(f"{items[name]} {name}" for name in ("completed", "failed", "running") if items[name])
         line.append(f"  {items['items']} items" + (f": {counts}" if counts else ""), style="dim")

@@ -170,6 +170,34 @@ def cancel(
 
 
 @command(app)
+def retry(run_id: RunId, as_json: AsJson = False) -> None:
+    """Let a failed run go on from the step that failed, which gets a new job."""
+    from penstock.cli import flow_calls
+
+    job_views.show_job(with_client(lambda client: flow_calls.retried(client, run_id)), as_json=as_json)
+
+
+@command(app)
+def rerun(
+    run_id: RunId,
+    step: Annotated[int, typer.Option("--from", min=0, metavar="STEP", help="The number of the first new step.")],
+    run_input: Annotated[
+        str | None, typer.Option("--input", "-i", metavar="JSON", help="Another input: JSON, @FILE, or -.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Start a new run that reuses what another did before a step. penstock flow show prints the numbers.
+
+    penstock flow rerun RUN --from 3
+    """
+    from penstock.cli import flow_calls
+
+    options = {} if run_input is None else {"input": read_input(run_input)}
+    job = with_client(lambda client: flow_calls.run_again(client, run_id, step, options))
+    job_views.show_job(job, as_json=as_json)
+
+
+@command(app)
 def release(run_id: RunId, as_json: AsJson = False) -> None:
     """Let a held run go on, as it does by itself when a runner has other code of its version."""
     from penstock.cli import flow_calls

@@ -162,6 +162,8 @@ class BlockingClient:
     signal_run = _blocking(Client.signal_run)
     cancel_run = _blocking(Client.cancel_run)
     release_run = _blocking(Client.release_run)
+    retry_run = _blocking(Client.retry_run)
+    rerun = _blocking(Client.rerun)
     run_history = _blocking(Client.run_history)
     move_run = _blocking(Client.move_run)
 

@@ -8,7 +8,7 @@ from typing import Any, Final, TypedDict, Unpack
 from urllib.parse import quote
 from uuid import UUID
 
-from msgspec import Raw
+from msgspec import UNSET, Raw
 
 from penstock.callbacks.callback import Callback
 from penstock.client.transport import Transport
@@ -101,6 +101,15 @@ class FlowCalls:
     async def release_run(self, run_id: UUID | str) -> Job:
         """Let a held run go on; raises WrongState if it is not held."""
         return await self._transport.call("POST", f"{_RUNS}/{as_id(run_id)}/release", Job)
+
+    async def retry_run(self, run_id: UUID | str) -> Job:
+        """Let a failed run go on from the step that failed; raises WrongState for any other run."""
+        return await self._transport.call("POST", f"{_RUNS}/{as_id(run_id)}/retry", Job, repeatable=False)
+
+    async def rerun(self, run_id: UUID | str, *, step: int, input: object = UNSET) -> Job:  # noqa: A002
+        """Start a new run that reuses what another did before a step; with ``input``, with another input."""
+        body = {"step": step} | ({} if input is UNSET else {"input": input})
+        return await self._transport.call("POST", f"{_RUNS}/{as_id(run_id)}/rerun", Job, body=body, repeatable=False)
 
     async def run_history(self, run_id: UUID | str) -> bytes:
         """Return the whole history of a run as JSON; raises NotFound and TooLarge."""
