@@ -275,6 +275,10 @@ async def test_a_rule_for_concurrency_keys_is_set_shown_and_removed(gateway: Ins
     (queue,) = [one for one in queues if one["task_type"] == "keyed"]
     assert queue["key_rule"] == {"max_running": 2, "exceptions": {"big": 7}}
     await gateway.run("job", "submit", "keyed", "small", "--input", "{}", "--concurrency-key", "big")
+    assert [job["concurrency_key"] for job in (await gateway.run("job", "list", "--concurrency-key", "big")).json] == [
+        "big"
+    ]
+    assert (await gateway.run("job", "list", "--concurrency-key", "small")).json == []
     assert "2, 1 exceptions" in await gateway.see("queue", "list")
     refused = await gateway.run(*limit)
     assert (refused.status, "--remove" in refused.err) == (2, True)

@@ -24,6 +24,7 @@ JobId = Annotated[UUID, typer.Argument(metavar="ID", help="The job's id.")]
 JobIds = Annotated[list[UUID] | None, typer.Argument(metavar="[ID]…", help="Job ids; without any, filters select.")]
 OwnerService = Annotated[str | None, typer.Option("--owner-service", help="Only this caller's jobs.")]
 OwnerRef = Annotated[str | None, typer.Option("--owner-ref", help="Only jobs with this reference.")]
+ConcurrencyKey = Annotated[str | None, typer.Option("--concurrency-key", help="Only jobs with this key.")]
 TaskType = Annotated[str | None, typer.Option("--task-type", help="Only jobs of this type.")]
 ModelProfile = Annotated[str | None, typer.Option("--model-profile", help="Only jobs for this profile.")]
 Statuses = Annotated[list[str] | None, typer.Option("--status", help="Only jobs in this status; may be repeated.")]
@@ -147,6 +148,7 @@ def list_jobs(
     model_profile: ModelProfile = None,
     status: Statuses = None,
     error_category: Category = None,
+    concurrency_key: ConcurrencyKey = None,
     tag: Tags = None,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=10_000, help="At most this many.")] = 50,
     as_json: AsJson = False,
@@ -154,7 +156,7 @@ def list_jobs(
     """List jobs, newest first."""
     from penstock.cli import job_calls
 
-    where = _filter(owner_service, owner_ref, task_type, model_profile, status, error_category, tag)
+    where = _filter(owner_service, owner_ref, task_type, model_profile, status, error_category, concurrency_key, tag)
     jobs = with_client(lambda client: job_calls.find(client, where, limit))
     job_views.show_jobs(jobs, as_json=as_json)
 
@@ -180,12 +182,13 @@ def retry(
     model_profile: ModelProfile = None,
     status: Statuses = None,
     error_category: Category = None,
+    concurrency_key: ConcurrencyKey = None,
     tag: Tags = None,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
     """Run jobs again from the start: these, or all that match the filters."""
-    where = _filter(owner_service, owner_ref, task_type, model_profile, status, error_category, tag)
+    where = _filter(owner_service, owner_ref, task_type, model_profile, status, error_category, concurrency_key, tag)
     _change("retry", job_ids or [], where, dry_run=dry_run, as_json=as_json)
 
 
@@ -198,12 +201,13 @@ def cancel(
     model_profile: ModelProfile = None,
     status: Statuses = None,
     error_category: Category = None,
+    concurrency_key: ConcurrencyKey = None,
     tag: Tags = None,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
     """Cancel jobs: these, or all that match the filters."""
-    where = _filter(owner_service, owner_ref, task_type, model_profile, status, error_category, tag)
+    where = _filter(owner_service, owner_ref, task_type, model_profile, status, error_category, concurrency_key, tag)
     _change("cancel", job_ids or [], where, dry_run=dry_run, as_json=as_json)
 
 
@@ -251,6 +255,7 @@ def _filter(
     model_profile: str | None,
     status: list[str] | None,
     error_category: str | None,
+    concurrency_key: str | None,
     tags: list[str] | None,
 ) -> dict[str, Any]:
     fields = {
@@ -260,6 +265,7 @@ def _filter(
         "model_profile": model_profile,
         "status": status,
         "error_category": error_category,
+        "concurrency_key": concurrency_key,
         "tags": tags,
     }
     return {name: value for name, value in fields.items() if value}

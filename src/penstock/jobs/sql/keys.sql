@@ -100,7 +100,7 @@ RETURNING changed_at;
 
 -- name: changes(older_seconds)
 -- tenant: every (maintenance)
--- The changes that whoever made them has not finished in time.
+-- The changes that the processes which made them have not finished in time.
 SELECT tenant_id, task_type, model_profile, changed_at FROM key_change
 WHERE changed_at < clock_timestamp() - make_interval(secs => :older_seconds::float8);
 
