@@ -344,3 +344,19 @@ async def test_the_last_items_of_a_block_end_at_once(database: Database, caller:
 
     assert await query(database, "SELECT unfinished FROM flow_block WHERE run_id = $1", run.id) == [(0,)]
     assert (await run.gate())["arrived"] == 1
+
+
+async def test_a_run_starts_once_however_often_it_waits(database: Database, caller: JobCaller) -> None:
+    run = await ManualRun.begin(caller, calls=2, park=True)
+    for child in await caller.claim(2, task_types=["echo"]):
+        await caller.complete(child)
+        await run.claim_again()
+        await run.commit(take=1, park=True)
+    await query(database, "SELECT position_events(1000, interval '0')")
+
+    started = await query(
+        database, "SELECT count(*) FROM event WHERE kind = 'job.started' AND $1 = ANY (job_ids)", run.id
+    )
+
+    assert started == [(1,)]
+    assert (await caller.get(run.id)).attempt == 0, "of the parked run: no attempt is in progress"

@@ -225,7 +225,14 @@ WITH waiting AS MATERIALIZED ( -- full joins, because they are always hash joins
     INSERT INTO event (tenant_id, at, kind, job_ids, series_ids, epochs, attempts, data)
     SELECT tenant_id, clock(), 'job.started', job_ids, series_ids, epochs, attempts,
            json_build_object('worker_id', :worker_id::text)
-    FROM owned
+    FROM owned WHERE NOT 'flow' = ANY (:task_types::text[])
+    UNION ALL -- a run that goes on after a wait does not start again
+    SELECT l.tenant_id, clock(), 'job.started', array_agg(l.job_id), array_agg(l.series_id), array_agg(l.epoch),
+           array_agg(l.attempt), json_build_object('worker_id', :worker_id::text)
+    FROM leased l
+    WHERE 'flow' = ANY (:task_types::text[])
+      AND NOT EXISTS (SELECT FROM flow_gate WHERE tenant_id = l.tenant_id AND run_id = l.job_id AND turns > 0 OFFSET 0)
+    GROUP BY l.tenant_id
 ), described AS ( -- in one pass over the index for each tenant; the bounds leave only the partitions of these days
     SELECT j.* FROM owned o
     CROSS JOIN LATERAL (
