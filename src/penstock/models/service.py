@@ -91,7 +91,7 @@ class ModelService:
 
     @property
     def problems(self) -> dict[str, str]:
-        """The errors, by file, of the folder's manifests whose present form is not used."""
+        """The errors, by file, of manifests in the folder that cannot be used as they are now."""
         if self.folder is None:
             return {}
         hidden = {
@@ -182,8 +182,8 @@ class ModelService:
         reader: Reader = OPERATOR,
         sender: Sender | None = None,
     ) -> Deployment:
-        """Register a model that a server elsewhere runs, for a reader's tenant or, by the operator, for all; or restore
-        a model of the operator's folder by its name. ``sender`` is recorded in the audit log.
+        """Register a model that a server elsewhere runs: for the reader's tenant or, if the operator does so, for all.
+        Without a runtime, restore the model of that name in the operator's folder. The audit log records ``sender``.
 
         Raises InvalidInput, AlreadyExists, NotFound (no such manifest), ModelUnavailable, DatabaseUnavailable.
         """

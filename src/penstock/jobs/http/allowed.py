@@ -74,10 +74,10 @@ def receives(sender: Principal, event: Event) -> bool:
 
 
 def narrowed(sender: Principal, claim: ClaimRequest) -> ClaimRequest:
-    """Return a claim of the queues that a sender may use, among those that it requests.
+    """Restrict a claim to the queues that its sender may use.
 
-    Raises Forbidden if there are none, or if they are not all pairs of some task types and model profiles, which is
-    what one claim selects.
+    Raises Forbidden if it requests none of these, or if one claim cannot select them: a claim selects all pairs of its
+    task types and model profiles.
     """
     if sender.queues is None:
         return claim

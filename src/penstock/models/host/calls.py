@@ -114,8 +114,8 @@ class LiveCall:
         return self.listener is not None and self.chunk_count > 0
 
     def close(self) -> None:
-        """Give up the call if it runs or waits, and return its window. Must be called
-        by callers with a listener, may be called by all, and more than once."""
+        """Give up the call if it runs or waits, and return its window. Callers with a listener must call this at the
+        end, others may; it may be repeated."""
         self.done.cancel()  # a caller that was cancelled while it awaited the result has done so already
         if not self.done.cancelled():
             self.done.exception()  # it may have failed unseen

@@ -63,7 +63,7 @@ CREATE TABLE audit (
 );
 CREATE INDEX audit_tenant ON audit (tenant_id, id);
 
--- The tables that hold rows of tenants, leaf by leaf: those that others refer to come after those that refer to them.
+-- The tables and leaf partitions that hold rows of tenants: a table comes before the tables that its foreign keys refer to.
 -- "indexed": whether an index begins with tenant_id.
 CREATE FUNCTION tenant_leaves() RETURNS TABLE (leaf text, root text, indexed boolean) LANGUAGE sql STABLE AS $$
     SELECT c.oid::regclass::text, coalesce(pg_partition_root(c.oid), c.oid)::regclass::text,
