@@ -7,7 +7,7 @@ import os
 import signal
 from datetime import timedelta
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import msgspec
 import pytest
@@ -206,7 +206,9 @@ async def dies() -> None:
 
 
 @pytest.mark.parametrize("how", ["while True: pass", "await run.side_effect(blocking)"])
-async def test_a_flow_that_blocks_is_killed_and_its_stack_named(start: Start, write: Write, how: str) -> None:
+async def test_a_flow_that_blocks_is_killed_and_its_stack_named(
+    start: Start, write: Write, how: str, caplog: pytest.LogCaptureFixture
+) -> None:
     write(
         "blocks.py",
         f"""
@@ -223,9 +225,12 @@ async def blocks() -> None:
     )
     process = await start(limits=QUICK)
     with pytest.raises(ProgramLost, match=r"the flow blocked its process for 0\.3 s") as lost:
-        await process.begin(StoredRun("blocks", {}).history())
+        await process.begin(StoredRun("blocks", {}, run_id=UUID(int=5)).history())
     assert lost.value.on_cpu
     assert "blocks.py" in lost.value.stack
+    (blocks,) = [record.msg for record in caplog.records if "flow_blocks" in str(record.msg)]
+    assert str(UUID(int=5)) in str(blocks)
+    assert "blocks.py" in str(blocks)
 
 
 async def test_the_process_ends_with_the_service(start: Start, write: Write) -> None:

@@ -134,7 +134,7 @@ class FlowProcess:
     async def _request(self, run_id: UUID, program: Program, make: Callable[[int], Begin | Deliver]) -> Turn:
         self.resident[run_id] = program
         try:
-            turn = await program.turn(make)
+            turn = await program.turn(run_id, make)
         except BaseException:
             if self.resident.get(run_id) is program:
                 self.evict(run_id)

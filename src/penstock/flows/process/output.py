@@ -15,6 +15,7 @@ log = logs.get(__name__)
 _READ_BYTES: Final = 2**16
 _MAX_LINE_BYTES: Final = 16 * 1024
 _MAX_STACK_BYTES: Final = 64 * 1024
+_QUIET_SECONDS: Final = 0.05  # after the last piece of a stack
 _STACK_SECONDS: Final = 0.5  # for a stack that was requested
 
 
@@ -44,6 +45,7 @@ class Stacks:
         self._on_stack = on_stack
         self._last = bytearray()
         self._read = asyncio.Event()
+        self._quiet: asyncio.TimerHandle | None = None
 
     @property
     def last(self) -> str:
@@ -65,10 +67,22 @@ class Stacks:
         )
         try:
             while data := await reader.read(_READ_BYTES):
-                if data.startswith((b"Current thread", b"Stack")):
-                    self._last.clear()
-                self._last += data[: _MAX_STACK_BYTES - len(self._last)]
-                self._read.set()
-                self._on_stack(self.last)
+                self._add(data)
         finally:
             transport.close()
+            if self._quiet is not None:
+                self._quiet.cancel()
+
+    def _add(self, data: bytes) -> None:
+        """Add a piece of a stack. It is complete when no more comes for a moment: its end has no mark."""
+        if self._quiet is None:
+            self._last.clear()
+        else:
+            self._quiet.cancel()
+        self._last += data[: _MAX_STACK_BYTES - len(self._last)]
+        self._quiet = asyncio.get_running_loop().call_later(_QUIET_SECONDS, self._complete)
+
+    def _complete(self) -> None:
+        self._quiet = None
+        self._read.set()
+        self._on_stack(self.last)

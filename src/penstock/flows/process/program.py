@@ -62,6 +62,7 @@ class Program:
         self._heard = asyncio.Event()  # it has reported something, or ended
         self._number = 0
         self._requests: dict[int, asyncio.Future[Any]] = {}  # turns and checks
+        self._runs: dict[int, UUID] = {}  # by request
         self._watchdog = Watchdog(limits.warn_after, limits.kill_after, ask=self._ask_stack, kill=self._kill_blocked)
         self._process: Process | None = None
         self._transport: asyncio.WriteTransport | None = None
@@ -90,17 +91,17 @@ class Program:
         if self.ended.is_set():
             raise ProgramLost(f"its process ended: {self.how_it_ended}", on_cpu=False)
 
-    async def turn(self, make: Callable[[int], frames.Begin | frames.Deliver]) -> Turn:
+    async def turn(self, run_id: UUID, make: Callable[[int], frames.Begin | frames.Deliver]) -> Turn:
         """Send the request that ``make`` returns for a number, and wait for its turn. Raises NoTurn."""
-        turn: Turn = await self._request(make)
+        turn: Turn = await self._request(run_id, make)
         return turn
 
     async def check(self, history: History, *, ended: bool) -> Replayed:
         """Replay a history. Raises NoTurn."""
-        replayed: Replayed = await self._request(lambda number: frames.Check(number, history, ended))
+        replayed: Replayed = await self._request(history.run_id, lambda number: frames.Check(number, history, ended))
         return replayed
 
-    async def _request(self, make: Callable[[int], frames.Request]) -> Any:
+    async def _request(self, run_id: UUID, make: Callable[[int], frames.Request]) -> Any:
         await self._writable.wait()
         if self._transport is None or self.ended.is_set():
             raise ProgramLost("the process of the flows has ended", on_cpu=False)
@@ -112,12 +113,14 @@ class Program:
             raise HistoryTooLarge(str(error)) from None
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._requests[number] = future
+        self._runs[number] = run_id
         self._watchdog.sent(number)
         self._transport.write(data)
         try:
             return await future
         finally:
             self._requests.pop(number, None)
+            self._runs.pop(number, None)
 
     def evict(self, run_id: UUID) -> None:
         """Send an eviction, if the process still runs."""
@@ -215,12 +218,16 @@ class Program:
                 self._process.send_signal(signal.SIGUSR1)
 
     def _kill_blocked(self) -> None:
-        log.error("flow_killed", pid=self.pid, stack=self._stacks.last)
+        log.error("flow_killed", pid=self.pid, run_id=self._run_on_cpu(), stack=self._stacks.last)
         self.kill()
 
     def _log_stack(self, stack: str) -> None:
         if self._watchdog.warned:
-            log.warning("flow_blocks", pid=self.pid, stack=stack)
+            log.warning("flow_blocks", pid=self.pid, run_id=self._run_on_cpu(), stack=stack)
+
+    def _run_on_cpu(self) -> str:
+        run_id = self._runs.get(self._watchdog.on_cpu or 0)
+        return "" if run_id is None else str(run_id)
 
     # What it reports
 
