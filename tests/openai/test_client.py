@@ -102,7 +102,7 @@ async def test_a_whole_response_is_bounded_with_and_without_its_length_and_compr
                 await client.complete(b"{}", key=how)
 
 
-async def test_the_key_passes_whole_through_no_stream_into_its_error() -> None:
+async def test_an_error_in_a_stream_that_echoes_the_key_masks_it() -> None:
     async def handler(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
         await response.prepare(request)

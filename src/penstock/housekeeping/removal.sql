@@ -9,8 +9,8 @@ FROM tenant WHERE deleting_since IS NOT NULL ORDER BY deleting_since, id;
 
 
 -- name: stop_jobs(tenant_id)
--- Request that the running jobs of a tenant stop; returns for how many this is new, and whether any job runs. Locks: the leases
--- in job id order. Index: primary key of lease.
+-- Request that the running jobs of a tenant stop. Returns how many had not been requested to stop before, and whether any job
+-- runs. Locks: the leases in job id order. Index: primary key of lease.
 WITH held AS MATERIALIZED (
     SELECT job_id FROM lease WHERE tenant_id = :tenant_id AND cancel_requested_at IS NULL ORDER BY job_id FOR UPDATE
 ), requested AS (

@@ -73,7 +73,7 @@ def bound(
     umask: int | None = None,
     status_fd: int | None = None,
 ) -> list[str]:
-    """Return the command that runs ``program``, whose first item is a path, bound to this process.
+    """Return the command that runs ``program`` bound to this process. The first item of ``program`` is a path.
 
     ``status_fd`` has to be inheritable.
     """

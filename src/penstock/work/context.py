@@ -62,7 +62,7 @@ class JobContext:
         elif (merged := _merged(self.usage, checked)) is not None:
             self.usage = merged
         else:
-            self.log(f"a call of {usage.provider} {usage.model} is not accounted: there were too many others", "error")
+            self.log(f"a call of {usage.provider} {usage.model} is not counted: there were too many others", "error")
 
     def progress(self, value: object) -> None:
         """Report progress: any JSON, by convention ``{"fraction": 0.4}``. Only the newest report is kept.
