@@ -34,7 +34,7 @@ GUIDE = ROOT / "docs" / "native-models.md"
 EXAMPLES = ROOT / "examples" / "models"
 LIMIT = 30.0  # seconds that nothing here may take
 
-# A library of which a test states the body of predict, and what else differs.
+# The source of a library; a test supplies the body of predict, and may replace the other marked parts.
 LIBRARY = r"""
 #include <stdlib.h>
 #include <string.h>

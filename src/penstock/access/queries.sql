@@ -98,7 +98,7 @@ WHERE tenant_id = :tenant_id AND id = :id AND revoked_at IS NULL;
 
 
 -- name: replace_key(tenant_id, id, replaced_by, overlap_seconds, generation)!
--- Let a key expire after an overlap, or earlier if it does anyway. Locks: the key. Index: primary key.
+-- Let a key expire after an overlap, or at its own expiry if that is earlier. Locks: the key. Index: primary key.
 UPDATE api_key
 SET replaced_by = :replaced_by, changed = :generation,
     expires_at = least(expires_at, clock() + make_interval(secs => :overlap_seconds::float8))
@@ -121,7 +121,7 @@ SELECT t.id, t.name, t.time_zone, t.created_at, t.suspended_at, t.deleting_since
 
 
 -- name: active_tenants(names)
--- Return those of some tenants that are not suspended. Index: tenant_name_key.
+-- Return which of some tenants are not suspended. Index: tenant_name_key.
 -- tenant: every (operators have issued tickets for them)
 SELECT t.name FROM unnest(:names::text[]) AS wanted(name) JOIN tenant t ON t.name = wanted.name
 WHERE t.suspended_at IS NULL;

@@ -23,7 +23,7 @@ IDLE_SECONDS: Final = 10.0  # without a request, before what is left is given ba
 class Report:
     """The report of a process about a slice, and the size that it wants.
 
-    The first two numbers are totals since the slice exists.
+    The first two numbers are totals over the slice's life.
     """
 
     used: int
@@ -51,7 +51,7 @@ class Grant:
 class Slice:
     """One process's part of one quota, for one subject and window.
 
-    ``granted``, ``used`` and ``acknowledged`` are totals since the slice exists; ``reserved`` is taken by requests in
+    ``granted``, ``used`` and ``acknowledged`` are totals over the slice's life; ``reserved`` is taken by requests in
     progress. It belongs to one event loop, and is changed without awaiting.
     """
 
@@ -125,7 +125,7 @@ class Slice:
         self._taken_at = now
 
     def settle(self, amount: int) -> None:
-        """Count a reserved amount as used. What there is at a time is not used up, but free again."""
+        """Count a reserved amount as used; if the quota limits an amount at a time, it is free again."""
         self.release(amount)
         if not self._returns and not self._budget:
             self.used += amount
@@ -165,7 +165,7 @@ class Slice:
         self._recently, self._peak = 0, self.reserved
 
     def report(self, waiting: int) -> Report:
-        """Return what to report, for ``waiting`` requests' amounts that it cannot serve from what it has.
+        """Return what to report. ``waiting`` is the amount that requests wait for, because the slice has not enough.
 
         If that takes back what is available, nothing is available until the database has responded.
         """

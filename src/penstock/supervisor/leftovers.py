@@ -1,4 +1,4 @@
-"""Return the jobs that a dead worker still holds to the queue at once.
+"""Requeue the jobs of a dead worker at once.
 
 This happens only with the embedded PostgreSQL, whose data folder one supervisor locks, so that no other process uses
 the names of this supervisor's workers. On the user's own server another machine may use the same names; there the
@@ -20,7 +20,7 @@ log = logs.get(__name__)
 
 
 async def hand_on(url: str, settings: Settings, worker_id: str) -> None:
-    """Make the jobs ready that the worker of this name still holds; the worker is known to be dead."""
+    """Requeue the jobs that the worker of this name still holds; the worker is known to be dead."""
     # Imported here, while the children start, because the supervisor itself does not need it.
     from penstock.housekeeping.rescuer import rescue_from  # noqa: PLC0415
     from penstock.jobs.limits import JobLimits  # noqa: PLC0415
