@@ -36,11 +36,16 @@ _START: Final = (0, 0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pace:
-    """How a line works: ``concurrency`` requests at a time, and pages of deliveries."""
+    """How the lines of a class work: ``concurrency`` requests at a time, and pages of deliveries.
+
+    ``connections`` limits how many of these lines use the database at a time, so that a crowd of slow endpoints leaves
+    connections of the pool for quick ones.
+    """
 
     concurrency: int
     page: int
     page_bytes: int
+    connections: asyncio.Semaphore
     probing: int = 1  # the concurrency after a failure
 
 
@@ -141,7 +146,7 @@ class Line:
     async def _read(self) -> None:
         """Read the endpoint, and the next deliveries."""
         self._news.clear()
-        async with self._around.database.acquire() as connection:
+        async with self._pace.connections, self._around.database.acquire() as connection:
             target = await deliveries.read_endpoint(connection, self.lease)
             if target is None:
                 self.lost()
@@ -315,7 +320,7 @@ class Line:
         self._later.discard(delivery.key)
 
     async def _disable(self, reason: str) -> None:
-        async with self._around.database.acquire() as connection:
+        async with self._pace.connections, self._around.database.acquire() as connection:
             await deliveries.disable_gone(connection, self.lease, reason=reason)
         log.warning("callback_disabled", endpoint=str(self.lease.endpoint_id), reason=reason)
 
@@ -331,13 +336,13 @@ class Line:
 
     async def _release(self) -> None:
         if self._target is not None and self._target.stopped:
-            async with self._around.database.acquire() as connection:
+            async with self._pace.connections, self._around.database.acquire() as connection:
                 await deliveries.park(connection, self.lease, arrivals=self._target.arrivals)
             return
         await self._end_lease(rest=self._rest or timedelta(0))
 
     async def _end_lease(self, *, rest: timedelta | None) -> bool:
-        async with self._around.database.acquire() as connection:
+        async with self._pace.connections, self._around.database.acquire() as connection:
             return await deliveries.release(
                 connection,
                 self.lease,

@@ -109,7 +109,7 @@ class BlobSettings:
     penstock_fetch_networks: tuple[str, ...] = setting(
         several(network),
         (),
-        "private networks that URLs in jobs, and models that tenants register, may lead to, such as 10.2.0.0/16; "
+        "private networks that URLs in jobs, callbacks, and models of tenants may lead to, such as 10.2.0.0/16; "
         "public addresses are always allowed",
     )
 
