@@ -147,9 +147,17 @@ WITH gate AS MATERIALIZED (
 ), queued AS (
     INSERT INTO ready (tenant_id, job_id, lane_id, series_id, attempt, failures, losses, max_attempts, submitter_id, input_bytes,
                        enqueued_at, concurrency_key, parent_id, step_no)
-    SELECT tenant_id, job_id, :lane_id, :series_id, attempt, failures, losses, max_attempts, submitter_id, input_bytes,
+    SELECT :tenant_id, job_id, :lane_id, :series_id, attempt, failures, losses, max_attempts, submitter_id, input_bytes,
            enqueued_at, concurrency_key, parent_id, step_no
     FROM unready
+    WHERE concurrency_key IS NULL OR NOT EXISTS (SELECT FROM limited_lane WHERE id = :lane_id OFFSET 0)
+), blocked AS ( -- until admit() has a place of their concurrency key for them
+    INSERT INTO later (tenant_id, job_id, lane_id, series_id, attempt, failures, losses, max_attempts, submitter_id, input_bytes,
+                       enqueued_at, concurrency_key, parent_id, step_no)
+    SELECT :tenant_id, job_id, :lane_id, :series_id, attempt, failures, losses, max_attempts, submitter_id, input_bytes,
+           enqueued_at, concurrency_key, parent_id, step_no
+    FROM unready
+    WHERE concurrency_key IS NOT NULL AND EXISTS (SELECT FROM limited_lane WHERE id = :lane_id OFFSET 0)
 ), postponed AS (
     UPDATE later SET series_id = :series_id, lane_id = :lane_id
     WHERE tenant_id = :tenant_id AND job_id = (SELECT run_id FROM gate)
