@@ -389,6 +389,34 @@ async def test_keys_have_a_form(replays: bool, key: str) -> None:
     assert "key must be a text of 1 to 200 characters" in Driver(f, replays=replays).finish()
 
 
+@pytest.mark.parametrize("name", ["", "a\0b", "a\nb", "\ud800", "x" * 201])
+async def test_names_have_a_form(replays: bool, name: str) -> None:
+    @flow(name="f", version="1")
+    async def f() -> list[str]:
+        found = []
+        for use in (
+            lambda: run.start(name, 1),
+            lambda: run.start(run.queue(name, name), 1),
+            lambda: run.publish(name),
+            lambda: run.patched(name),
+        ):
+            try:
+                use()
+            except ValueError as error:
+                found.append(str(error)[:4])
+        return found
+
+    assert Driver(f, replays=replays).finish() == ["a na"] * 4
+
+
+async def test_messages_hold_only_what_the_database_can(replays: bool) -> None:
+    @flow(name="f", version="1")
+    async def f() -> None:
+        raise ValueError("a\0b\ud800c")
+
+    assert Driver(f, replays=replays).finish() == "ValueError: a\ufffdb?c"
+
+
 async def test_values_that_are_not_json_are_refused(replays: bool) -> None:
     @flow(name="f", version="1")
     async def f() -> list[str]:

@@ -6,6 +6,8 @@ import traceback
 from collections.abc import Sequence
 from typing import Final
 
+from msgspec import structs
+
 from penstock.failures import CallFailed, Category
 from penstock.flows.kernel import origins
 from penstock.flows.kernel.records import Fault, Status
@@ -60,6 +62,11 @@ def of_end(status: Status | None, fault: Fault | None, step: str) -> StepFailed:
 
 def fault_of(error: BaseException) -> Fault:
     """Return the fault of a run or of a recorded function whose code has raised ``error``."""
+    fault = _fault_of(error)
+    return fault if "\0" not in fault.message else structs.replace(fault, message=_storable(fault.message))
+
+
+def _fault_of(error: BaseException) -> Fault:
     name = type(error).__name__
     match error:
         case StepFailed():
@@ -85,4 +92,9 @@ def stack_of(error: BaseException) -> str:
         ]
     except Exception:  # noqa: BLE001  (the source may have changed or gone)
         return ""
-    return plain("\n".join(line[:500] for line in lines[-_MAX_FRAMES:]))
+    return _storable(plain("\n".join(line[:500] for line in lines[-_MAX_FRAMES:])))
+
+
+def _storable(text: str) -> str:
+    """Return a text without NUL, which the database cannot hold."""
+    return text.replace("\0", "\ufffd")

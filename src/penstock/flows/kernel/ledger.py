@@ -10,7 +10,7 @@ from penstock.failures import Category
 from penstock.flows.kernel.errors import FlowError, Stopped
 from penstock.flows.kernel.loop import FlowLoop
 from penstock.flows.kernel.records import Fault, Held, History, Recorded, Step, StepKind, StoredStep, Target
-from penstock.flows.kernel.targets import checked_key, described
+from penstock.flows.kernel.targets import checked_key, checked_name, described
 from penstock.flows.kernel.values import digest
 
 MAX_TURN_BYTES: Final = 64 * 2**20  # of the steps of one turn
@@ -45,6 +45,7 @@ class Ledger:
         self._stored = history.steps
         self._end = 0  # while replaying: the number after the last step of the turn
         self._loop = loop
+        self._names: set[str] = set()  # that were checked
         self._explicit: set[str] = set()
         self._granted: set[str] = set()  # names that ``patched`` returned True for
         self._patched: dict[str, bool] = {}
@@ -87,6 +88,8 @@ class Ledger:
     ) -> tuple[int, str]:
         """Issue a step; return its number and key. Raises ValueError for a key that was used before, FlowError, and
         Stopped when history has another step here."""
+        if name not in self._names:
+            self._names.add(checked_name(name))
         key = self._structural(name) if key is None else self._stated(key)
         self._count_bytes(value, items)
         hashed = b"" if value is None and items is None else digest(value if items is None else b",".join(items))  # type: ignore[arg-type]
@@ -114,6 +117,7 @@ class Ledger:
         """Return whether new code applies: not to what history already has. The first result holds for the run."""
         found = self._patched.get(name)
         if found is None:
+            checked_name(name)
             found = name in self._granted or not self.replaying
             self._patched[name] = found
             if not self.replaying:

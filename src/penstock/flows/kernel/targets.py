@@ -99,9 +99,16 @@ def options_of(
 
 def checked_key(key: str) -> str:
     """Return an explicit key. Raises ValueError. Keys that follow from the code contain ``#``, which others cannot."""
-    if not _KEY.fullmatch(key):
+    if not _KEY.fullmatch(key) or not key.isprintable():
         raise ValueError(f"key must be a text of 1 to 200 characters without # or line breaks, not {key!r}")
     return key
+
+
+def checked_name(name: str) -> str:
+    """Return a name of a step or patch. Raises ValueError. The database can hold no other characters."""
+    if not 0 < len(name) <= _MAX_NAME or not name.isprintable():
+        raise ValueError(f"a name must have 1 to {_MAX_NAME} printable characters, not {name[:100]!r}")
+    return name
 
 
 def described(callee_kind: str, target: Target | None) -> str:
@@ -118,11 +125,9 @@ def described(callee_kind: str, target: Target | None) -> str:
 def _queue_of(callee: object) -> tuple[str, str]:
     match callee:
         case str():
-            if not 0 < len(callee) <= _MAX_NAME:
-                raise ValueError(f"the name of a model must have 1 to {_MAX_NAME} characters, not {len(callee)}")
             return PREDICT, callee
         case Queue():
-            return callee.task_type, callee.model_profile
+            return checked_name(callee.task_type), checked_name(callee.model_profile)
         case FlowName() | Flow():
             return FLOW, f"{callee.name}@{callee.version}"
     raise TypeError(f"{callee!r} cannot be called")
