@@ -56,7 +56,7 @@ async def finish(tenant: TenantCaller, job: dict[str, Any], outcome: str, **fiel
 
 
 async def outcomes(everywhere: list[TenantCaller], number: int, **fields: Any) -> Counter[int]:
-    """Submit jobs at all gateways at once, then once more what idle gateways have given back."""
+    """Submit jobs at all gateways at once, and again when idle ones have given back their shares; count statuses."""
     replies = await asyncio.gather(*(everywhere[i % 4].submit(**fields) for i in range(number)))
     for tenant in everywhere:
         await tenant.step(idle=True)

@@ -70,8 +70,8 @@ def rotate(
 
     penstock secret rotate --finish
 
-    Where PENSTOCK_SECRET_KEY is set, first state a new secret in front of the present one on every host, separated by a
-    comma, and restart it.
+    Where PENSTOCK_SECRET_KEY is set, first put a new secret in front of the present one on every host, separated by a
+    comma, and restart Penstock there.
     """
     if finish:
         _run(lambda instance: instance.finish())
