@@ -25,7 +25,7 @@ from tests.support.databases import query
 from tests.support.gateways import settings_for
 from tests.support.processes import clean_environment, penstock
 from tests.support.s3 import ACCESS_KEY, SECRET_KEY, S3Proxy, S3Server, s3_proxy, s3_settings
-from tests.support.waiting import until, within
+from tests.support.waiting import succeeds, until, within
 
 DATA = random.Random(8).randbytes(6 * 2**20)
 INLINE = 100_000
@@ -211,11 +211,16 @@ async def test_a_full_disk_refuses_the_upload_and_nothing_else(fresh: Database, 
                     return False
 
             await until(ready, "the gateway is ready")
-            async with session.post(address, data=pieces(DATA)) as refused:
-                assert refused.status == 503
-                problem = await refused.json()
-                assert problem["code"] == "blob_store_unavailable"
-                assert "has no space left" in problem["detail"]
+
+            async def refused() -> Any:
+                async with session.post(address, data=pieces(DATA[: 2**20 + INLINE])) as response:
+                    assert response.status == 503
+                    return await response.json()
+
+            # The gateway closes the connection, so a client that is still sending may not get the response.
+            problem = await succeeds(refused, unless=aiohttp.ClientError)
+            assert problem["code"] == "blob_store_unavailable"
+            assert "has no space left" in problem["detail"]
             assert await rows(fresh) == (0, 0, 0)
             assert [path.name for path in (tmp_path / "blobs").rglob("*") if path.is_file()] == ["penstock-store"]
             async with session.post(address, data=pieces(DATA[: INLINE + 5])) as stored:

@@ -52,7 +52,7 @@ async def s3_server(folder: Path) -> AsyncIterator[S3Server]:
             stdin=asyncio.subprocess.DEVNULL, stdout=out, stderr=out,
         )  # fmt: skip
 
-    async def answers() -> bool:
+    async def accepts() -> bool:
         try:
             _, writer = await asyncio.open_connection("127.0.0.1", port)
         except OSError:
@@ -61,7 +61,7 @@ async def s3_server(folder: Path) -> AsyncIterator[S3Server]:
         return True
 
     try:
-        await until(answers, "the server of S3 accepts connections")
+        await until(accepts, "the server of S3 accepts connections")
         yield S3Server(f"http://127.0.0.1:{port}")
     finally:
         process.kill()
