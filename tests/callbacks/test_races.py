@@ -6,12 +6,13 @@ import asyncio
 from collections import Counter
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
 from aiohttp import web
 
-from penstock.callbacks import cursors, deliveries
+from penstock.callbacks import cursors, deliveries, store
 from penstock.callbacks.callback import Callback
 from penstock.callbacks.dispatcher import LEASE
 from penstock.callbacks.endpoint import EndpointChange
@@ -304,3 +305,21 @@ async def test_jobs_without_callbacks_cost_the_duties_nothing(database: Database
         for _ in range(100):
             assert not await duty.once()
     assert await query(database, "SELECT count(*) FROM event_position") == [(0,)], "it numbered no event"
+
+
+async def test_callbacks_are_resolved_while_remembered_ones_are_forgotten(
+    caller: JobCaller, callbacks: Callbacks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another submission clears what the process remembers while this one waits for the database."""
+    known, new = (Callback(url=f"http://127.0.0.1:9/{name}") for name in ("known", "new"))
+    (first,) = await callbacks.targets.resolve(caller.tenant, [known], ["job.completed"])
+    name_endpoints = store.name_endpoints
+
+    async def forgetting(*arguments: Any) -> Any:
+        callbacks.targets._known.clear()
+        return await name_endpoints(*arguments)
+
+    monkeypatch.setattr(store, "name_endpoints", forgetting)
+    again, other = await callbacks.targets.resolve(caller.tenant, [known, new], ["job.completed"])
+    assert again == first
+    assert other != first

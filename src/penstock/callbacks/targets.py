@@ -48,7 +48,8 @@ class CallbackTargets:
         secret = await self._sealing.secret()
         key = secret.derive("callback endpoints")
         named = {_digest(key, one, ended): one for one in callbacks}
-        missing = [digest for digest in sorted(named) if (tenant, digest) not in self._known]
+        found = {digest: self._known[tenant, digest] for digest in named if (tenant, digest) in self._known}
+        missing = sorted(named.keys() - found.keys())
         if missing:
             new: list[NamedEndpoint] = []
             for digest in missing:
@@ -69,9 +70,10 @@ class CallbackTargets:
                     )
                 )
             async with self._database.acquire() as connection:
-                found = await store.name_endpoints(connection, tenant, new)
-            self._known |= {(tenant, digest): endpoint for digest, endpoint in found.items()}
-        return [self._known[tenant, _digest(key, one, ended)] for one in callbacks]
+                named_now = await store.name_endpoints(connection, tenant, new)
+            found |= named_now  # what is remembered may be forgotten meanwhile
+            self._known |= {(tenant, digest): endpoint for digest, endpoint in named_now.items()}
+        return [found[_digest(key, one, ended)] for one in callbacks]
 
 
 def _events(callback: Callback, ended: Sequence[str]) -> list[str]:
