@@ -74,7 +74,12 @@ async def test_a_flow_from_its_skeleton_to_its_tree(tmp_path: Path) -> None:
             assert (await flow("signal", run_id, "answer", "--payload", '"yes"')).json["repeated"] is False
             assert (await flow("show", run_id, "--watch")).json["result"] == "42 yes"
             tree = await see("show", run_id)
-            for part in ("asking@1  completed", "0 double#1  completed", "0 <lambda>#1  completed", "1 answer#1"):
+            for part in (
+                "asking@1  completed",
+                "0 double#1  completed",
+                "0 <lambda>#1  completed",
+                "1 answer#1  completed",
+            ):
                 assert part in tree, tree
             run = (await client.run_tree(run_id))["run"]
             assert run["started_at"] < signalled_at < run["finished_at"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import UTC, datetime
 from typing import Final
 from uuid import UUID
@@ -30,11 +31,16 @@ async def page_of_steps(
     rows, more = rows[:limit], rows[limit:]
     if not rows:
         return [], None
-    ends = await runs.tree_ends(connection, tenant, run.id, low=rows[0]["no"], high=rows[-1]["no"])
+    low, high = rows[0]["no"], rows[-1]["no"]
+    ends = await runs.tree_ends(connection, tenant, run.id, low=low, high=high)
+    received = await runs.received_signals(connection, tenant, run.id, low=low, high=high)
     jobs = await runs.tree_jobs(connection, tenant, [row["job_id"] for row in rows if row["job_id"] is not None])
     maps = [row["job_id"] for row in rows if row["kind"] == StepKind.MAP and row["job_id"] is not None]
     counts = await runs.map_counts(connection, tenant, maps) if maps else {}
-    steps = [_step(row, ends.get(row["no"]), jobs.get(row["job_id"]), counts.get(row["job_id"]), run) for row in rows]
+    steps = [
+        _step(row, ends.get(row["no"]), jobs.get(row["job_id"]), counts.get(row["job_id"]), run, received=received)
+        for row in rows
+    ]
     return steps, more[0]["no"] if more else None
 
 
@@ -44,6 +50,8 @@ def _step(
     job: asyncpg.Record | None,
     counts: asyncpg.Record | None,
     run: Job,
+    *,
+    received: Collection[int],
 ) -> StepView:
     job_id: UUID | None = row["job_id"]
     return StepView(
@@ -51,7 +59,7 @@ def _step(
         key=row["key"],
         kind=row["kind"],
         name=row["name"],
-        status=_status(row["kind"], end, job, run),
+        status="completed" if row["no"] in received else _status(row["kind"], end, job, run),
         job_id=job_id,
         is_run=row["kind"] == StepKind.CALL and _task_type(row) == FLOW,
         issued_at=row["at"],

@@ -75,6 +75,14 @@ async def tree_ends(
     return {row["no"]: row for row in rows}
 
 
+async def received_signals(
+    connection: Connection, tenant: TenantId, run_id: UUID, *, low: int, high: int
+) -> frozenset[int]:
+    """Return the steps of a run, from ``low`` to ``high``, that waited for a signal which has come."""
+    rows = await _sql.received_signals.rows(connection, tenant_id=tenant, run_id=run_id, low=low, high=high)
+    return frozenset(row["no"] for row in rows)
+
+
 async def tree_jobs(connection: Connection, tenant: TenantId, job_ids: Sequence[UUID]) -> dict[UUID, asyncpg.Record]:
     """Return the states of child jobs."""
     rows = await _sql.tree_jobs.rows(connection, tenant_id=tenant, job_ids=list(job_ids))

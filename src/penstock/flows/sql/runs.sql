@@ -63,6 +63,19 @@ SELECT no, kind, status, category, message, at FROM flow_mail
 WHERE tenant_id = :tenant_id AND run_id = :run_id AND no >= :low::int AND no <= :high::int ORDER BY id;
 
 
+-- name: received_signals(tenant_id, run_id, low, high)
+-- The waits for signals, by number of step, whose signal has come: signals of a name go to its waits in order. A wait that timed out
+-- before it may be returned in place of a later one. Indexes: primary keys of flow_step and flow_mail.
+WITH waits AS (
+    SELECT no, name, row_number() OVER (PARTITION BY name ORDER BY no) AS place FROM flow_step
+    WHERE tenant_id = :tenant_id AND run_id = :run_id AND no <= :high::int AND kind = 'signal'
+), come AS (
+    SELECT name, count(*) AS signals FROM flow_mail
+    WHERE tenant_id = :tenant_id AND run_id = :run_id AND kind = 'signal' GROUP BY name
+)
+SELECT w.no FROM waits w JOIN come c ON c.name = w.name WHERE w.no >= :low::int AND w.place <= c.signals;
+
+
 -- name: tree_jobs(tenant_id, job_ids)
 -- The states of child jobs. Index: primary keys.
 SELECT v.id, v.status, v.attempt, v.started_at, v.finished_at, v.progress, v.hold, v.error_category, v.error_message
