@@ -201,3 +201,70 @@ async def test_runs_survive_kills_of_the_process_of_their_code(
                     os.kill(pid, signal.SIGKILL)
         await until(lambda: all_ended(service, runs), "all runs have ended", seconds=90)
         await check(service, service._shared.database, runs, count)
+
+
+MAPPED = """
+from penstock.flows import flow, run
+
+@flow(name="mapped", version="1")
+async def mapped(count: int) -> list:
+    return await run.map("slow", [{"number": number} for number in range(count)], limit=8)
+"""
+SLOW = """
+import time
+
+class Model:
+    def predict(self, number: int) -> int:
+        with open("{done}", "a") as file:
+            file.write(f"{number}\\n")
+        time.sleep(0.02)
+        return number
+"""
+
+
+async def test_a_map_survives_kills_of_the_worker_of_its_items(
+    service: JobService, database_url: str, tmp_path: Path
+) -> None:
+    """An item that the killed worker had begun runs again; its result comes once."""
+    done = tmp_path / "done"
+    done.touch()
+    (tmp_path / "models" / "slow").mkdir(parents=True)
+    (tmp_path / "models" / "slow" / "model.toml").write_text(
+        'runtime = "python"\n[python]\nclass = "slow_model:Model"\n'
+    )
+    (tmp_path / "models" / "slow" / "slow_model.py").write_text(SLOW.replace("{done}", str(done)))
+    environment = clean_environment(
+        DATABASE_URL=database_url,
+        PENSTOCK_MODELS_DIR=str(tmp_path / "models"),
+        WORKER_HTTP_PORT="0",
+        WORKER_LEASE_TIMEOUT="1s",
+    )
+    async with AsyncExitStack() as stack, processes(database_url, tmp_path) as runner:
+        (tmp_path / "flows" / "mapped.py").write_text(MAPPED)
+        await runner.kill()
+
+        async def started() -> asyncio.subprocess.Process:
+            return await stack.enter_async_context(
+                penstock("worker", environment=environment, folder=tmp_path, log=tmp_path / "worker.log")
+            )
+
+        worker = await started()
+        submission = JobSubmission(
+            owner_service="tests", task_type="flow", model_profile="mapped@1", input=Raw(b'{"count": 60}')
+        )
+        run_id = (await service.of(DEFAULT_TENANT).submit(submission)).job.id
+        for least in (10, 30):
+            await until(lambda least=least: len(done.read_text().split()) >= least, "items have run")  # type: ignore[misc]
+            worker.kill()
+            await worker.wait()
+            worker = await started()
+
+        async def ended() -> bool:
+            return (await service.of(DEFAULT_TENANT).get(run_id)).status.finished
+
+        await until(ended, "the run has ended", seconds=90)
+        job = await service.of(DEFAULT_TENANT).get(run_id)
+        assert job.status is Status.COMPLETED, job.error
+        assert job.result is not None
+        assert msgspec.json.decode(job.result) == list(range(60))
+    assert set(done.read_text().split()) == set(map(str, range(60)))
