@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from penstock.flows.http import FlowRoutes
+from penstock.flows.http.changing import ChangeRoutes
+from penstock.flows.http.reading import ReadRoutes
+from penstock.flows.http.starting import StartRoutes
 from penstock.flows.service import FlowService
 from penstock.jobs.http.submitting import SubmitRoutes
 from penstock.part import Part
@@ -11,4 +13,5 @@ from penstock.web.route import routes_of
 
 def part(flows: FlowService, submit: SubmitRoutes) -> Part:
     """The routes of flows."""
-    return Part(routes=routes_of(FlowRoutes(flows, submit)))
+    topics = (StartRoutes(flows, submit), ReadRoutes(flows), ChangeRoutes(flows, submit.sizes))
+    return Part(routes=[route for topic in topics for route in routes_of(topic)])

@@ -1,0 +1,1 @@
+"""The routes of flows and runs."""
