@@ -10,6 +10,7 @@ import pytest
 
 from penstock.jobs.service import JobService
 from penstock.postgres.pool import Database
+from tests.support.databases import execute
 from tests.support.flow_runners import Running, running
 from tests.support.gateways import HttpCaller, running_gateway
 from tests.support.waiting import until
@@ -196,3 +197,15 @@ async def test_no_other_worker_claims_runs(gateway: HttpCaller) -> None:
     assert (await gateway.post("/jobs/claim", {"worker_id": "w", "limit": 10})).json["jobs"] == []
     reply = await gateway.post("/jobs/claim", {"worker_id": "w", "task_types": ["flow"]})
     assert (reply.status, reply.fields) == (422, ["task_types"])
+
+
+async def test_a_run_takes_no_more_signals_than_a_runner_can_load(gateway: HttpCaller, database: Database) -> None:
+    run_id = (await gateway.post("/jobs", {"owner_service": "t", "task_type": "flow", "model_profile": "full@1"})).json[
+        "id"
+    ]
+    await execute(database, "UPDATE flow_gate SET arrived = 999 WHERE run_id = $1", run_id)
+    path = f"/flows/runs/{run_id}/signal/go"
+    assert (await gateway.post(path, 1)).status == 200
+    reply = await gateway.post(path, 1)
+    assert reply.outcome == (409, "wrong_state")
+    assert "unread" in reply.json["detail"]

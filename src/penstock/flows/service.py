@@ -189,6 +189,10 @@ class FlowService:
         async with self._database.acquire() as connection:
             told = await store.signal(connection, tenant, run_id, name, value, key=key)
         announce_mail(self._jobs.wakeups, tenant, told.mailed)
+        if told.id is None and told.full:
+            raise WrongState(
+                f"run {run_id} has {store.MAX_UNREAD} unread pieces of mail; send it signals when it has read them"
+            )
         if told.id is None:
             job = await self.run(tenant, run_id)
             raise WrongState(f"run {run_id} is {job.status}; only runs that have not ended take signals")

@@ -33,7 +33,7 @@ from penstock.web.request import Request
 from penstock.web.response import Response, json_response
 from penstock.web.route import Parameter, PathParameter, ResponseSpec, route
 
-_MAX_SIGNAL_BYTES: Final = 2**20
+_MAX_SIGNAL_BYTES: Final = 64 * 2**10
 _rerun = msgspec.json.Decoder(Rerun)
 _move = msgspec.json.Decoder(Move)
 _payload = msgspec.json.Decoder(Raw)

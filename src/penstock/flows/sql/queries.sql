@@ -81,14 +81,17 @@ LEFT JOIN LATERAL (
 ) d ON true;
 
 
--- name: signal(tenant_id, run_id, name, value, key)
--- Brings a signal to a run. "told": whether it was stored now; "known": whether its key has come before; "open": whether the run
--- has not ended. Locks: the gate.
-WITH told AS MATERIALIZED (
-    SELECT run_id, woken, id FROM flow_deliver(:tenant_id, ARRAY[ROW(
-        :run_id::uuid, 'signal', NULL, :name::text, NULL, NULL, :value::json, NULL, NULL, :key::text)::flow_letter])
+-- name: signal(tenant_id, run_id, name, value, key, most)
+-- Brings a signal to a run, unless it has "most" unread pieces of mail (is_full). "known": the mail that came before with its key.
+-- Locks: the gate. Index: primary key of flow_gate, flow_mail_key.
+WITH space AS MATERIALIZED (
+    SELECT arrived - seen >= :most::int AS is_full FROM flow_gate WHERE tenant_id = :tenant_id AND run_id = :run_id
+), told AS MATERIALIZED (
+    SELECT d.run_id, d.woken, d.id FROM space s CROSS JOIN LATERAL flow_deliver(:tenant_id, ARRAY[ROW(
+        :run_id::uuid, 'signal', NULL, :name::text, NULL, NULL, :value::json, NULL, NULL, :key::text)::flow_letter]) d
+    WHERE NOT s.is_full
 )
 SELECT (SELECT array_agg(run_id) FROM told) AS mailed, (SELECT array_agg(woken) FROM told) AS woken,
        (SELECT id FROM told) AS id,
        (SELECT id FROM flow_mail WHERE tenant_id = :tenant_id AND run_id = :run_id AND key = :key::text) AS known,
-       EXISTS (SELECT FROM flow_gate WHERE tenant_id = :tenant_id AND run_id = :run_id) AS open;
+       coalesce((SELECT is_full FROM space), false) AS is_full;

@@ -34,6 +34,7 @@ from penstock.postgres import queries
 from penstock.tenants.principal import TenantId
 
 _sql = queries.load(__file__)
+MAX_UNREAD = 1000  # pieces of mail of a run, above which it takes no signals: a runner loads them at once
 _SEPARATOR = "\x1f"  # of the texts of a list; names have no control characters
 
 
@@ -119,9 +120,10 @@ class Gate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signalled:
-    """What became of a signal: ``id`` is that of the mail, None if the run has ended."""
+    """What became of a signal: ``id`` is that of the mail, None if the run has ended or is ``full``."""
 
     id: int | None
+    full: bool  # the run has too much unread mail
     repeated: bool
     mailed: Mailed
 
@@ -337,6 +339,10 @@ async def signal(
     connection: Connection, tenant: TenantId, run_id: UUID, name: str, value: Raw, *, key: str | None
 ) -> Signalled:
     """Bring a signal to a run, once for each idempotency key."""
-    (row,) = await _sql.signal.rows(connection, tenant_id=tenant, run_id=run_id, name=name, value=value, key=key)
+    (row,) = await _sql.signal.rows(
+        connection, tenant_id=tenant, run_id=run_id, name=name, value=value, key=key, most=MAX_UNREAD
+    )
     repeated = row["id"] is None and row["known"] is not None
-    return Signalled(id=row["known"] if repeated else row["id"], repeated=repeated, mailed=Mailed.of([row]))
+    return Signalled(
+        id=row["known"] if repeated else row["id"], full=row["is_full"], repeated=repeated, mailed=Mailed.of([row])
+    )

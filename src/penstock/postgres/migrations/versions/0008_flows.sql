@@ -815,7 +815,7 @@ BEGIN
                        flow_position(the_tenant), clock(), j.concurrency_key, j.parent_id, j.step_no
                 FROM job j JOIN series s ON s.tenant_id = the_tenant AND s.id = j.series_id
                 WHERE j.tenant_id = the_tenant AND j.id = new_id AND s.task_type = 'flow';
-                PERFORM flow_enqueue(the_tenant, new_id, flow_fork.target, one.no);
+                PERFORM flow_enqueue(the_tenant, new_id, flow_fork.target, one.no, 'job.created');
                 UPDATE flow_step SET job_id = new_id WHERE tenant_id = the_tenant AND run_id = flow_fork.target AND no = one.no;
                 child_count := child_count + 1;
             END IF;
@@ -841,12 +841,14 @@ BEGIN
     UPDATE flow_gate SET turns = cut, seen = last_seen, arrived = mail_count, urgent = mail_count > last_seen, children = child_count,
                          started_at = CASE WHEN cut > 0 THEN to_timestamp(began_at) END
     WHERE tenant_id = the_tenant AND run_id = flow_fork.target;
-    PERFORM flow_enqueue(the_tenant, flow_fork.target, g.parent_id, g.step_no)
+    PERFORM flow_enqueue(the_tenant, flow_fork.target, g.parent_id, g.step_no,
+                         CASE WHEN source = flow_fork.target THEN 'job.retried' ELSE 'job.created' END)
     FROM flow_gate g WHERE g.tenant_id = the_tenant AND g.run_id = flow_fork.target;
 END $$;
 
 -- Makes a job ready that is in no table of states, or blocks it until there is a place of its concurrency key.
-CREATE FUNCTION flow_enqueue(the_tenant integer, the_job uuid, parent uuid, step integer) RETURNS void LANGUAGE plpgsql AS $$
+CREATE FUNCTION flow_enqueue(the_tenant integer, the_job uuid, parent uuid, step integer, kind text) RETURNS void
+LANGUAGE plpgsql AS $$
 BEGIN
     WITH new AS MATERIALIZED (
         SELECT j.*, octet_length(j.input::text) AS input_bytes,
@@ -866,7 +868,6 @@ BEGIN
         INSERT INTO stat_delta (tenant_id, series_id, pending) SELECT the_tenant, series_id, 1 FROM new
     )
     INSERT INTO event (tenant_id, at, kind, job_ids, series_ids, attempts)
-    SELECT the_tenant, clock(), CASE WHEN parent IS NOT NULL THEN 'job.created' ELSE 'job.retried' END, ARRAY[id],
-           ARRAY[series_id], ARRAY[0]
+    SELECT the_tenant, clock(), flow_enqueue.kind, ARRAY[id], ARRAY[series_id], ARRAY[0]
     FROM new;
 END $$;
