@@ -16,6 +16,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from penstock import Client
 from penstock.supervisor.ports import free_port
 from tests.support.http_servers import running
 from tests.support.processes import clean_environment, penstock
@@ -64,6 +65,7 @@ async def address(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str
     put_model(folder / "models", "guided", GUIDE)
     (folder / "flows").mkdir()
     (folder / "flows" / "approval.py").write_text(APPROVAL)
+    (folder / "flows" / "report.py").write_text(example("python", "@flow"))
     async with _language_model() as model:
         environment = clean_environment(
             HTTP_PORT=str(port),
@@ -101,6 +103,15 @@ async def test_the_example_in_python(address: str) -> None:
 async def test_the_model(address: str) -> None:
     call = example("bash", "models/summary/predict").replace("http://127.0.0.1:8080", address)
     assert json.loads(await _run("bash", "-c", call)) == {"summary": "a penstock…"}
+
+
+async def test_the_flow(address: str) -> None:
+    await until(lambda: _has_flows(address), "the flows are published")
+    async with Client(address) as client:
+        chapters = json.loads(re.search(r"--input '(.*?)'", example("bash", "flow run"))[1])  # type: ignore[index]  # it is there
+        run = await client.start_flow("report", chapters)
+        await client.signal_run(run.id, "approved", {"by": "Ada"})
+        assert (await client.wait(run.id)).result == "a penstock feeds… / gates close slowly… (approved by Ada)"
 
 
 async def test_the_guides_model(address: str) -> None:
