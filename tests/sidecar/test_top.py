@@ -325,7 +325,7 @@ async def test_a_gateway_without_sidecars_or_of_another_version(tmp_path: Path) 
         content = {"configured": "yes"}
         status, out, _ = await run(tmp_path, server.address, "--once")
         assert status == 0
-        assert "not what this version understands" in out
+        assert "this version does not understand the gateway's response" in out
 
 
 async def test_an_interval_that_is_too_short_is_refused(tmp_path: Path) -> None:
