@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from penstock.flows.kernel.declaration import Flow
@@ -26,6 +27,8 @@ from penstock.flows.program.frames import (
 )
 from penstock.models.replica.errors import described, traceback_of
 
+_COLLECTED: Final = 2000  # runs, after which their cycles are collected
+
 
 class Runs:
     """Executes requests one after another; ``send`` is called with what to report."""
@@ -37,6 +40,7 @@ class Runs:
         self._effects = effects
         self.send = send
         self._resident: dict[UUID, Run] = {}
+        self._forgotten = 0  # runs that have been resident
         self._waiting: dict[int, Run] = {}  # runs whose turn waits for effects, by request
 
     def execute(self, request: Request) -> None:
@@ -122,3 +126,6 @@ class Runs:
             del self._waiting[request]
             self._effects.cancel(request)
         run.unwind()
+        self._forgotten += 1
+        if self._forgotten % _COLLECTED == 0:
+            gc.collect()  # tasks and exceptions refer to each other; left to itself, the collector lets memory grow
