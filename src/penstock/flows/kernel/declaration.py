@@ -30,7 +30,6 @@ class FlowOptions:
     """How the runs of a flow and their steps are executed, unless a submission or a call states otherwise."""
 
     priority: int | None = None
-    timeout: timedelta | None = None  # of a run, from its start to its end
     step_max_attempts: int | None = None
     step_timeout: timedelta | None = None
     on_parent_end: OnParentEnd = OnParentEnd.CANCEL
@@ -94,7 +93,6 @@ class Flow(Generic[P, R]):
             output=self._outputs.schema,
             examples=[dict(one) for one in options.examples],
             priority=options.priority,
-            timeout_seconds=None if options.timeout is None else options.timeout.total_seconds(),
         )
 
     def _wrong_examples(self, examples: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -114,7 +112,6 @@ def flow(
     description: str | None = None,
     examples: Sequence[Mapping[str, Any]] = (),
     priority: int | None = None,
-    timeout: timedelta | None = None,
     step_max_attempts: int | None = None,
     step_timeout: timedelta | None = None,
     on_parent_end: OnParentEnd | str = OnParentEnd.CANCEL,
@@ -123,13 +120,12 @@ def flow(
 
     Its parameters become the fields of the input, its result the output; the docstring is the default
     ``description``. ``version`` names the code to which unfinished runs belong: give code that would issue other
-    steps a new one. ``timeout`` limits a run from its start to its end. ``step_max_attempts`` and ``step_timeout`` (of
-    an attempt) apply to calls that state none, and so does ``on_parent_end``: whether jobs that the flow has started
-    are cancelled (``cancel``) or go on (``abandon``) when it ends. Raises ContractError, which lists every mistake.
+    steps a new one. ``step_max_attempts`` and ``step_timeout`` (of an attempt) apply to calls that state none, and so
+    does ``on_parent_end``: whether jobs that the flow has started are cancelled (``cancel``) or go on (``abandon``)
+    when it ends. To limit a run, use ``asyncio.timeout``. Raises ContractError, which lists every mistake.
     """
     options = FlowOptions(
         priority=priority,
-        timeout=timeout,
         step_max_attempts=step_max_attempts,
         step_timeout=step_timeout,
         on_parent_end=OnParentEnd(on_parent_end),

@@ -222,4 +222,3 @@ class FlowDescription(Struct, frozen=True, kw_only=True):
     output: dict[str, Any]  # JSON Schema of the result
     examples: list[dict[str, Any]]  # of inputs
     priority: int | None  # of runs that are submitted without one
-    timeout_seconds: float | None  # of a run, from its start to its end

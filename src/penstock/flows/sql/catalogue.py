@@ -29,7 +29,6 @@ async def publish(connection: Connection, flows: Sequence[FlowDescription], *, c
             outputs=[msgspec.json.encode(flow.output) for flow in flows],
             examples=[msgspec.json.encode(flow.examples) for flow in flows],
             priorities=[flow.priority for flow in flows],
-            timeouts=[flow.timeout_seconds for flow in flows],
             code=code,
         )
 

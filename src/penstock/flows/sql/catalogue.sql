@@ -2,19 +2,19 @@
 -- The rules at the head of penstock/jobs/sql/queries.sql hold here too.
 
 
--- name: publish(names, versions, descriptions, inputs, outputs, examples, priorities, timeouts, code)!
+-- name: publish(names, versions, descriptions, inputs, outputs, examples, priorities, code)!
 -- tenant: every (flows belong to the operator)
 -- Stores the flows that a runner has, and that it is alive. Locks: rows of flow_version, in key order.
-INSERT INTO flow_version AS v (name, version, description, input_schema, output_schema, examples, priority, timeout_seconds, code,
+INSERT INTO flow_version AS v (name, version, description, input_schema, output_schema, examples, priority, code,
                                published_at, seen_at)
-SELECT f.name, f.version, f.description, f.input, f.output, f.examples, f.priority, f.timeout, :code::text, clock(), clock()
+SELECT f.name, f.version, f.description, f.input, f.output, f.examples, f.priority, :code::text, clock(), clock()
 FROM unnest(:names::text[], :versions::text[], :descriptions::text[], :inputs::json[], :outputs::json[], :examples::json[],
-            :priorities::int[], :timeouts::float8[])
-     AS f(name, version, description, input, output, examples, priority, timeout)
+            :priorities::int[])
+     AS f(name, version, description, input, output, examples, priority)
 ORDER BY f.name, f.version
 ON CONFLICT (name, version) DO UPDATE
 SET description = excluded.description, input_schema = excluded.input_schema, output_schema = excluded.output_schema,
-    examples = excluded.examples, priority = excluded.priority, timeout_seconds = excluded.timeout_seconds, code = excluded.code,
+    examples = excluded.examples, priority = excluded.priority, code = excluded.code,
     published_at = CASE WHEN v.code <> excluded.code THEN clock() ELSE v.published_at END, seen_at = clock();
 
 
@@ -36,7 +36,7 @@ CROSS JOIN LATERAL flow_release(h.tenant_id, h.run_ids) r;
 -- name: versions(alive_seconds)
 -- tenant: every (flows belong to the operator)
 -- The flows that are known, and whether a runner has each now.
-SELECT name, version, description, input_schema, output_schema, examples, priority, timeout_seconds, published_at,
+SELECT name, version, description, input_schema, output_schema, examples, priority, published_at,
        seen_at > clock() - make_interval(secs => :alive_seconds::float8) AS alive
 FROM flow_version ORDER BY name, published_at;
 
@@ -44,6 +44,6 @@ FROM flow_version ORDER BY name, published_at;
 -- name: version_of(name, version, alive_seconds)
 -- tenant: every (flows belong to the operator)
 -- One version of a flow or, if version is null, the one that was published last of those that a runner has now, if there is one.
-SELECT name, version, description, input_schema, output_schema, examples, priority, timeout_seconds
+SELECT name, version, description, input_schema, output_schema, examples, priority
 FROM flow_version WHERE name = :name AND (:version::text IS NULL OR version = :version)
 ORDER BY seen_at > clock() - make_interval(secs => :alive_seconds::float8) DESC, published_at DESC, version DESC LIMIT 1;

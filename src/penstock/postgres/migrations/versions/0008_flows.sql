@@ -119,7 +119,6 @@ CREATE TABLE flow_version (
     output_schema json NOT NULL,
     examples      json NOT NULL,
     priority      integer,
-    timeout_seconds double precision,
     code          text NOT NULL, -- a hash: held runs go on when it differs from that with which they were held
     published_at  timestamptz NOT NULL,
     seen_at       timestamptz NOT NULL,
