@@ -23,7 +23,7 @@ from penstock.jobs.work import ClaimedJob, ClaimRequest
 from penstock.masking import Secret
 from penstock.postgres.pool import Database
 from penstock.supervisor.ports import free_port
-from tests.support.brokers import Server, address_of, needs_rabbitmq, rabbitmq_server
+from tests.support.brokers import Server, add_user, address_of, needs_rabbitmq, rabbitmq_server
 from tests.support.databases import open_database
 from tests.support.jobs import JobCaller, finished_job, job_service
 from tests.support.relays import relay_to
@@ -70,8 +70,8 @@ async def submitter(alone: JobCaller, broker: Server) -> AsyncIterator[JobCaller
 
 
 @asynccontextmanager
-async def connected(*nodes: Server) -> AsyncIterator[RabbitMQ]:
-    rabbitmq = RabbitMQ(address_of(*nodes))
+async def connected(node: Server, address: RabbitAddress | None = None) -> AsyncIterator[RabbitMQ]:
+    rabbitmq = RabbitMQ(address or address_of(node))
     await rabbitmq.start()
     try:
         await within(rabbitmq.connected.wait())
@@ -105,13 +105,15 @@ class Worker:
 
 
 @asynccontextmanager
-async def workers(count: int, database: Database, broker: Server) -> AsyncIterator[list[Worker]]:
+async def workers(
+    count: int, database: Database, broker: Server, address: RabbitAddress | None = None
+) -> AsyncIterator[list[Worker]]:
     async with AsyncExitStack() as stack:
         started = []
         for _ in range(count):
             far = await stack.enter_async_context(open_database(database.url))
             service = await stack.enter_async_context(job_service(far))
-            rabbitmq = await stack.enter_async_context(connected(broker))
+            rabbitmq = await stack.enter_async_context(connected(broker, address))
             consumer = ReadyConsumer(rabbitmq, service.claims)
             await consumer.start()
             stack.push_async_callback(consumer.stop)
@@ -144,6 +146,19 @@ async def test_what_one_worker_cannot_take_goes_to_the_others(
         jobs = await submitter.submit_many(3)
         claimed = [job.id for one in all_three for job in await one.jobs()]
         assert sorted(claimed) == sorted(job.id for job in jobs)
+
+
+async def test_the_documented_permissions_are_enough(
+    submitter: JobCaller, fresh: Database, broker: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A worker declares its queue, consumes from it, and puts back what it cannot take."""
+    address = await add_user(broker, "penstock", r"^penstock\.")
+    async with workers(2, fresh, broker, address) as both:
+        for one in both:
+            await one.wait_for_job()
+        await submitter.submit_many(2)
+        assert [len(await one.jobs()) for one in both] == [1, 1]
+        assert "lost" not in caplog.text  # RabbitMQ closes the channel of one who exceeds its permissions
 
 
 async def test_a_busy_worker_leaves_announcements_to_idle_ones(

@@ -9,7 +9,7 @@ import signal
 from asyncio.subprocess import DEVNULL, Process
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -151,6 +151,16 @@ async def rabbitmq_server(
         stack.push_async_callback(server.kill)
         await server.start()
         yield server
+
+
+async def add_user(node: Server, name: str, permitted: str) -> RabbitAddress:
+    """Add a user who may configure, write and read what fits a pattern; return the address for it."""
+    for command in (("add_user", name, "secret"), ("set_permissions", name, permitted, permitted, permitted)):
+        program = await asyncio.create_subprocess_exec(
+            str(_RABBITMQ / "rabbitmqctl"), *command, env=node.environment, stdin=DEVNULL, stdout=DEVNULL
+        )
+        assert await program.wait() == 0
+    return replace(address_of(node), user=name, password=Secret("secret"))
 
 
 @asynccontextmanager

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import time
 from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
@@ -37,7 +38,8 @@ _ANY: Final = "any"  # the routing key of jobs of an unknown queue
 _MAX_QUEUES: Final = 10_000  # whose announcements are collected at a time
 _AT_ONCE: Final = 100  # messages whose confirmation is awaited together
 _MAX_KINDS: Final = 100  # of claims of one process
-_AGAIN_SECONDS: Final = 0.2  # before a lost channel is opened again
+_AGAIN_SECONDS: Final = 0.2  # before a lost channel is opened again; it doubles while that fails
+_LONGEST_PAUSE_SECONDS: Final = 5.0
 _CONSUME_SECONDS: Final = 5.0  # that a queue may take until it delivers
 _QUEUE_ARGUMENTS: Final[dict[str, str | int]] = {
     "x-queue-type": "quorum",
@@ -146,18 +148,22 @@ class ReadyConsumer:
 
     async def _follow(self, kind: Kind) -> None:
         """Receive the announcements for a kind of claim, over every connection."""
+        pause = _AGAIN_SECONDS
         while True:
+            began = time.monotonic()
             try:
                 async with self._rabbitmq.channel() as channel:
                     await self._receive(kind, channel)
             except BrokerUnavailable as error:
-                log.info("announcements_lost", reason=str(error))
+                log.warning("announcements_lost", reason=str(error))
             except Exception:  # an unforeseen error must not end the consumer
                 log.exception("announcements_failed")
             finally:
                 self._claims.pushed.discard(kind)
                 self._claims.wake(None)  # announcements may have been missed
-            await asyncio.sleep(_AGAIN_SECONDS)
+            lasted = time.monotonic() - began > _LONGEST_PAUSE_SECONDS
+            pause = _AGAIN_SECONDS if lasted else min(2 * pause, _LONGEST_PAUSE_SECONDS)
+            await asyncio.sleep(pause)
 
     async def _receive(self, kind: Kind, channel: AbstractChannel) -> None:
         """Consume while a claim is idle. Raises BrokerUnavailable when the channel is closed."""
@@ -195,7 +201,7 @@ class ReadyConsumer:
             return False
         if taken < announced.count:
             rest = msgspec.structs.replace(announced, count=announced.count - taken)
-            await self._rabbitmq.publish(msgspec.json.encode(rest), exchange="", routing_key=queue_name)
+            await self._rabbitmq.publish(msgspec.json.encode(rest), exchange=EXCHANGE, routing_key=queue_name)
         await message.ack()
         return True
 
@@ -227,7 +233,7 @@ async def _declare_queue(channel: AbstractChannel, kind: Kind) -> AbstractQueue:
     exchange = await _declare_exchange(channel)
     digest = hashlib.sha256(msgspec.json.encode(kind)).hexdigest()[:16]
     queue = await channel.declare_queue(f"penstock.claims.{digest}", durable=True, arguments={**_QUEUE_ARGUMENTS})
-    for key in (*binding_keys(kind), _ANY):
+    for key in (*binding_keys(kind), _ANY, queue.name):  # its own name, for what a worker puts back
         await queue.bind(exchange, key)
     return queue
 
