@@ -18,7 +18,7 @@ import pytest
 from penstock.client import Client
 from penstock.supervisor.ports import free_port
 from tests.support.processes import PENSTOCK, clean_environment, penstock
-from tests.support.waiting import until, within
+from tests.support.waiting import succeeds, until, within
 
 ROOT = Path(__file__).parents[2]
 GUIDE = (ROOT / "docs" / "callbacks.md").read_text()
@@ -139,11 +139,5 @@ async def _jobs_call_back(serve: Serve, receiver: str, curl: str, python: str) -
 
 
 async def _listening(port: int) -> None:
-    while True:
-        try:
-            _, writer = await asyncio.open_connection("127.0.0.1", port)
-        except OSError:
-            await asyncio.sleep(0.05)
-        else:
-            writer.close()
-            return
+    _, writer = await succeeds(lambda: asyncio.open_connection("127.0.0.1", port), unless=OSError)
+    writer.close()

@@ -81,7 +81,7 @@ class RabbitMQ(Broker):
 
     @asynccontextmanager
     async def channel(self) -> AsyncIterator[AbstractChannel]:
-        """Open a channel of one's own, once there is a connection. Raises BrokerUnavailable, inside as well."""
+        """Open another channel, once there is a connection. Raises BrokerUnavailable, also for errors in the block."""
         await self.connected.wait()
         with _unavailable():
             if self._connection is None:

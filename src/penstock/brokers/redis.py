@@ -58,7 +58,7 @@ class Redis(Broker):
 
     @contextmanager
     def client(self) -> Iterator[Client]:
-        """Use the client in a block. Raises BrokerUnavailable, inside as well."""
+        """Yield the client. Raises BrokerUnavailable, also for errors in the block."""
         from redis.exceptions import RedisError  # noqa: PLC0415  (the package is optional)
 
         if self._client is None or not self.connected.is_set():

@@ -187,16 +187,16 @@ class FlowService:
     async def signal(self, tenant: TenantId, run_id: UUID, name: str, value: Raw, *, key: str | None) -> SignalReply:
         """Bring a signal to a run, once for each idempotency key. Raises NotFound, and WrongState when it has ended."""
         async with self._database.acquire() as connection:
-            told = await store.signal(connection, tenant, run_id, name, value, key=key)
-        announce_mail(self._jobs.wakeups, tenant, told.mailed)
-        if told.id is None and told.full:
+            sent = await store.signal(connection, tenant, run_id, name, value, key=key)
+        announce_mail(self._jobs.wakeups, tenant, sent.mailed)
+        if sent.id is None and sent.full:
             raise WrongState(
                 f"run {run_id} has {store.MAX_UNREAD} unread pieces of mail; send it signals when it has read them"
             )
-        if told.id is None:
+        if sent.id is None:
             job = await self.run(tenant, run_id)
             raise WrongState(f"run {run_id} is {job.status}; only runs that have not ended take signals")
-        return SignalReply(id=told.id, repeated=told.repeated)
+        return SignalReply(id=sent.id, repeated=sent.repeated)
 
     async def cancel(self, tenant: TenantId, run_id: UUID, *, force: bool) -> Job:
         """Request that a run stop or, with ``force``, end it at once without its code. Raises NotFound, WrongState."""

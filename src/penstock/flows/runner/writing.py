@@ -120,8 +120,8 @@ class RunWriter:
         if completions:
             mailed = (await job_store.complete(connection, self._tenant, completions, is_call=False)).mailed
         if verdicts:
-            _, told = await job_store.end_attempts(connection, self._tenant, verdicts, is_call=False)
-            mailed = Mailed(runs=[*mailed.runs, *told.runs], woken=[*mailed.woken, *told.woken])
+            _, also = await job_store.end_attempts(connection, self._tenant, verdicts, is_call=False)
+            mailed = Mailed(runs=[*mailed.runs, *also.runs], woken=[*mailed.woken, *also.woken])
         return mailed
 
     def _announce(self, turns: Sequence[NewTurn], commits: Sequence[Commit], mailed: Mailed) -> None:

@@ -86,12 +86,12 @@ LEFT JOIN LATERAL (
 -- Locks: the gate. Index: primary key of flow_gate, flow_mail_key.
 WITH space AS MATERIALIZED (
     SELECT arrived - seen >= :most::int AS is_full FROM flow_gate WHERE tenant_id = :tenant_id AND run_id = :run_id
-), told AS MATERIALIZED (
+), delivered AS MATERIALIZED (
     SELECT d.run_id, d.woken, d.id FROM space s CROSS JOIN LATERAL flow_deliver(:tenant_id, ARRAY[ROW(
         :run_id::uuid, 'signal', NULL, :name::text, NULL, NULL, :value::json, NULL, NULL, :key::text)::flow_letter]) d
     WHERE NOT s.is_full
 )
-SELECT (SELECT array_agg(run_id) FROM told) AS mailed, (SELECT array_agg(woken) FROM told) AS woken,
-       (SELECT id FROM told) AS id,
+SELECT (SELECT array_agg(run_id) FROM delivered) AS mailed, (SELECT array_agg(woken) FROM delivered) AS woken,
+       (SELECT id FROM delivered) AS id,
        (SELECT id FROM flow_mail WHERE tenant_id = :tenant_id AND run_id = :run_id AND key = :key::text) AS known,
        coalesce((SELECT is_full FROM space), false) AS is_full;

@@ -387,11 +387,11 @@ BEGIN
         WHERE tenant_id = the_tenant AND run_id = w.run_id AND (cancel_mail = 0 OR cancel_mail <= seen) OFFSET 0
     ) g;
     RETURN QUERY
-    WITH told AS MATERIALIZED (SELECT d.run_id, d.woken FROM flow_deliver(the_tenant, letters) d WHERE letters IS NOT NULL)
+    WITH delivered AS MATERIALIZED (SELECT d.run_id, d.woken FROM flow_deliver(the_tenant, letters) d WHERE letters IS NOT NULL)
     SELECT g.run_id, t.woken
     FROM unnest(run_ids) AS w(run_id)
     CROSS JOIN LATERAL (SELECT run_id FROM flow_gate WHERE tenant_id = the_tenant AND run_id = w.run_id OFFSET 0) g
-    LEFT JOIN told t ON t.run_id = g.run_id;
+    LEFT JOIN delivered t ON t.run_id = g.run_id;
 END $$;
 
 -- Parks runs whose lease the caller holds, with the gates locked: their leases end, and their jobs wait.
