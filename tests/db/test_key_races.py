@@ -16,7 +16,7 @@ from penstock.housekeeping.admitter import Admitter
 from penstock.housekeeping.rescuer import Rescuer, rescue_from
 from penstock.jobs.limits import JobLimits
 from penstock.jobs.sql import keys, store
-from penstock.jobs.sql.store import Connection, LimitedKey
+from penstock.jobs.sql.rows import Connection, LimitedKey
 from penstock.jobs.work import ClaimedJob, JobCompletion
 from penstock.postgres.pool import Database
 from tests.support.databases import execute, open_database, query

@@ -13,8 +13,8 @@ import asyncpg
 from uuid_utils.compat import uuid7
 
 from penstock.housekeeping.hints import Hints
-from penstock.jobs.sql import store
-from penstock.jobs.sql.store import Connection
+from penstock.jobs.sql import names, store
+from penstock.jobs.sql.rows import Connection, NewJob
 from penstock.postgres.pool import Database
 from tests.support.databases import execute, open_database, query
 from tests.support.jobs import JobCaller, claim_rows, job_service, submission
@@ -23,10 +23,10 @@ from tests.support.waiting import within
 
 async def _open_submit(connection: Connection, caller: JobCaller) -> UUID:
     """Submit within the connection's open transaction and return the job's id."""
-    series = await store.resolve_series(connection, caller.tenant, [("tests", "echo", "small")])
-    lanes = await store.resolve_lanes(connection, caller.tenant, [("echo", "small", 0, False)])
-    submitters = await store.resolve_submitters(connection, caller.tenant, [("", "")])
-    new = store.NewJob(
+    series = await names.resolve_series(connection, caller.tenant, [("tests", "echo", "small")])
+    lanes = await names.resolve_lanes(connection, caller.tenant, [("echo", "small", 0, False)])
+    submitters = await names.resolve_submitters(connection, caller.tenant, [("", "")])
+    new = NewJob(
         id=uuid7(),
         series_id=next(iter(series.values())),
         lane_id=next(iter(lanes.values())),

@@ -18,8 +18,9 @@ from penstock.events.position import START
 from penstock.failures import Category
 from penstock.jobs.admissions import admit
 from penstock.jobs.key_rules import arrange
-from penstock.jobs.sql import duties, history, keys, queues, reading, retention, store
-from penstock.jobs.sql.store import Connection, Verdict
+from penstock.jobs.sql import duties, history, keys, names, queues, reading, retention, store
+from penstock.jobs.sql.rows import Connection, NewJob
+from penstock.jobs.sql.store import Verdict
 from penstock.jobs.states import Again
 from penstock.jobs.work import JobCompletion, JobHeartbeat
 from penstock.postgres.pool import Database
@@ -336,16 +337,16 @@ async def test_partitions_come_and_go_under_load_without_harming_a_statement(alo
 
 async def _names(database: Database, tenant: TenantId) -> tuple[int, int, int]:
     async with database.acquire() as connection:
-        series = await store.resolve_series(connection, tenant, [("tests", "echo", "small")])
-        lanes = await store.resolve_lanes(connection, tenant, [("echo", "small", 0, False)])
-        submitters = await store.resolve_submitters(connection, tenant, [("", "")])
+        series = await names.resolve_series(connection, tenant, [("tests", "echo", "small")])
+        lanes = await names.resolve_lanes(connection, tenant, [("echo", "small", 0, False)])
+        submitters = await names.resolve_submitters(connection, tenant, [("", "")])
     return series["tests", "echo", "small"], lanes["echo", "small", 0, False], submitters["", ""]
 
 
 async def _one_life(connection: Connection, tenant: TenantId, names: tuple[int, int, int]) -> None:
     """Take one job from creation to its end by the statements alone, with the reads around it."""
     series_id, lane_id, submitter_id = names
-    new = store.NewJob(
+    new = NewJob(
         id=uuid7(),
         series_id=series_id,
         lane_id=lane_id,

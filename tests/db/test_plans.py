@@ -19,7 +19,7 @@ from uuid_utils.compat import uuid7
 from penstock.events import store as event_log
 from penstock.jobs import usage
 from penstock.jobs.service import JobService
-from penstock.jobs.sql import duties, history, keys, queues, reading, store
+from penstock.jobs.sql import duties, history, idempotency, keys, names, queues, reading, store
 from penstock.jobs.sql import why as explanations
 from penstock.jobs.usage import Usage
 from penstock.postgres.pool import Database
@@ -210,9 +210,9 @@ async def test_one_jobs_attempts_are_found_by_its_id(filled: Filled) -> None:
 
 async def test_idempotency_keys_are_found_by_the_key(filled: Filled) -> None:
     keys = {"tenant_id": filled.tenant, "owner_services": ["tests"] * LIMIT, "keys": ["none"] * LIMIT}
-    _assert_bounded(await _explain(filled, "find_keys", **keys), rows=0)
+    _assert_bounded(await _explain(filled, "find", **keys), rows=0)
     keys["job_ids"] = [uuid7() for _ in range(LIMIT)]
-    _assert_bounded(await _explain(filled, "reserve_keys", **keys), rows=0)
+    _assert_bounded(await _explain(filled, "reserve", **keys), rows=0)
 
 
 SCANS: dict[str, dict[str, Any]] = {
@@ -383,7 +383,7 @@ async def test_the_keys_of_blocked_jobs_are_found_with_one_row_for_each(filled: 
 
 def _statement(name: str) -> _Known:
     statements = {**store._sql.statements, **reading._sql.statements, **event_log._sql.statements}
-    more = (duties, history, queues, explanations, keys)
+    more = (duties, history, queues, explanations, keys, names, idempotency)
     statement = {**statements, **{key: one for room in more for key, one in room._sql.statements.items()}}[name]
     return _Known(statement.name, statement.sql, statement._order)
 

@@ -12,6 +12,7 @@ from msgspec import Raw
 from penstock.errors import StaleEpoch
 from penstock.failures import Category
 from penstock.jobs.sql import store
+from penstock.jobs.sql.rows import NO_MAIL
 from penstock.jobs.sql.store import Verdict
 from penstock.jobs.states import Over, Status
 from penstock.jobs.work import ClaimedJob, Failure, JobCompletion, JobHeartbeat
@@ -185,5 +186,5 @@ async def test_no_outcome_is_decided_for_a_lease_not_locked_with_its_epoch(alone
         assert await store.lock_leases(connection, alone.tenant, [(job.id, job.epoch + 1)]) == []
         assert await store.lock_leases(connection, TenantId(alone.tenant + 1), [(job.id, job.epoch)]) == []
         verdict = Verdict(job_id=job.id, outcome=Over(status=Status.FAILED), category=Category.INTERNAL, message="")
-        assert await store.end_attempts(connection, TenantId(alone.tenant + 1), [verdict]) == ({}, store.NO_MAIL)
+        assert await store.end_attempts(connection, TenantId(alone.tenant + 1), [verdict]) == ({}, NO_MAIL)
     assert await alone.status(job.id) is Status.RUNNING

@@ -34,7 +34,7 @@ from penstock.flows.sql import runs as flow_runs
 from penstock.flows.sql import store as flow_store
 from penstock.jobs.counts import Counts
 from penstock.jobs.filters import JobFilter
-from penstock.jobs.sql import controls, duties, history, keys, queues, reading, store, why
+from penstock.jobs.sql import controls, duties, history, idempotency, keys, names, queues, reading, store, why
 from penstock.models import store as model_store
 from penstock.postgres.pool import Database
 from penstock.providers import store as provider_store
@@ -45,7 +45,7 @@ from tests.support.waiting import within
 
 _BLOCK = re.compile(r"^-- name: (\w+).*?\n(.*?)(?=^-- name: |\Z)", re.MULTILINE | re.DOTALL)
 ROOMS = {
-    "jobs": (store, reading, history, duties, queues, controls, keys, why),
+    "jobs": (store, reading, history, duties, queues, controls, keys, names, idempotency, why),
     "flows": (flow_store, flow_catalogue, flow_duties, flow_forks, flow_maps, flow_runs),
     "events": (event_log,),
     "models": (model_store,),

@@ -14,7 +14,8 @@ from penstock.failures import Category
 from penstock.flows.sql import store as flow_store
 from penstock.jobs.filters import JobFilter
 from penstock.jobs.sql import duties, store
-from penstock.jobs.sql.store import Connection, Verdict
+from penstock.jobs.sql.rows import Connection
+from penstock.jobs.sql.store import Verdict
 from penstock.jobs.states import Over, Status
 from penstock.jobs.work import ClaimedJob, JobCompletion
 from penstock.postgres.pool import Database

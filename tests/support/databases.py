@@ -12,7 +12,7 @@ from uuid import UUID
 import asyncpg
 from msgspec import Raw
 
-from penstock.jobs.sql.store import Connection
+from penstock.jobs.sql.rows import Connection
 from penstock.postgres.embedded import EmbeddedServer, embedded_url
 from penstock.postgres.pool import Database
 from penstock.tenants.principal import TenantId

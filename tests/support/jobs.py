@@ -22,7 +22,7 @@ from penstock.jobs.job import Job, JobPage, JobSubmission
 from penstock.jobs.limits import JobLimits
 from penstock.jobs.service import JobService
 from penstock.jobs.sql import store
-from penstock.jobs.sql.store import Connection
+from penstock.jobs.sql.rows import Connection
 from penstock.jobs.states import Status
 from penstock.jobs.usage import Usage
 from penstock.jobs.work import (

@@ -22,7 +22,7 @@ from penstock.flows.sql import store as flow_store
 from penstock.flows.sql.store import Child, Commit, NewTurn
 from penstock.jobs.job import JobSubmission
 from penstock.jobs.sql import store
-from penstock.jobs.sql.store import Connection
+from penstock.jobs.sql.rows import Connection
 from penstock.jobs.work import ClaimedJob, JobCompletion
 from tests.support.databases import query
 from tests.support.jobs import JobCaller

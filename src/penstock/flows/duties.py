@@ -11,7 +11,7 @@ from penstock.flows.sql import duties
 from penstock.jobs.admissions import admit
 from penstock.jobs.announcements import announce, announce_mail
 from penstock.jobs.sql import store
-from penstock.jobs.sql.store import Connection, LimitedKey, Mailed
+from penstock.jobs.sql.rows import Connection, LimitedKey, Mailed
 from penstock.jobs.states import Status
 from penstock.postgres.pool import Database
 from penstock.postgres.wakeups import Wakeups

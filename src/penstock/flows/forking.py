@@ -12,7 +12,7 @@ from penstock.flows.sql import forks
 from penstock.jobs.announcements import announce
 from penstock.jobs.job import Job
 from penstock.jobs.service import JobService
-from penstock.jobs.sql import store
+from penstock.jobs.sql import names
 from penstock.jobs.states import Status
 from penstock.postgres.pool import Database
 from penstock.tenants.principal import TenantId
@@ -46,7 +46,7 @@ class Forking:
         new_id = uuid7()
         async with self._database.acquire() as connection:
             submitter = (key_id, run.user_id)
-            submitter_id = (await store.resolve_submitters(connection, tenant, [submitter]))[submitter]
+            submitter_id = (await names.resolve_submitters(connection, tenant, [submitter]))[submitter]
             async with connection.transaction():
                 ended = await forks.ended_run(connection, tenant, run.id)
                 if ended is None:

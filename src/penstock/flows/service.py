@@ -36,8 +36,7 @@ from penstock.jobs.announcements import FLOW, announce, announce_mail
 from penstock.jobs.filters import JobFilter
 from penstock.jobs.job import Job, JobSubmission, JobSummary
 from penstock.jobs.service import JobService
-from penstock.jobs.sql import reading
-from penstock.jobs.sql import store as job_store
+from penstock.jobs.sql import names, reading
 from penstock.jobs.states import Status
 from penstock.models.checking import Checker
 from penstock.postgres.pool import Database
@@ -290,8 +289,8 @@ class FlowService:
             queue = (FLOW, f"{name}@{version}")
             series = (job.owner_service, *queue)
             lane = (*queue, job.priority, job.concurrency_key is not None)
-            series_id = (await job_store.resolve_series(connection, tenant, [series]))[series]
-            lane_id = (await job_store.resolve_lanes(connection, tenant, [lane]))[lane]
+            series_id = (await names.resolve_series(connection, tenant, [series]))[series]
+            lane_id = (await names.resolve_lanes(connection, tenant, [lane]))[lane]
             async with connection.transaction():
                 moved = await runs.move_open(connection, tenant, run_id, series=series_id, lane=lane_id)
             if moved is None:

@@ -17,7 +17,7 @@ from penstock.flows.sql.store import fault_of
 from penstock.flows.views import MapCounts, StepView
 from penstock.jobs.announcements import FLOW
 from penstock.jobs.job import Job, JobError
-from penstock.jobs.sql.store import Connection
+from penstock.jobs.sql.rows import Connection
 from penstock.tenants.principal import TenantId
 
 _ENDLESS: Final = frozenset({StepKind.PUBLISH, StepKind.PROGRESS, StepKind.COMPENSATION})  # kinds that have no end

@@ -11,7 +11,8 @@ from penstock.jobs.admissions import admit
 from penstock.jobs.announcements import announce_ended, announce_mail
 from penstock.jobs.limits import JobLimits
 from penstock.jobs.sql import duties, store
-from penstock.jobs.sql.store import Connection, EndedAttempt, HeldLease, Mailed
+from penstock.jobs.sql.rows import Connection, HeldLease, Mailed
+from penstock.jobs.sql.store import EndedAttempt
 from penstock.jobs.work import Failure
 from penstock.jobs.writers import judge
 from penstock.postgres.pool import Database

@@ -18,7 +18,7 @@ from penstock.jobs.announcements import READY, keys_of
 from penstock.jobs.claims import ClaimQueue
 from penstock.jobs.sql import keys as statements
 from penstock.jobs.sql.keys import Admitted
-from penstock.jobs.sql.store import Connection, LimitedKey, TenantQueue
+from penstock.jobs.sql.rows import Connection, LimitedKey, TenantQueue
 from penstock.postgres.pool import Database
 from penstock.postgres.wakeups import Wakeups
 from penstock.telemetry import logs

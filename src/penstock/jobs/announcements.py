@@ -8,7 +8,8 @@ from typing import Final
 from uuid import UUID
 
 from penstock.events.tail import EVENTS
-from penstock.jobs.sql.store import EndedAttempt, Mailed, TenantQueue
+from penstock.jobs.sql.rows import Mailed, TenantQueue
+from penstock.jobs.sql.store import EndedAttempt
 from penstock.postgres.wakeups import Wakeups
 from penstock.tenants.principal import TenantId
 

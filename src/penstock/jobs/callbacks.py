@@ -12,7 +12,7 @@ from penstock.callbacks.message import Delivery, Key
 from penstock.callbacks.targets import CallbackTargets
 from penstock.errors import InvalidInput
 from penstock.jobs.sql import reading
-from penstock.jobs.sql.store import Connection
+from penstock.jobs.sql.rows import Connection
 from penstock.tenants.principal import TenantId
 
 ENDED: Final = JOB_ENDED

@@ -19,6 +19,7 @@ from penstock.jobs.queues import ServedNotes
 from penstock.jobs.shared import POLL_INTERVAL, Shared
 from penstock.jobs.slots import Slots
 from penstock.jobs.sql import store
+from penstock.jobs.sql.rows import Connection
 from penstock.jobs.turns import Taken, Turns
 from penstock.jobs.work import ClaimedJob, ClaimRequest
 from penstock.tenants.principal import TenantId
@@ -129,7 +130,7 @@ class Claiming:
             announce(shared.wakeups)
         return [_as_claimed(row, names) for row in rows]
 
-    async def _rows(self, connection: store.Connection, request: ClaimRequest, kind: Kind) -> list[asyncpg.Record]:
+    async def _rows(self, connection: Connection, request: ClaimRequest, kind: Kind) -> list[asyncpg.Record]:
         """Claim from the tenants whose turn it is; as long as they have no jobs, it is the next ones' turn."""
         turns = self._turns_of(kind)
         while True:

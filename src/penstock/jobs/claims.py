@@ -9,7 +9,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 from penstock.jobs.announcements import any_queue, queues_of
-from penstock.jobs.sql.store import TenantQueue
+from penstock.jobs.sql.rows import TenantQueue
 from penstock.jobs.work import ClaimRequest
 from penstock.postgres.wakeups import Keys
 from penstock.processes.waiting import set_within

@@ -19,7 +19,7 @@ from penstock.jobs.key_rules import KeyRule
 from penstock.jobs.shared import Shared
 from penstock.jobs.sql import controls, keys
 from penstock.jobs.sql.controls import ALL_QUEUES, ALL_TENANTS
-from penstock.jobs.sql.store import Connection, Queue
+from penstock.jobs.sql.rows import Connection, Queue
 from penstock.tenants.principal import TenantId
 
 MaxRunning = Annotated[int, Meta(ge=1, le=1_000_000, description="The most jobs that may run at a time.")]

@@ -15,7 +15,7 @@ from penstock.jobs.fields import ModelProfile, Name, TaskType
 from penstock.jobs.sql import keys as statements
 from penstock.jobs.sql.controls import ALL_TENANTS
 from penstock.jobs.sql.keys import Change, Rule
-from penstock.jobs.sql.store import Connection, LimitedKey, Queue
+from penstock.jobs.sql.rows import Connection, LimitedKey, Queue
 from penstock.postgres.pool import Database
 from penstock.postgres.wakeups import Wakeups
 from penstock.tenants.principal import TenantId

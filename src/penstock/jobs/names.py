@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 import asyncpg
 
 from penstock.jobs.job import JobSubmission
-from penstock.jobs.sql import store
-from penstock.jobs.sql.store import Connection, Lane
+from penstock.jobs.sql import names as statements
+from penstock.jobs.sql.rows import Connection, Lane
 from penstock.postgres.pool import Database
 from penstock.tenants.principal import TenantId
 
@@ -58,9 +58,9 @@ class Names:
         } - self._lanes.keys()
         if series or lanes or submitters:
             async with self._database.acquire() as connection:
-                self._series |= await store.resolve_series(connection, self._tenant, list(series))
-                self._lanes |= await store.resolve_lanes(connection, self._tenant, list(lanes))
-                self._submitters |= await store.resolve_submitters(connection, self._tenant, list(submitters))
+                self._series |= await statements.resolve_series(connection, self._tenant, list(series))
+                self._lanes |= await statements.resolve_lanes(connection, self._tenant, list(lanes))
+                self._submitters |= await statements.resolve_submitters(connection, self._tenant, list(submitters))
 
     def has_lane(self, submission: JobSubmission) -> bool:
         """Return whether the series and the lane of a submission are cached, as ``lane_of`` needs."""
@@ -77,10 +77,10 @@ class Names:
     async def resolve_lanes(self, submissions: Sequence[JobSubmission]) -> None:
         """Look up the series and lanes of submissions of a known submitter, and create those that are new."""
         async with self._database.acquire() as connection:
-            self._series |= await store.resolve_series(
+            self._series |= await statements.resolve_series(
                 connection, self._tenant, [(s.owner_service, s.task_type, s.model_profile) for s in submissions]
             )
-            self._lanes |= await store.resolve_lanes(
+            self._lanes |= await statements.resolve_lanes(
                 connection,
                 self._tenant,
                 [(s.task_type, s.model_profile, s.priority, s.concurrency_key is not None) for s in submissions],
@@ -94,7 +94,7 @@ class Names:
             if len(self._described) > _MAX_NAMES:
                 self._described.clear()
                 unknown = wanted
-            self._described |= await store.describe_series(connection, self._tenant, sorted(unknown))
+            self._described |= await statements.describe_series(connection, self._tenant, sorted(unknown))
         return self._described
 
 
@@ -111,7 +111,7 @@ class ClaimNames:
             if len(self._described) > _MAX_NAMES:
                 self._described.clear()
             unknown = {row["series_id"]: row["tenant_id"] for row in rows if row["series_id"] not in self._described}
-            found = await store.describe_claimed(connection, sorted(unknown))
+            found = await statements.describe_claimed(connection, sorted(unknown))
             self._described |= found
             self._tenants |= {found[series][0]: TenantId(tenant) for series, tenant in unknown.items()}
         return self._described

@@ -12,7 +12,7 @@ from typing import Final
 from penstock import durations
 from penstock.errors import DatabaseUnavailable, InvalidInput
 from penstock.jobs.sql import queues as statements
-from penstock.jobs.sql.store import Queue
+from penstock.jobs.sql.rows import Queue
 from penstock.jobs.work import ClaimRequest
 from penstock.postgres.pool import Database
 from penstock.suggestions import did_you_mean

@@ -22,7 +22,7 @@ from penstock.brokers.broker import BrokerUnavailable
 from penstock.brokers.rabbitmq import RabbitMQ, word
 from penstock.jobs.announcements import READY, any_queue, queues_of
 from penstock.jobs.claims import ClaimQueue, Kind
-from penstock.jobs.sql.store import TenantQueue
+from penstock.jobs.sql.rows import TenantQueue
 from penstock.part import Part
 from penstock.postgres.wakeups import Keys, Wakeups
 from penstock.telemetry import logs, metrics

@@ -14,8 +14,8 @@ from uuid import UUID
 from penstock.errors import InvalidInput
 from penstock.jobs.filters import JobFilter
 from penstock.jobs.job import JobPage, JobSummary
-from penstock.jobs.sql import reading, store
-from penstock.jobs.sql.store import Connection
+from penstock.jobs.sql import idempotency, reading
+from penstock.jobs.sql.rows import Connection
 from penstock.tenants.principal import TenantId
 
 _BUDGET = 20_000  # candidates that are checked for one page
@@ -34,7 +34,7 @@ async def page(
     if where.created_before is not None:
         high = min(high, _id_floor(where.created_before + _CLOCK_SLACK))
     if where.owner_service and where.idempotency_key:
-        held = await store.find_keys(connection, tenant, [(where.owner_service, where.idempotency_key)])
+        held = await idempotency.find(connection, tenant, [(where.owner_service, where.idempotency_key)])
         candidates = [job_id for job_id in held.values() if low <= job_id < high]
         return JobPage(jobs=await reading.matching(connection, tenant, candidates, where), next_cursor=None)
     series: list[int] | None = None

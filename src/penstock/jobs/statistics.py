@@ -10,7 +10,7 @@ import asyncpg
 
 from penstock.jobs.counts import Counts, OwnerCounts, QueueCounts, Stats
 from penstock.jobs.sql import reading
-from penstock.jobs.sql.store import Connection, Queue
+from penstock.jobs.sql.rows import Connection, Queue
 from penstock.jobs.usage import ProviderCounts, UsageCounts
 from penstock.tenants.principal import TenantId
 

@@ -17,8 +17,8 @@ from penstock.errors import IdempotencyConflict, InvalidInput
 from penstock.jobs.callbacks import ENDED
 from penstock.jobs.job import Job, JobSubmission, Submitted
 from penstock.jobs.names import Names
-from penstock.jobs.sql import reading, store
-from penstock.jobs.sql.store import NewJob
+from penstock.jobs.sql import idempotency, reading
+from penstock.jobs.sql.rows import Connection, NewJob
 from penstock.jobs.states import Status
 from penstock.jobs.writers import TenantWriters
 from penstock.postgres.pool import Database
@@ -78,7 +78,7 @@ class Submissions:
             ]
             found: dict[Key, Job] = {}
 
-            async def meet(connection: store.Connection, taken: Sequence[NewJob], met: dict[Key, Job] = found) -> None:
+            async def meet(connection: Connection, taken: Sequence[NewJob], met: dict[Key, Job] = found) -> None:
                 """Check, before anything is written, that jobs with the same keys came from the same requests."""
                 jobs = await self._find_by_keys(connection, [job.submission for job in taken])
                 for job, existing in zip(taken, jobs, strict=True):
@@ -125,18 +125,16 @@ class Submissions:
             endpoint_id=endpoint_id,
         )
 
-    async def _find_by_keys(
-        self, connection: store.Connection, submissions: Sequence[JobSubmission]
-    ) -> list[Job | None]:
+    async def _find_by_keys(self, connection: Connection, submissions: Sequence[JobSubmission]) -> list[Job | None]:
         """Return the jobs that hold the submissions' keys; None where retention dropped the job, freeing the key."""
         if not submissions:
             return []
         keys = [_key(submission) for submission in submissions]
-        ids = await store.find_keys(connection, self._tenant, keys)
+        ids = await idempotency.find(connection, self._tenant, keys)
         jobs = await reading.get(connection, self._tenant, sorted(set(ids.values())))
         for (owner, key), job_id in ids.items():
             if job_id not in jobs:
-                await store.release_key(connection, self._tenant, owner, key, job_id)
+                await idempotency.release(connection, self._tenant, owner, key, job_id)
         found = [jobs.get(ids[key]) if key in ids else None for key in keys]
         endpoints = await self._endpoints(submissions)
         named = await callback_store.of_jobs(connection, self._tenant, list(jobs)) if jobs else {}

@@ -18,7 +18,7 @@ from penstock.jobs.queues import Explain, Known, ServedQueues
 from penstock.jobs.sql import controls, reading
 from penstock.jobs.sql import why as statements
 from penstock.jobs.sql.controls import ALL_QUEUES, ALL_TENANTS
-from penstock.jobs.sql.store import Connection, Queue
+from penstock.jobs.sql.rows import Connection, Queue
 from penstock.jobs.states import Status
 from penstock.postgres.pool import Database
 from penstock.tenants.principal import TenantId

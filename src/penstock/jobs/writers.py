@@ -22,8 +22,9 @@ from penstock.jobs.admissions import Admissions
 from penstock.jobs.announcements import FLOW, announce, announce_ended, announce_mail
 from penstock.jobs.callbacks import events_of
 from penstock.jobs.places import Places
-from penstock.jobs.sql import queues, store
-from penstock.jobs.sql.store import Gap, HeldLease, NewJob, Verdict
+from penstock.jobs.sql import idempotency, queues, store
+from penstock.jobs.sql.rows import NO_MAIL, Connection, HeldLease, NewJob
+from penstock.jobs.sql.store import Gap, Verdict
 from penstock.jobs.states import RetryPolicy, Status, after_failure
 from penstock.jobs.usage import Charging, unpriced
 from penstock.jobs.work import Failure, HeartbeatResult, JobCompletion, JobHeartbeat, JobState
@@ -40,7 +41,7 @@ _UNLUCKY = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 Observe = Callable[[str, int], None]
-Meet = Callable[[store.Connection, Sequence[NewJob]], Awaitable[None]]
+Meet = Callable[[Connection, Sequence[NewJob]], Awaitable[None]]
 
 
 def judge(lease: HeldLease, failure: Failure, policy: RetryPolicy) -> Verdict:
@@ -110,7 +111,7 @@ class TenantWriters:
                 created: store.CreatedJobs | None = await store.create(connection, self._tenant, jobs)
             else:
                 async with connection.transaction():
-                    reserved = await store.reserve_keys(connection, self._tenant, keyed) if keyed else set()
+                    reserved = await idempotency.reserve(connection, self._tenant, keyed) if keyed else set()
                     if meet is not None:
                         own = {_key(job) for job in keyed if job.id in reserved}
                         await meet(connection, [j for j in keyed if j.id not in reserved and _key(j) not in own])
@@ -132,7 +133,7 @@ class TenantWriters:
         written = {job.id for job in fresh}
         return [created.at if created is not None and job.id in written else None for job in jobs]
 
-    async def _attach_callbacks(self, connection: store.Connection, jobs: Sequence[NewJob]) -> bool:
+    async def _attach_callbacks(self, connection: Connection, jobs: Sequence[NewJob]) -> bool:
         """Give new jobs the endpoints of their callbacks; returns whether they are the tenant's first."""
         endpoints = {job.id: job.endpoint_id for job in jobs if job.endpoint_id is not None}
         if not endpoints:
@@ -192,7 +193,7 @@ class TenantWriters:
                 ended, mailed = (
                     await store.end_attempts(connection, self._tenant, verdicts, self._charging)
                     if verdicts
-                    else ({}, store.NO_MAIL)
+                    else ({}, NO_MAIL)
                 )
             lost = [job_id for job_id, epoch in reports if (job_id, epoch) not in ended]
             known = await store.find_finished(connection, self._tenant, lost) if lost else {}

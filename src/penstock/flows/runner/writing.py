@@ -20,7 +20,8 @@ from penstock.flows.sql import store
 from penstock.flows.sql.store import Commit, NewTurn, Stored
 from penstock.jobs.announcements import announce, announce_mail
 from penstock.jobs.sql import store as job_store
-from penstock.jobs.sql.store import Mailed, Verdict
+from penstock.jobs.sql.rows import NO_MAIL, Connection, Mailed
+from penstock.jobs.sql.store import Verdict
 from penstock.jobs.states import Over, Status
 from penstock.jobs.work import JobCompletion
 from penstock.postgres.pool import Database
@@ -93,7 +94,7 @@ class RunWriter:
         ending = any(turn.ends for turn in turns)
         async with self._database.acquire() as connection:
             if not ending:
-                commits, mailed = await store.commit(connection, self._tenant, turns), job_store.NO_MAIL
+                commits, mailed = await store.commit(connection, self._tenant, turns), NO_MAIL
             else:
                 async with connection.transaction():
                     commits = await store.commit(connection, self._tenant, turns)
@@ -104,7 +105,7 @@ class RunWriter:
         self._announce(turns, commits, mailed)
         return list(commits)
 
-    async def _end(self, connection: job_store.Connection, turns: Sequence[NewTurn]) -> Mailed:
+    async def _end(self, connection: Connection, turns: Sequence[NewTurn]) -> Mailed:
         """End the jobs of runs that have ended, in the transaction that has stored their last turn."""
         completions = [
             JobCompletion(id=turn.run_id, epoch=turn.epoch, result=turn.turn.outcome.result)
@@ -116,7 +117,7 @@ class RunWriter:
             for turn in turns
             if turn.turn.outcome is not None and not isinstance(turn.turn.outcome, Completed)
         ]
-        mailed = job_store.NO_MAIL
+        mailed = NO_MAIL
         if completions:
             mailed = (await job_store.complete(connection, self._tenant, completions, is_call=False)).mailed
         if verdicts:

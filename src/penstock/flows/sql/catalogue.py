@@ -10,7 +10,7 @@ import msgspec
 
 from penstock.flows.kernel.records import FlowDescription
 from penstock.flows.sql.duties import mailed_of
-from penstock.jobs.sql.store import Connection, Mailed
+from penstock.jobs.sql.rows import Connection, Mailed
 from penstock.postgres import queries
 from penstock.tenants.principal import TenantId
 

@@ -9,7 +9,7 @@ import asyncpg
 from msgspec import Raw
 
 from penstock.flows.kernel.records import StepKind
-from penstock.jobs.sql.store import Connection
+from penstock.jobs.sql.rows import Connection
 from penstock.postgres import queries
 from penstock.tenants.principal import TenantId
 

@@ -10,7 +10,7 @@ import asyncpg
 from msgspec import Raw
 
 from penstock.flows.sql.store import Child
-from penstock.jobs.sql.store import Connection
+from penstock.jobs.sql.rows import Connection
 from penstock.postgres import queries
 from penstock.tenants.principal import TenantId
 

@@ -7,7 +7,7 @@ from uuid import UUID
 
 import asyncpg
 
-from penstock.jobs.sql.store import Connection, Mailed
+from penstock.jobs.sql.rows import Connection, Mailed
 from penstock.postgres import queries
 from penstock.tenants.principal import TenantId
 

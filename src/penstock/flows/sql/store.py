@@ -29,7 +29,7 @@ from penstock.flows.kernel.records import (
     Target,
     Turn,
 )
-from penstock.jobs.sql.store import Connection, Mailed, Queue
+from penstock.jobs.sql.rows import Connection, Mailed, Queue
 from penstock.postgres import queries
 from penstock.tenants.principal import TenantId
 

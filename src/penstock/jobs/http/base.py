@@ -13,7 +13,7 @@ import msgspec
 from penstock.jobs.job import Job
 from penstock.jobs.queues import Explain, Known
 from penstock.jobs.service import JobService
-from penstock.jobs.sql.store import Queue
+from penstock.jobs.sql.rows import Queue
 from penstock.jobs.states import Status
 from penstock.jobs.tenant_jobs import TenantJobs
 from penstock.tenants.principal import Principal

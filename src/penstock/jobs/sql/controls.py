@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 
-from penstock.jobs.sql.store import Connection, Queue
+from penstock.jobs.sql.rows import Connection, Queue
 from penstock.postgres import queries
 from penstock.tenants.principal import TenantId
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from penstock.jobs.sql.store import Connection, HeldLease, LimitedKey, TenantQueue, held, limited_keys
+from penstock.jobs.sql.rows import Connection, HeldLease, LimitedKey, TenantQueue, held, limited_keys
 from penstock.postgres import queries
 from penstock.tenants.principal import TenantId
 

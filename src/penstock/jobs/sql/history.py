@@ -9,7 +9,7 @@ from uuid import UUID
 
 from penstock.events.event import StoredEvent
 from penstock.events.store import stored
-from penstock.jobs.sql.store import Connection
+from penstock.jobs.sql.rows import Connection
 from penstock.postgres import queries
 from penstock.tenants.principal import TenantId
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from penstock.jobs.sql.store import Connection, LimitedKey, Queue, TenantQueue
+from penstock.jobs.sql.rows import Connection, LimitedKey, Queue, TenantQueue
 from penstock.postgres import queries
 from penstock.tenants.principal import TenantId
 

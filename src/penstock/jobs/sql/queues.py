@@ -12,7 +12,7 @@ from uuid import UUID
 
 import asyncpg
 
-from penstock.jobs.sql.store import NO_MAIL, Connection, LimitedKey, Mailed, NewJob, Queue, limited_keys
+from penstock.jobs.sql.rows import NO_MAIL, Connection, LimitedKey, Mailed, NewJob, Queue, limited_keys
 from penstock.postgres import queries
 from penstock.tenants.principal import TenantId
 

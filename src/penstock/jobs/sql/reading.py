@@ -15,7 +15,7 @@ from penstock.failures import Category
 from penstock.jobs import usage
 from penstock.jobs.filters import JobFilter
 from penstock.jobs.job import Attempt, Job, JobError, JobSummary
-from penstock.jobs.sql.store import Connection, Queue
+from penstock.jobs.sql.rows import Connection, Queue
 from penstock.jobs.states import Status
 from penstock.jobs.usage import Usage
 from penstock.postgres import queries

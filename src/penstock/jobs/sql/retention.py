@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime, time, timedelta
 import asyncpg
 
 from penstock.events import store as event_log
-from penstock.jobs.sql.store import Connection
+from penstock.jobs.sql.rows import Connection
 from penstock.postgres import queries
 from penstock.telemetry import logs
 

@@ -1,7 +1,8 @@
 """Create and change jobs: the typed functions of ``queries.sql``.
 
 Every function takes the connection first and, except where claims serve all tenants, a tenant second. None opens a
-transaction. What is only read is in ``reading`` and ``event_store``, what is done for every tenant in ``duties``.
+transaction. The statements of other topics are in the modules beside this one, those that only read in ``reading``, and
+the maintenance across all tenants in ``duties``.
 """
 
 from __future__ import annotations
@@ -17,44 +18,25 @@ from msgspec import Raw
 
 from penstock.failures import Category
 from penstock.jobs import usage
-from penstock.jobs.job import JobSubmission
 from penstock.jobs.output import chunks_of, encoded, joined, lines_of, span
-from penstock.jobs.states import Again, Over, Status, Tally
+from penstock.jobs.sql.rows import (
+    Connection,
+    HeldLease,
+    LimitedKey,
+    Mailed,
+    NewJob,
+    Queue,
+    TenantQueue,
+    held,
+    limited_keys,
+)
+from penstock.jobs.states import Again, Over, Status
 from penstock.jobs.usage import Charging, Usage
 from penstock.jobs.work import ClaimRequest, HeartbeatResult, JobCompletion, JobHeartbeat
 from penstock.postgres import queries
 from penstock.tenants.principal import TenantId
 
-Connection = asyncpg.Connection
-Queue = tuple[str, str]  # task type, model profile
-Lane = tuple[str, str, int, bool]  # task type, model profile, priority, whether its jobs have concurrency keys
-TenantQueue = tuple[TenantId, str, str]  # the same of one tenant
-LimitedKey = tuple[int, str]  # a lane of a queue that has a rule for concurrency keys, and a concurrency key
-
 _sql = queries.load(__file__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewJob:
-    """A submission with everything else that the statement needs."""
-
-    id: UUID
-    series_id: int
-    lane_id: int
-    submitter_id: int
-    max_attempts: int
-    submission: JobSubmission
-    counted: bool = False  # whether a quota of pending jobs of its key or user counts it
-    endpoint_id: UUID | None = None  # of its callback
-
-    @property
-    def queue(self) -> Queue:
-        return (self.submission.task_type, self.submission.model_profile)
-
-    @property
-    def expires(self) -> bool:
-        """Whether the job fails when no worker has taken it in time."""
-        return self.submission.expires_at is not None or self.submission.ttl_seconds is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,17 +45,6 @@ class Gap:
 
     chunks: int  # how many of the attempt are stored
     lines: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HeldLease:
-    """A lease locked by the current transaction, with what the rules need to end it."""
-
-    tenant: TenantId
-    job_id: UUID
-    epoch: int
-    worker_id: str | None
-    tally: Tally
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,24 +74,6 @@ class EndedAttempt:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Mailed:
-    """The runs of flows to which a statement has brought mail."""
-
-    runs: Sequence[UUID] = ()
-    woken: Sequence[str] = ()  # the model profiles of those that are ready again
-
-    @classmethod
-    def of(cls, rows: Sequence[asyncpg.Record]) -> Mailed:
-        """Read the columns that each row of such a statement has."""
-        if not rows or rows[0]["mailed"] is None:
-            return NO_MAIL
-        return cls(runs=rows[0]["mailed"], woken=[woken for woken in rows[0]["woken"] if woken is not None])
-
-
-NO_MAIL = Mailed()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class CreatedJobs:
     """The time at which jobs were created, and the keys of which some may be blocked."""
 
@@ -136,90 +89,6 @@ class Completed:
     limited: bool  # whether the tenant's running jobs are limited
     freed: Sequence[LimitedKey]  # keys of which a place is free now
     mailed: Mailed
-
-
-async def resolve_series(
-    connection: Connection, tenant: TenantId, wanted: Sequence[tuple[str, str, str]]
-) -> dict[tuple[str, str, str], int]:
-    """Return the ids of (owner, task type, model profile) triples, and create those that are missing."""
-    found: dict[tuple[str, str, str], int] = {}
-    while missing := sorted(set(wanted) - found.keys()):
-        owners, tasks, profiles = zip(*missing, strict=True)
-        rows = await _sql.resolve_series.rows(
-            connection, tenant_id=tenant, owner_services=owners, task_types=tasks, model_profiles=profiles
-        )
-        found |= {(row["owner_service"], row["task_type"], row["model_profile"]): row["id"] for row in rows}
-    return found
-
-
-async def resolve_lanes(connection: Connection, tenant: TenantId, wanted: Sequence[Lane]) -> dict[Lane, int]:
-    """Return the ids of lanes, and create those that are missing."""
-    found: dict[Lane, int] = {}
-    while missing := sorted(set(wanted) - found.keys()):
-        tasks, profiles, priorities, keyed = zip(*missing, strict=True)
-        rows = await _sql.resolve_lanes.rows(
-            connection,
-            tenant_id=tenant,
-            task_types=tasks,
-            model_profiles=profiles,
-            priorities=priorities,
-            keyed=keyed,
-        )
-        found |= {(row["task_type"], row["model_profile"], row["priority"], row["keyed"]): row["id"] for row in rows}
-    return found
-
-
-async def resolve_submitters(
-    connection: Connection, tenant: TenantId, wanted: Sequence[tuple[str, str]]
-) -> dict[tuple[str, str], int]:
-    """Return the ids of (key, user) pairs, and create those that are missing."""
-    found: dict[tuple[str, str], int] = {}
-    while missing := sorted(set(wanted) - found.keys()):
-        keys, users = zip(*missing, strict=True)
-        rows = await _sql.resolve_submitters.rows(connection, tenant_id=tenant, key_ids=keys, user_ids=users)
-        found |= {(row["key_id"], row["user_id"]): row["id"] for row in rows}
-    return found
-
-
-async def describe_series(
-    connection: Connection, tenant: TenantId, ids: Sequence[int]
-) -> dict[int, tuple[str, str, str]]:
-    """Return the owner, task type and model profile of series."""
-    rows = await _sql.describe_series.rows(connection, tenant_id=tenant, ids=list(ids))
-    return {row["id"]: (row["owner_service"], row["task_type"], row["model_profile"]) for row in rows}
-
-
-async def describe_claimed(connection: Connection, ids: Sequence[int]) -> dict[int, tuple[str, str, str, str]]:
-    """Return the tenant's name, the owner, the task type and the model profile of series."""
-    rows = await _sql.describe_claimed.rows(connection, ids=list(ids))
-    return {row["id"]: (row["tenant"], row["owner_service"], row["task_type"], row["model_profile"]) for row in rows}
-
-
-async def reserve_keys(connection: Connection, tenant: TenantId, jobs: Sequence[NewJob]) -> set[UUID]:
-    """Take the jobs' idempotency keys; return the jobs whose key was free."""
-    rows = await _sql.reserve_keys.rows(
-        connection,
-        tenant_id=tenant,
-        owner_services=[job.submission.owner_service for job in jobs],
-        keys=[job.submission.idempotency_key for job in jobs],
-        job_ids=[job.id for job in jobs],
-    )
-    return {row["job_id"] for row in rows}
-
-
-async def find_keys(
-    connection: Connection, tenant: TenantId, keys: Sequence[tuple[str, str]]
-) -> dict[tuple[str, str], UUID]:
-    """Return the jobs that hold (owner, key) pairs."""
-    rows = await _sql.find_keys.rows(
-        connection, tenant_id=tenant, owner_services=[owner for owner, _ in keys], keys=[key for _, key in keys]
-    )
-    return {(row["owner_service"], row["key"]): row["job_id"] for row in rows}
-
-
-async def release_key(connection: Connection, tenant: TenantId, owner_service: str, key: str, job_id: UUID) -> None:
-    """Free a key whose job retention has dropped."""
-    await _sql.release_key.run(connection, tenant_id=tenant, owner_service=owner_service, key=key, job_id=job_id)
 
 
 async def create(connection: Connection, tenant: TenantId, jobs: Sequence[NewJob]) -> CreatedJobs:
@@ -362,24 +231,6 @@ async def find_finished(
     return {row["job_id"]: (row["epoch"], Status(row["status"]) if row["status"] else None) for row in rows}
 
 
-def held(row: asyncpg.Record, tenant: TenantId, worker_id: str | None) -> HeldLease:
-    """Convert the row of a locked lease."""
-    return HeldLease(
-        tenant=tenant,
-        job_id=row["job_id"],
-        epoch=row["epoch"],
-        worker_id=worker_id,
-        tally=Tally(
-            attempt=row["attempt"],
-            failures=row["failures"],
-            losses=row["losses"],
-            max_attempts=row["max_attempts"],
-            cancel_requested=row["cancel_requested"],
-            is_run=row["is_run"],
-        ),
-    )
-
-
 async def lock_leases(connection: Connection, tenant: TenantId, leases: Sequence[tuple[UUID, int]]) -> list[HeldLease]:
     """Lock the leases (job, epoch) whose epoch still holds, for the current transaction."""
     rows = await _sql.lock_leases.rows(
@@ -456,8 +307,3 @@ async def retry(
 def freed_by(ended: Iterable[EndedAttempt]) -> list[LimitedKey]:
     """Return the keys of which a place is free now."""
     return [one.limited_key for one in ended if one.limited_key is not None]
-
-
-def limited_keys(rows: Sequence[asyncpg.Record]) -> list[LimitedKey]:
-    """Return the keys in the columns ``lane_id`` and ``limited_key``."""
-    return [(row["lane_id"], row["limited_key"]) for row in rows if row["limited_key"] is not None]

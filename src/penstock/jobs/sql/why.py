@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from penstock.jobs.sql.store import Connection, Queue
+from penstock.jobs.sql.rows import Connection, Queue
 from penstock.postgres import queries
 from penstock.tenants.principal import TenantId
 

@@ -1,0 +1,94 @@
+"""What the statements about jobs have in common: their types, and the reading of columns that several return."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+import asyncpg
+
+from penstock.jobs.job import JobSubmission
+from penstock.jobs.states import Tally
+from penstock.tenants.principal import TenantId
+
+Connection = asyncpg.Connection
+Queue = tuple[str, str]  # task type, model profile
+Lane = tuple[str, str, int, bool]  # task type, model profile, priority, whether its jobs have concurrency keys
+TenantQueue = tuple[TenantId, str, str]  # the same of one tenant
+LimitedKey = tuple[int, str]  # a lane of a queue that has a rule for concurrency keys, and a concurrency key
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewJob:
+    """A submission with everything else that the statement needs."""
+
+    id: UUID
+    series_id: int
+    lane_id: int
+    submitter_id: int
+    max_attempts: int
+    submission: JobSubmission
+    counted: bool = False  # whether a quota of pending jobs of its key or user counts it
+    endpoint_id: UUID | None = None  # of its callback
+
+    @property
+    def queue(self) -> Queue:
+        return (self.submission.task_type, self.submission.model_profile)
+
+    @property
+    def expires(self) -> bool:
+        """Whether the job fails when no worker has taken it in time."""
+        return self.submission.expires_at is not None or self.submission.ttl_seconds is not None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldLease:
+    """A lease locked by the current transaction, with what the rules need to end it."""
+
+    tenant: TenantId
+    job_id: UUID
+    epoch: int
+    worker_id: str | None
+    tally: Tally
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mailed:
+    """The runs of flows to which a statement has brought mail."""
+
+    runs: Sequence[UUID] = ()
+    woken: Sequence[str] = ()  # the model profiles of those that are ready again
+
+    @classmethod
+    def of(cls, rows: Sequence[asyncpg.Record]) -> Mailed:
+        """Read the columns that each row of such a statement has."""
+        if not rows or rows[0]["mailed"] is None:
+            return NO_MAIL
+        return cls(runs=rows[0]["mailed"], woken=[woken for woken in rows[0]["woken"] if woken is not None])
+
+
+NO_MAIL = Mailed()
+
+
+def held(row: asyncpg.Record, tenant: TenantId, worker_id: str | None) -> HeldLease:
+    """Convert the row of a locked lease."""
+    return HeldLease(
+        tenant=tenant,
+        job_id=row["job_id"],
+        epoch=row["epoch"],
+        worker_id=worker_id,
+        tally=Tally(
+            attempt=row["attempt"],
+            failures=row["failures"],
+            losses=row["losses"],
+            max_attempts=row["max_attempts"],
+            cancel_requested=row["cancel_requested"],
+            is_run=row["is_run"],
+        ),
+    )
+
+
+def limited_keys(rows: Sequence[asyncpg.Record]) -> list[LimitedKey]:
+    """Return the keys in the columns ``lane_id`` and ``limited_key``."""
+    return [(row["lane_id"], row["limited_key"]) for row in rows if row["limited_key"] is not None]
