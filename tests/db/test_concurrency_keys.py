@@ -259,7 +259,7 @@ async def test_a_run_of_a_flow_that_waits_holds_no_place_and_needs_one_to_go_on(
     second = await ManualRun.begin(alone, concurrency_key="a")
     child = await alone.claim_one(task_types=["echo"])
     await alone.complete(child)
-    assert await first.home() == "later", "it could go on, and the second run has the place"
+    assert await first.home() == "later", "it could continue, and the second run has the place"
     assert await alone.claim(10) == []
     async with fresh.acquire() as connection, connection.transaction():
         await second.end_on(connection)

@@ -1,4 +1,4 @@
-"""Paused queues and tenants: no worker takes their jobs, running ones go on, and submits are accepted."""
+"""Paused queues and tenants: no worker takes their jobs, running ones continue, and submits are accepted."""
 
 from __future__ import annotations
 

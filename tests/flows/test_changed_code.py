@@ -1,4 +1,4 @@
-"""Code that has changed under an unfinished run: it goes on, or is held with both sides shown."""
+"""Code that has changed under an unfinished run: it continues, or is held with both sides shown."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ async def test_a_renamed_step_holds_the_run_and_shows_both_sides() -> None:
         "call of model three (key three#1). Bring back the code"
     )
     assert len(stored.turns) == 2, "nothing of the turn is stored"
-    assert continued(stored, before) is None, "the run goes on with the code that it began with"
+    assert continued(stored, before) is None, "the run continues with the code that it began with"
 
 
 async def test_steps_in_another_order_hold_the_run() -> None:

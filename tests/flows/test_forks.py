@@ -1,4 +1,4 @@
-"""A failed run goes on from its failed step, and a run is run again from a step: finished jobs do not run again."""
+"""A failed run continues from its failed step, and a run is run again from a step: finished jobs do not run again."""
 
 from __future__ import annotations
 

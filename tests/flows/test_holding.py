@@ -1,4 +1,4 @@
-"""Runs are held when their code cannot go on, and go on with other code; commits of unknown outcome are not doubled."""
+"""Runs are held while their code cannot continue, and released by other code; unknown commits are not doubled."""
 
 from __future__ import annotations
 

@@ -461,7 +461,7 @@ async def test_code_that_can_never_go_on_is_held(replays: bool) -> None:
     driver = Driver(f, replays=replays)
     held = driver.finish()
     assert held.reason == "broken"
-    assert "the code can never go on" in held.message
+    assert "the code can never continue" in held.message
 
 
 async def test_a_call_that_is_never_awaited_is_reported(replays: bool) -> None:

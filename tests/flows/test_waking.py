@@ -77,7 +77,7 @@ async def no_run_waits_with_mail(database: Database) -> None:
 
 
 async def check(database: Database, run: ManualRun, *, arrived: int) -> None:
-    """Check that the run goes on: its mail has arrived, and either it is ready, or its runner has it."""
+    """Check that the run continues: its mail has arrived, and either it is ready, or its runner has it."""
     await no_run_waits_with_mail(database)
     gate = await run.gate()
     assert gate["arrived"] == arrived

@@ -13,7 +13,7 @@ _CONNECTED: Final = metrics.gauge(
 )
 
 
-class BrokerUnavailable(Exception):  # never reaches a caller: work goes on without the broker
+class BrokerUnavailable(Exception):  # never reaches a caller: work continues without the broker
     """A broker cannot be reached at the moment."""
 
 

@@ -31,7 +31,7 @@ _ALIVE: Final = (408, 429)  # the statuses below 500 that show a receiver in tro
 
 
 class Result(StrEnum):
-    """How a delivery goes on after an attempt."""
+    """What happens to a delivery after an attempt."""
 
     DELIVERED = "delivered"
     AGAIN = "again"

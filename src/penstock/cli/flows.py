@@ -45,7 +45,7 @@ def list_runs(
     status: Annotated[str | None, typer.Option(help="Only runs in this status.")] = None,
     owner_service: Annotated[str | None, typer.Option("--owner-service", help="Only this caller's runs.")] = None,
     owner_ref: Annotated[str | None, typer.Option("--owner-ref", help="Only runs with this reference.")] = None,
-    held: Annotated[bool, typer.Option("--held", help="Only runs whose code cannot go on.")] = False,
+    held: Annotated[bool, typer.Option("--held", help="Only runs whose code cannot continue.")] = False,
     stranded: Annotated[bool, typer.Option("--stranded", help="Only runs of versions that no runner has.")] = False,
     flows: Annotated[bool, typer.Option("--flows", help="List flows instead of runs.")] = False,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="The most runs.")] = 50,
@@ -171,7 +171,7 @@ def cancel(
 
 @command(app)
 def retry(run_id: RunId, as_json: AsJson = False) -> None:
-    """Let a failed run go on from the step that failed, which gets a new job."""
+    """Retry a failed run from the step that failed, which gets a new job."""
     from penstock.cli import flow_calls
 
     job_views.show_job(with_client(lambda client: flow_calls.retried(client, run_id)), as_json=as_json)
@@ -199,7 +199,7 @@ def rerun(
 
 @command(app)
 def release(run_id: RunId, as_json: AsJson = False) -> None:
-    """Let a held run go on, as it does by itself when a runner has other code of its version."""
+    """Release a held run; it also continues by itself once a runner has different code for its version."""
     from penstock.cli import flow_calls
 
     job_views.show_job(with_client(lambda client: flow_calls.released(client, run_id)), as_json=as_json)

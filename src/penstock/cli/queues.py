@@ -26,7 +26,7 @@ def list_queues(as_json: AsJson = False) -> None:
 
 @command(app)
 def pause(queue: Queue = None, all_tenants: AllTenants = False, as_json: AsJson = False) -> None:
-    """Let no worker take jobs of a queue. Running jobs go on, and submits are accepted.
+    """Let no worker take jobs of a queue. Running jobs continue, and submits are accepted.
 
     penstock queue pause transcription/whisperx
 

@@ -92,7 +92,7 @@ def delete(
     """
     if not yes:
         typed = typer.prompt(
-            f"This deletes all that {name} owns. Type its name to go on", default="", show_default=False
+            f"This deletes all that {name} owns. Type its name to continue", default="", show_default=False
         )
         if typed != name:
             typer.echo("Nothing was deleted.", err=True)

@@ -99,11 +99,11 @@ class FlowCalls:
         return await self._transport.call("POST", f"{_RUNS}/{as_id(run_id)}/cancel", Job, query=query)
 
     async def release_run(self, run_id: UUID | str) -> Job:
-        """Let a held run go on; raises WrongState if it is not held."""
+        """Release a held run; raises WrongState if it is not held."""
         return await self._transport.call("POST", f"{_RUNS}/{as_id(run_id)}/release", Job)
 
     async def retry_run(self, run_id: UUID | str) -> Job:
-        """Let a failed run go on from the step that failed; raises WrongState for any other run."""
+        """Retry a failed run from the step that failed; raises WrongState for any other run."""
         return await self._transport.call("POST", f"{_RUNS}/{as_id(run_id)}/retry", Job, repeatable=False)
 
     async def rerun(self, run_id: UUID | str, *, step: int, input: object = UNSET) -> Job:  # noqa: A002

@@ -22,7 +22,7 @@ class QueueCalls:
     async def pause_queue(
         self, task_type: str | None = None, model_profile: str | None = None, *, all_tenants: bool = False
     ) -> dict[str, Any]:
-        """Let no worker take jobs of a queue or, without names, of any queue of the tenant. Running jobs go on."""
+        """Let no worker take jobs of a queue or, without names, of any queue of the tenant. Running jobs continue."""
         return await self._change("pause", task_type, model_profile, all_tenants)
 
     async def resume_queue(

@@ -26,7 +26,7 @@ class Forking:
         self._jobs = jobs
 
     async def retry(self, tenant: TenantId, run: Job) -> Job:
-        """Let a failed run go on from the step that failed, which gets a new job. Raises WrongState."""
+        """Retry a failed run from the step that failed, which gets a new job. Raises WrongState."""
         async with self._database.acquire() as connection, connection.transaction():
             ended = await forks.ended_run(connection, tenant, run.id)
             if ended is None or ended["status"] != Status.FAILED.value:

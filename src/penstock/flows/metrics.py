@@ -10,7 +10,7 @@ from penstock.telemetry.metrics import OTHER
 
 _HELD = metrics.gauge(
     "penstock_flow_held_runs",
-    "Runs that are held because their code cannot go on, by flow and reason.",
+    "Runs that are held because their code cannot continue, by flow and reason.",
     ["flow", "reason"],
 )
 _STRANDED = metrics.gauge(

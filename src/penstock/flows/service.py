@@ -216,7 +216,7 @@ class FlowService:
         return job
 
     async def release(self, tenant: TenantId, run_id: UUID) -> Job:
-        """Let a held run go on. Raises NotFound and WrongState."""
+        """Release a held run. Raises NotFound and WrongState."""
         await self.run(tenant, run_id)
         async with self._database.acquire() as connection:
             mailed = await store.release(connection, tenant, [run_id])
@@ -227,7 +227,7 @@ class FlowService:
         return job
 
     async def retry(self, tenant: TenantId, run_id: UUID) -> Job:
-        """Let a failed run go on from the step that failed. Raises NotFound and WrongState."""
+        """Retry a failed run from the step that failed. Raises NotFound and WrongState."""
         return await self._forking.retry(tenant, await self._code_run(tenant, run_id))
 
     async def rerun(self, tenant: TenantId, run_id: UUID, *, step: int, value: Raw | None, key_id: str) -> Job:

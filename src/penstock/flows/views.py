@@ -152,7 +152,7 @@ class RunTree(Struct, frozen=True, kw_only=True):
 
 
 class SignalReply(Struct, frozen=True, kw_only=True):
-    """What became of a signal."""
+    """The outcome of a signal."""
 
     id: int  # its place in the mail of the run
     repeated: bool  # it came before, with the same idempotency key

@@ -2,7 +2,7 @@
 
 Every table with a ``tenant_id`` is emptied of the tenant's rows, also those of rooms that are added later: the tables
 are read from the catalogue. A step is one short transaction. Nothing is stored about the progress, so another process
-can go on at any time: a tenant is deleted when a whole pass over all tables has found nothing.
+can continue at any time: a tenant is deleted when a whole pass over all tables has found nothing.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _sql = queries.load(__file__, "removal.sql")
 
 @dataclass(slots=True)
 class _Pass:
-    """One pass over the tables: those that are left, and the page to go on with in the first of them."""
+    """One pass over the tables: those that are left, and the page to continue with in the first of them."""
 
     leaves: list[str]
     final: bool  # it began when the tenant's jobs had had their time to end, so it may be the last one

@@ -135,7 +135,7 @@ class Controls:
         return QueueList(queues=states, paused_at=whole, max_running=limits.get(ALL_QUEUES))
 
     async def pause(self, sender: Sender, selected: QueueSelection) -> None:
-        """Let no worker take jobs of a queue. Running jobs go on, and submits are accepted."""
+        """Let no worker take jobs of a queue. Running jobs continue, and submits are accepted."""
         queue = selected.queue()
         async with self._shared.database.acquire() as connection, connection.transaction():
             await controls.pause(connection, _tenant_of(sender, selected), queue)
@@ -160,7 +160,7 @@ class Controls:
             return await _limits_of(connection, tenant, await controls.lock_tenant(connection, tenant))
 
     async def set_limits(self, sender: Sender, name: str, wanted: TenantLimits) -> TenantLimits:
-        """Replace the limits of a tenant; raises NotFound. Running jobs above a new limit go on."""
+        """Replace the limits of a tenant; raises NotFound. Running jobs above a new limit continue."""
         by_queue = wanted.by_queue()
         async with self._shared.database.acquire() as connection, connection.transaction():
             tenant = await _find(connection, name)

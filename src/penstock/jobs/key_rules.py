@@ -57,7 +57,7 @@ class KeyRules:
     async def set(self, sender: Sender, wanted: KeyRuleChange) -> None:
         """Set or remove a rule, and return when it holds: no more jobs of a key begin than it allows.
 
-        Running jobs above the new number go on.
+        Running jobs above the new number continue.
         """
         tenant = ALL_TENANTS if wanted.all_tenants else sender.principal.tenant
         async with self._database.acquire() as connection:

@@ -109,7 +109,7 @@ def after_failure(
             if burned and failures + 1 >= tally.max_attempts:
                 return Over(status=Status.FAILED)
             return Again(delay=max(floor, least), failures=failures + burned, losses=losses)
-        case Category.WORKER_LOST if tally.is_run:  # its history is stored, so another runner goes on
+        case Category.WORKER_LOST if tally.is_run:  # its history is stored, so another runner can continue it
             return Again(delay=floor, failures=failures, losses=losses)
         case Category.WORKER_LOST:
             losses += 1

@@ -103,9 +103,9 @@ class ChangeRoutes(RunRoutes):
         name="releaseRun",
         tag="Flows",
         scope=scopes.JOBS_SUBMIT,
-        summary="Let a held run go on",
-        description="A run is held when its code has changed or is broken. It goes on by itself when a runner has "
-        "other code of its version.",
+        summary="Release a held run",
+        description="A run is held when its code has changed or is broken. It also continues by itself once a "
+        "runner has different code for its version.",
         path_parameters=(RUN_ID,),
         responses={200: ResponseSpec(description="The run", type=Job, example=examples.RUN)},
         errors=(InvalidInput, NotFound, WrongState, DatabaseUnavailable),
@@ -147,7 +147,7 @@ class ChangeRoutes(RunRoutes):
         name="retryRun",
         tag="Flows",
         scope=scopes.JOBS_SUBMIT,
-        summary="Let a failed run go on from the step that failed",
+        summary="Retry a failed run from the step that failed",
         description="The step gets a new job. Steps that have completed are not executed again.",
         path_parameters=(RUN_ID,),
         responses={200: ResponseSpec(description="The run, pending", type=Job, example=examples.RUN)},

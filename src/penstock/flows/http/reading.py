@@ -56,7 +56,7 @@ class ReadRoutes(RunRoutes):
             Parameter(name="owner_service", type=str, description="of this owner"),
             Parameter(name="owner_ref", type=str, description="about this reference"),
             Parameter(name="user_id", type=str, description="of this end user"),
-            Parameter(name="held", type=bool, description="that are held, because their code cannot go on"),
+            Parameter(name="held", type=bool, description="that are held, because their code cannot continue"),
             Parameter(name="stranded", type=bool, description="of versions that no runner has"),
             Parameter(name="limit", type=int, description="the most runs of a page, up to 1000"),
             Parameter(name="cursor", type=str, description="`next_cursor` of the page before"),

@@ -93,7 +93,7 @@ def start(callee: str | Queue | FlowName, input: Any, **options: Unpack[CallOpti
 
 
 def start(callee: Any, input: Any, **options: Unpack[CallOptions]) -> Handle[Any]:  # noqa: A002
-    """Submit a child job and go on: await the handle for the result, cancel it to cancel the job."""
+    """Submit a child job and continue: await the handle for the result, or cancel it to cancel the job."""
     begun: Call[Any] = call(callee, input, **options)
     return begun.issue()
 

@@ -121,7 +121,7 @@ def flow(
     Its parameters become the fields of the input, its result the output; the docstring is the default
     ``description``. ``version`` names the code to which unfinished runs belong: give code that would issue other
     steps a new one. ``step_max_attempts`` and ``step_timeout`` (of an attempt) apply to calls that state none, and so
-    does ``on_parent_end``: whether jobs that the flow has started are cancelled (``cancel``) or go on (``abandon``)
+    does ``on_parent_end``: whether jobs that the flow has started are cancelled (``cancel``) or continue (``abandon``)
     when it ends. To limit a run, use ``asyncio.timeout``. Raises ContractError, which lists every mistake.
     """
     options = FlowOptions(

@@ -48,7 +48,7 @@ class FlowError(RuntimeError):
 
 class Stopped(BaseException):
     """The run goes no further in this process: it is held or evicted. Not an ``Exception``, so that flow code which
-    catches those does not go on."""
+    catches those does not continue."""
 
 
 def of_end(status: Status | None, fault: Fault | None, step: str) -> StepFailed:

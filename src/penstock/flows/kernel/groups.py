@@ -1,4 +1,4 @@
-"""Wait for several steps or tasks, so that the run is woken once: when the code can go on."""
+"""Wait for several steps or tasks, so that the run is woken once: when the code can continue."""
 
 from __future__ import annotations
 

@@ -135,7 +135,7 @@ class Ledger:
             self.draft.warnings.append(text)
 
     def hold_changed(self, found: str) -> None:
-        """Hold the run because the code does something else than history has; ``found`` says what."""
+        """Hold the run because the code does something other than what its history has; ``found`` says what."""
         no = self.count
         stored = _words(self._stored[no]) if no < self._end else "no further step before the next mail"
         self.hold(

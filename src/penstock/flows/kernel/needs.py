@@ -16,7 +16,7 @@ _SOON: Final = 64  # child jobs of a map that are expected to end soon
 
 
 def need(steps: Open) -> int:
-    """Return how many ends of steps have to come, at least, before the code can go on."""
+    """Return how many ends of steps have to come, at least, before the code can continue."""
     least: int | None = None
     for step in steps:
         if not isinstance(step, Handle) or step.kind not in _ENDING:

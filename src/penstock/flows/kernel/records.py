@@ -148,7 +148,7 @@ class Cancelled(Struct, frozen=True, kw_only=True, tag="cancelled"):
 
 
 class Held(Struct, frozen=True, kw_only=True, tag="held"):
-    """The run cannot go on with this code. Nothing of the turn is stored; the run waits for a person or other code."""
+    """The run cannot continue with this code. Nothing of the turn is stored; a person or other code must release it."""
 
     reason: str  # "changed", "compensation" or "broken"
     message: str
@@ -171,7 +171,7 @@ class Turn(Struct, frozen=True, kw_only=True, omit_defaults=True):
     dropped: list[int] = []  # steps that the code no longer waits for: child jobs to cancel, timers and waits to remove
     patched: list[str] = []  # names that ``patched`` returned True for, first in this turn
     warnings: list[str] = []
-    need: int = 1  # ends of steps that must come before the code can go on; failures and other mail wake it always
+    need: int = 1  # ends of steps that must come before the code can continue; failures and other mail wake it always
     linger: bool = True  # whether the next mail is expected soon, so that the run should stay in memory
     outcome: Outcome | None = None  # None: the code waits
 

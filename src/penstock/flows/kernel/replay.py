@@ -69,7 +69,7 @@ def _compared(steps: list[StoredStep], turn: Turn) -> Held | None:
     other = found[place][1] if place < len(found) else "no further step"
     return Held(
         reason="changed",
-        message=f"after turn {turn.number - 1} the history goes on with {stored}, but the code with {other}: "
+        message=f"after turn {turn.number - 1} the history continues with {stored}, but the code with {other}: "
         "it depends on something that is not in the history",
         no=turn.first_no + place,
         stored=stored,

@@ -106,7 +106,7 @@ class Run:
         if self.ledger.held is None and self.outcome is None and not needs.can_go_on(self.open.values()):
             self.ledger.hold(
                 "broken",
-                "the code can never go on: each of its tasks waits for something that no step and no signal will end",
+                "the code can never continue: each of its tasks waits for something that no step or signal will end",
             )
         draft = self.ledger.draft
         draft.recorded.sort(key=_no)  # effects end in any order
@@ -131,7 +131,7 @@ class Run:
 
     @property
     def ended(self) -> bool:
-        """Whether the run does not go on in this process: it has ended or is held."""
+        """Whether the run does not continue in this process: it has ended or is held."""
         return self.ledger.held is not None or self.outcome is not None
 
     def unwind(self) -> None:
@@ -161,7 +161,7 @@ class Run:
         """Issue a step that will end; return its handle.
 
         In a run that is stopped it is never issued and never ends: code that catches Stopped in a loop then waits,
-        where it would otherwise go on catching it for ever.
+        where it would otherwise catch it for ever.
         """
         if self.loop.stopped:
             return Handle(kind, -1, "", loop=self.loop, drop=self._drop)

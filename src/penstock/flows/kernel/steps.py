@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 class Group:
-    """Steps that one part of the code waits for together: it goes on when ``left`` more of them have ended."""
+    """Steps that one part of the code waits for together: it continues when ``left`` more of them have ended."""
 
     __slots__ = ("left",)
 

@@ -173,7 +173,7 @@ class FlowProcess:
             if program is None or program.ended.is_set():
                 if program is not None:
                     self._forget(program)
-                if self._current is None:  # if a new process cannot be started, the one before goes on
+                if self._current is None:  # if a new process cannot be started, the one before stays in use
                     self._available.clear()
                 delay = backoff.after_run_of(asyncio.get_running_loop().time() - began)
                 await set_within(self._reload, delay)

@@ -1,4 +1,4 @@
-"""The frames between the service and the program that runs flow code: JSON, each behind its length in four bytes."""
+"""The frames between the service and the program that runs flow code: a length of four bytes, then JSON."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Object while flow code does what blocks or differs between replays, and name the file and the line.
 
-The run is held: once its code is corrected, it goes on from what is stored.
+The run is held: once its code is corrected, it continues from what is stored.
 """
 
 from __future__ import annotations

@@ -153,7 +153,7 @@ class RunExecution:
         return commit
 
     async def _next_mail(self, turn: Turn, commit: Commit | None, news: asyncio.Event) -> list[Mail] | None:
-        """Return the mail with which the code can go on; None when the run was parked instead."""
+        """Return the mail with which the code can continue; None when the run was parked instead."""
         if commit is not None and commit.outcome is Stored.COMMITTED and turn.recorded:
             first = commit.arrived - len(turn.recorded) + 1
             if first == self._seen + 1:
@@ -218,7 +218,7 @@ class RunExecution:
 
 
 def _end_of(turn: Turn, commit: Commit) -> str | None:
-    """Return how the execution ends after a turn; None when it goes on."""
+    """Return how the execution ends after a turn; None when it continues."""
     if commit.outcome is Stored.STALE:
         return "stale"
     if turn.outcome is not None:

@@ -24,7 +24,7 @@ _RETRY: Final = timedelta(seconds=1)
 
 
 class Publishing:
-    """Keeps the rows of the flows that the process has. Runs that are held go on when their flow's code is new."""
+    """Keeps the rows of the flows that the process has. Releases held runs when the code of their flow has changed."""
 
     def __init__(self, database: Database, wakeups: Wakeups, process: FlowProcess) -> None:
         self.code = ""  # a hash of the code that the process has
@@ -46,7 +46,7 @@ class Publishing:
             await set_within(self._changed, _INTERVAL.total_seconds())
 
     async def once(self) -> None:
-        """Publish the flows, and let runs go on that other code has held."""
+        """Publish the flows, and release the runs that other code has held."""
         flows = list(self._process.flows.values())
         self.code = await asyncio.to_thread(fingerprint, self._process.folder)
         async with self._database.acquire() as connection:

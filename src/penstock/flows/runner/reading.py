@@ -39,7 +39,7 @@ class RunReader:
         return await self._runs.put(run_id)
 
     async def mail(self, run_id: UUID, after: int) -> list[Mail]:
-        """Return the mail of a run behind an id, in order."""
+        """Return the mail of a run after an id, in order."""
         return await self._mail.put((run_id, after))
 
     async def _load(self, run_ids: Sequence[UUID]) -> list[Loaded | None]:

@@ -34,7 +34,7 @@ async def publish(connection: Connection, flows: Sequence[FlowDescription], *, c
 
 
 async def release_held(connection: Connection, profiles: Sequence[str], *, code: str) -> dict[TenantId, Mailed]:
-    """Let runs go on that were held with other code of their flow; return them by tenant."""
+    """Release the runs that were held with other code of their flow; return them by tenant."""
     return mailed_of(await _sql.release_held.rows(connection, profiles=list(profiles), code=code))
 
 

@@ -20,7 +20,7 @@ SET description = excluded.description, input_schema = excluded.input_schema, ou
 
 -- name: release_held(profiles, code)
 -- tenant: every (a runner serves all tenants; the rows carry theirs)
--- Lets runs go on that were held with other code of their flow. Returns them with the model profile of their queue. Locks: gates, in
+-- Releases the runs that were held with other code of their flow. Returns them with the model profile of their queue. Locks: gates, in
 -- the order of their ids for each tenant. Index: flow_gate_held.
 SELECT h.tenant_id, r.run_id AS mailed, r.woken
 FROM (

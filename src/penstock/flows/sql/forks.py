@@ -45,7 +45,7 @@ async def turn_of(connection: Connection, tenant: TenantId, run_id: UUID, no: in
 
 
 async def reopen(connection: Connection, tenant: TenantId, run_id: UUID, *, turn: int, ended_at: datetime) -> None:
-    """Let a run that has ended go on from a turn, in the current transaction."""
+    """Continue a run that has ended from a turn, in the current transaction."""
     await _sql.reopen.run(connection, tenant_id=tenant, run_id=run_id)
     await _sql.fork.run(connection, tenant_id=tenant, source=run_id, target=run_id, cut=turn, ended_at=ended_at)
 

@@ -13,17 +13,17 @@ SELECT * FROM flow_commit(
 
 
 -- name: park(tenant_id, run_ids, epochs)
--- Parks resident runs that have nothing to go on with; returns them. Locks: as commit.
+-- Parks resident runs that have nothing to do; returns them. Locks: as commit.
 SELECT flow_park(:tenant_id, :run_ids, :epochs) AS run_id;
 
 
 -- name: hold(tenant_id, run_ids, epochs, reasons, details, code)
--- Holds runs whose code cannot go on; returns those whose epoch still held. Locks: as commit.
+-- Holds runs whose code cannot continue; returns those whose epoch still held. Locks: as commit.
 SELECT flow_hold(:tenant_id, :run_ids, :epochs, :reasons, :details, :code) AS run_id;
 
 
 -- name: release(tenant_id, run_ids)
--- Lets held runs go on; returns them, with the model profile of their queue. Locks: gates in the order of their ids.
+-- Releases held runs; returns them, with the model profile of their queue. Locks: gates in the order of their ids.
 SELECT run_id, woken FROM flow_release(:tenant_id, :run_ids);
 
 
@@ -67,7 +67,7 @@ CROSS JOIN LATERAL (
 
 
 -- name: mail(tenant_id, run_ids, afters)
--- The mail of runs behind an id, in order. A result that was too large to copy is read from the job that ended.
+-- The mail of runs after an id, in order. A result that was too large to copy is read from the job that ended.
 -- Index: primary keys of flow_mail and done.
 SELECT m.run_id, m.id, m.kind, m.no, m.name, m.status, coalesce(m.value, d.result) AS value, m.category, m.message,
        extract(epoch FROM m.at)::float8 AS at

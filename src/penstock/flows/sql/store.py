@@ -90,12 +90,12 @@ class NewTurn:
 class Stored(StrEnum):
     COMMITTED = "committed"
     REPEATED = "repeated"  # the same lease has committed it before
-    STALE = "stale"  # the lease, or its place in the history, is another's
+    STALE = "stale"  # another lease holds, or has taken its place in the history
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Commit:
-    """What became of a turn."""
+    """The outcome of storing a turn."""
 
     outcome: Stored
     arrived: int  # the id of the newest mail; recorded values of the turn are the newest, in order
@@ -120,7 +120,7 @@ class Gate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signalled:
-    """What became of a signal: ``id`` is that of the mail, None if the run has ended or is ``full``."""
+    """The outcome of a signal: the ``id`` of the mail, or None if the run has ended or is ``full``."""
 
     id: int | None
     full: bool  # the run has too much unread mail
@@ -129,7 +129,7 @@ class Signalled:
 
 
 async def commit(connection: Connection, tenant: TenantId, turns: Sequence[NewTurn]) -> list[Commit]:
-    """Store turns, each as a whole or not at all; return what became of each, in order."""
+    """Store turns, each as a whole or not at all; return the outcome of each, in order."""
     steps = [(place, new, step) for place, new in enumerate(turns, 1) for step in new.turn.steps]
     jobs = [(place, no, job) for place, new in enumerate(turns, 1) for no, job in sorted(new.children.items())]
     recorded = [(place, one) for place, new in enumerate(turns, 1) for one in new.turn.recorded]
@@ -221,7 +221,7 @@ def fault_of(category: str, text: str) -> Fault:
 
 
 async def park(connection: Connection, tenant: TenantId, runs: Sequence[tuple[UUID, int]]) -> set[UUID]:
-    """Park resident runs (run, epoch) that have nothing to go on with; return those that are parked now."""
+    """Park resident runs (run, epoch) that have nothing to do; return those that are parked now."""
     rows = await _sql.park.rows(
         connection, tenant_id=tenant, run_ids=[run for run, _ in runs], epochs=[epoch for _, epoch in runs]
     )
@@ -231,7 +231,7 @@ async def park(connection: Connection, tenant: TenantId, runs: Sequence[tuple[UU
 async def hold(
     connection: Connection, tenant: TenantId, runs: Sequence[tuple[UUID, int, Held]], *, code: str
 ) -> set[UUID]:
-    """Hold runs that cannot go on with this ``code``, a hash; return those whose epoch still held."""
+    """Hold runs that cannot continue with this ``code``, a hash; return those whose epoch still held."""
     rows = await _sql.hold.rows(
         connection,
         tenant_id=tenant,
@@ -245,7 +245,7 @@ async def hold(
 
 
 async def release(connection: Connection, tenant: TenantId, run_ids: Sequence[UUID]) -> Mailed:
-    """Let held runs go on; return those that were held."""
+    """Release held runs; return those that were held."""
     rows = await _sql.release.rows(connection, tenant_id=tenant, run_ids=list(run_ids))
     return Mailed(runs=[row["run_id"] for row in rows], woken=[row["woken"] for row in rows])
 
@@ -312,7 +312,7 @@ def stored_step(row: asyncpg.Record) -> StoredStep:
 
 
 async def mail(connection: Connection, tenant: TenantId, afters: Sequence[tuple[UUID, int]]) -> dict[UUID, list[Mail]]:
-    """Return the mail of runs (run, id) behind an id, in order."""
+    """Return the mail of runs (run, id) after an id, in order."""
     found: dict[UUID, list[Mail]] = {run_id: [] for run_id, _ in afters}
     rows = await _sql.mail.rows(
         connection, tenant_id=tenant, run_ids=[run for run, _ in afters], afters=[after for _, after in afters]

@@ -60,7 +60,7 @@ class ControlRoutes(JobRoutes):
         tag="Queues",
         scope=scopes.TENANT_ADMIN,
         summary="Pause a queue, or without names all queues of the tenant",
-        description="Workers take none of its jobs from now on. Running jobs go on, and submits are accepted. "
+        description="Workers take none of its jobs from now on. Running jobs continue, and submits are accepted. "
         "`all_tenants` pauses the queue for every tenant; this needs the scope `operator`.",
         request=QueueSelection,
         request_example=_QUEUE,
@@ -97,7 +97,7 @@ class ControlRoutes(JobRoutes):
         scope=scopes.TENANT_ADMIN,
         summary="Limit how many jobs of a queue with the same concurrency key run at a time",
         description="`exceptions` give another number for some keys; `rule: null` removes the rule. A rule holds once "
-        "the response has arrived: running jobs go on, and jobs beyond it wait, in order, while others overtake them. "
+        "the response has arrived: running jobs continue; jobs beyond it wait, in order, while others overtake them. "
         "`all_tenants` sets a rule for the queue of each tenant; this needs the scope `operator`. Where both concern a "
         "key, the smaller number holds.",
         request=KeyRuleChange,

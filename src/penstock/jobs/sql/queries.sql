@@ -144,7 +144,7 @@ WITH waiting AS MATERIALIZED ( -- full joins, because they are always hash joins
     SELECT tenant_id, clock(), 'job.started', job_ids, series_ids, epochs, attempts,
            json_build_object('worker_id', :worker_id::text)
     FROM owned WHERE NOT 'flow' = ANY (:task_types::text[])
-    UNION ALL -- a run that goes on after a wait does not start again
+    UNION ALL -- a run that continues after a wait does not start again
     SELECT l.tenant_id, clock(), 'job.started', array_agg(l.job_id), array_agg(l.series_id), array_agg(l.epoch),
            array_agg(l.attempt), json_build_object('worker_id', :worker_id::text)
     FROM leased l

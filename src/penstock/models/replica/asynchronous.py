@@ -173,7 +173,7 @@ class AsyncReplica(asyncio.Protocol):
     def _cancel(self, call: Call, task: asyncio.Task[None]) -> None:
         call.cancel()
         if all(other.cancelled for other, of in self._tasks.values() if of is task):
-            task.cancel()  # a batch goes on while there is a caller for it
+            task.cancel()  # a batch continues while there is a caller for it
 
     # Bytes
 

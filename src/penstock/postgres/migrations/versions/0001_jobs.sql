@@ -512,17 +512,17 @@ END $$;
 -- Runs of flows that have not ended: one row for each, made with its job. A run that is parked waits: it is in none of the
 -- other tables of states.
 --
--- All that decides whether a run waits or goes on is in this one row, and every statement that brings mail or parks the run
+-- All that decides whether a run waits or continues is in this one row, and every statement that brings mail or parks the run
 -- locks it first. So no wake-up can be lost between a check and a wait: whoever comes second reads what the first has
 -- written. "arrived" counts the mail that has come (and is the id of the newest), "seen" that which the run's code has
--- consumed. Any mail but the completion of a step sets "urgent". A run that has mail to go on with is never parked,
--- unless it is held: then its code is broken or has changed, and only an operator or other code lets it go on.
+-- consumed. Any mail but the completion of a step sets "urgent". A run that has mail to consume is never parked,
+-- unless it is held: then its code is broken or has changed, and only an operator or other code releases it.
 CREATE TABLE flow_gate (
     tenant_id           integer NOT NULL,
     run_id              uuid NOT NULL,
     arrived             integer NOT NULL DEFAULT 0,
     seen                integer NOT NULL DEFAULT 0,
-    need                integer NOT NULL DEFAULT 1, -- ends of steps that must come before the code can go on
+    need                integer NOT NULL DEFAULT 1, -- ends of steps that must come before the code can continue
     turns               integer NOT NULL DEFAULT 0, -- stored turns
     cancel_mail         integer NOT NULL DEFAULT 0, -- the id of the newest cancellation
     children            integer NOT NULL DEFAULT 0, -- child jobs that have not ended
@@ -546,7 +546,7 @@ CREATE TABLE flow_gate (
     progress            json,
     hold                text, -- why it is held: changed, compensation, broken
     held                json, -- what code and history have, where they differ
-    held_code           text, -- a hash of the code that could not go on
+    held_code           text, -- a hash of the code that could not continue
     PRIMARY KEY (tenant_id, run_id),
     CHECK (parked_at IS NULL OR hold IS NOT NULL OR (arrived - seen < need AND NOT urgent)),
     CHECK (arrived >= seen)

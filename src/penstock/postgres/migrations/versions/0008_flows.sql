@@ -33,7 +33,7 @@ CREATE TABLE flow_step (
     input_hash bytea NOT NULL,
     target     json,
     job_id     uuid,    -- the child job
-    abandon    boolean NOT NULL DEFAULT false, -- the child goes on when the run ends
+    abandon    boolean NOT NULL DEFAULT false, -- the child continues when the run ends
     input      json,    -- conditions of a wait for an event
     due        double precision, -- of a timer: seconds since 1970
     at         timestamptz NOT NULL,
@@ -119,7 +119,7 @@ CREATE TABLE flow_version (
     output_schema json NOT NULL,
     examples      json NOT NULL,
     priority      integer,
-    code          text NOT NULL, -- a hash: held runs go on when it differs from that with which they were held
+    code          text NOT NULL, -- a hash: held runs are released when it differs from that with which they were held
     published_at  timestamptz NOT NULL,
     seen_at       timestamptz NOT NULL,
     PRIMARY KEY (name, version)
@@ -321,7 +321,7 @@ BEGIN
 END $$;
 
 -- Removes what belongs to runs that end: gates, timers, waits, blocks. Their unfinished children are marked to be cancelled, except
--- those that go on. The caller holds the locks of the gates. Indexes: primary keys, job_parent.
+-- those that continue. The caller holds the locks of the gates. Indexes: primary keys, job_parent.
 CREATE FUNCTION flow_close(the_tenant integer, run_ids uuid[]) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     parents uuid[];
@@ -408,7 +408,7 @@ BEGIN
     SELECT the_tenant, series_id, -count(*), count(*) FROM ended GROUP BY series_id;
 END $$;
 
--- Parks resident runs for which nothing has come that they need. Returns those that are parked now; the others go on.
+-- Parks resident runs for which nothing has come that they need. Returns those that are parked now; the others continue.
 -- Locks: lease rows in job id order, then gates in the order of their ids.
 CREATE FUNCTION flow_park(the_tenant integer, run_ids uuid[], epochs bigint[]) RETURNS SETOF uuid LANGUAGE plpgsql AS $$
 DECLARE
@@ -496,7 +496,7 @@ BEGIN
     RETURN QUERY SELECT unnest(begun);
 END $$;
 
--- Holds runs whose code cannot go on, and ends their leases. Returns those that are held now. Locks: as flow_park().
+-- Holds runs whose code cannot continue, and ends their leases. Returns those that are held now. Locks: as flow_park().
 CREATE FUNCTION flow_hold(the_tenant integer, run_ids uuid[], epochs bigint[], reasons text[], details json[],
                           code text)
 RETURNS SETOF uuid LANGUAGE plpgsql AS $$
@@ -515,7 +515,7 @@ BEGIN
     RETURN QUERY SELECT unnest(leased);
 END $$;
 
--- Lets held runs go on: each is ready again. Returns them with the model profile of their queue. Locks: gates in the order of their ids.
+-- Releases held runs: each is ready again. Returns them with the model profile of their queue. Locks: gates in the order of their ids.
 CREATE FUNCTION flow_release(the_tenant integer, run_ids uuid[]) RETURNS TABLE (run_id uuid, woken text) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 BEGIN
@@ -547,16 +547,16 @@ BEGIN
 END $$;
 
 -- Stores turns of runs of one tenant, each as a whole or not at all: what it consumed, steps, child jobs, the outcomes of recorded
--- values, timers, and waits; marks the jobs that it no longer waits for; and parks the runs that have nothing to go on with, if "parks".
+-- values, timers, and waits; marks the jobs that it no longer waits for; and parks the runs that have nothing to do, if "parks".
 -- A run with "ends" is closed; the caller's transaction ends its lease.
 --
 -- The st_, jb_, rc_, dr_ and bl_ arrays are steps, child jobs, recorded values, dropped steps and blocks of maps; …_run is the place of
 -- their turn, from 1. Returns, for each turn, whether it is "committed", was committed before by the same lease
--- ("repeated"), or is "stale": its lease, or its place in the history, is another's. "arrived" is the newest mail;
+-- ("repeated"), or is "stale": another lease holds, or has taken its place in the history. "arrived" is the newest mail;
 -- recorded values are the newest pieces of it, in order.
 --
 -- A cancellation that came while the turn was computed is mail that the run reads next: the code then ends the children.
--- Only the end of a run (a forced one, too) removes the gate, which this locks: no child can appear behind it.
+-- Only the end of a run (a forced one, too) removes the gate, which this locks: no child can appear after it.
 -- Locks: lease rows in job id order, then gates (also of parents of runs that end) in the order of their ids.
 -- Indexes: primary keys.
 CREATE FUNCTION flow_commit(
