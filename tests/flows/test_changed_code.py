@@ -138,7 +138,7 @@ async def test_another_input_behind_a_stored_step_is_a_warning() -> None:
     driver.run = begun()
     turn = driver.turn()
     assert turn.outcome is None
-    assert turn.warnings == ["step two#1 has another input than when it was issued; its result is used as it is"]
+    assert turn.warnings == ["step two#1 has a different input than when it was issued; its stored result is used"]
 
 
 async def test_code_that_fails_where_history_goes_on_holds_the_run() -> None:

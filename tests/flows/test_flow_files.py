@@ -106,11 +106,11 @@ def helper() -> float:
     process = await start()
     assert process.problems == {
         "wrong.py": "line 9: time.sleep blocks all runs of the process: use await run.sleep(…)\n"
-        "line 10: datetime.datetime.now returns another time on each replay: use run.now()\n"
+        "line 10: datetime.datetime.now returns a different time on each replay: use run.now()\n"
         "line 11: time.sleep blocks all runs of the process: use await run.sleep(…)\n"
         "line 12: builtins.open blocks all runs of the process: do it in an async function for run.side_effect, or as "
         "a job\n"
-        "line 14: uuid.uuid4 returns something else on each replay: use run.uuid()"
+        "line 14: uuid.uuid4 returns something different on each replay: use run.uuid()"
     }
 
 
@@ -192,10 +192,10 @@ def outside(function):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("clock", "helpers.py, line 16, in clock: time.time returns another time on each replay: use run.now()"),
-        ("date", "helpers.py, line 17, in date: datetime.datetime.now returns another time on each replay"),
-        ("chance", "helpers.py, line 18, in chance: random.random returns something else on each replay"),
-        ("identity", "helpers.py, line 19, in identity: uuid.uuid4 returns something else on each replay"),
+        ("clock", "helpers.py, line 16, in clock: time.time returns a different time on each replay: use run.now()"),
+        ("date", "helpers.py, line 17, in date: datetime.datetime.now returns a different time on each replay"),
+        ("chance", "helpers.py, line 18, in chance: random.random returns something different on each replay"),
+        ("identity", "helpers.py, line 19, in identity: uuid.uuid4 returns something different on each replay"),
         ("sleep", "helpers.py, line 20, in sleep: time.sleep blocks all runs"),
         ("read", "helpers.py, line 21, in read: opening the file '/"),
         ("connect", "helpers.py, line 22, in connect: looking up a host blocks all runs"),

@@ -1,4 +1,4 @@
-"""The duty of flows: brings timers and events to runs, and cancels jobs that no run waits for any more."""
+"""The duty of flows: it delivers timers and events to runs, and cancels jobs that no run waits for any longer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from penstock.postgres.wakeups import Wakeups
 from penstock.processes.periodic import Periodic
 from penstock.tenants.principal import TenantId
 
-_TIMERS: Final = 500  # of one pass, so that many that are due at once do not take the database from others
+_TIMERS: Final = 500  # per pass, so that a burst of timers does not keep other work from the database
 _DOOMED: Final = 500
 _EVENTS: Final = 1000  # of one tenant in one pass
 
@@ -68,7 +68,7 @@ class FlowKeeper(Periodic):
                 missed = [job_id for job_id in job_ids if job_id not in found]
                 known = await store.find_finished(connection, tenant, missed) if missed else {}
                 if again := [job_id for job_id, (_, status) in known.items() if status is None]:
-                    await duties.doom(connection, tenant, again)  # a claim was taking them
+                    await duties.doom(connection, tenant, again)  # a claim is taking them at the moment
         if freed:
             await admit(connection, self._wakeups, freed)
         for tenant, found, mailed in cancelled:

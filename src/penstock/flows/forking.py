@@ -19,7 +19,7 @@ from penstock.tenants.principal import TenantId
 
 
 class Forking:
-    """Uses stored histories again. Jobs of steps that have completed do not run again."""
+    """Continues runs and starts new ones from stored histories. Jobs of completed steps do not run again."""
 
     def __init__(self, database: Database, jobs: JobService) -> None:
         self._database = database
@@ -33,7 +33,9 @@ class Forking:
                 status = run.status if ended is None else ended["status"]
                 raise WrongState(f"run {run.id} is {status}; only failed runs can be retried")
             if ended["has_parent"]:
-                raise WrongState(f"run {run.id} belongs to a run that has not ended; retry that one when it has failed")
+                raise WrongState(
+                    f"run {run.id} is a child of a run that has not ended; retry the parent once it has failed"
+                )
             turn = await forks.failed_turn(connection, tenant, run.id)
             if turn is None:
                 raise WrongState(f"run {run.id} has not begun; start a new one")
@@ -42,7 +44,7 @@ class Forking:
         return await self._jobs.of(tenant).get(run.id)
 
     async def rerun(self, tenant: TenantId, run: Job, *, step: int, value: Raw | None, key_id: str) -> Job:
-        """Start a new run that reuses what a run that has ended did before a step. Raises WrongState, InvalidInput."""
+        """Start a new run that reuses the steps of an ended run, up to one of them. Raises WrongState, InvalidInput."""
         new_id = uuid7()
         async with self._database.acquire() as connection:
             submitter = (key_id, run.user_id)
@@ -69,5 +71,5 @@ class Forking:
 
     def _announce(self, tenant: TenantId, run: Job) -> None:
         announce(self._jobs.wakeups, ready=Counter({(tenant, run.task_type, run.model_profile): 1}))
-        # Jobs of other queues are found by the polls of their workers, or by this.
+        # Wake the workers of every queue, because child jobs of the run may be ready again.
         announce(self._jobs.wakeups, ready=Counter({(tenant, "", ""): 1}))

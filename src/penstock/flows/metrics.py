@@ -16,11 +16,11 @@ _HELD = metrics.gauge(
 _STRANDED = metrics.gauge(
     "penstock_flow_stranded_runs", "Runs that have not ended, of versions that no runner has, by flow.", ["flow"]
 )
-_MAX_FLOWS = 200  # that have label values of their own
+_MAX_FLOWS = 200  # with label values of their own
 
 
 def measure(trouble: Trouble) -> None:
-    """Set the gauges. The flows with the most such runs have label values of their own; the others are ``other``."""
+    """Set the gauges. The flows with the most such runs have label values of their own; the rest share ``other``."""
     _HELD.clear()
     _STRANDED.clear()
     for place, held in enumerate(_most(trouble.held)):

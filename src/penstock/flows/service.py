@@ -42,7 +42,7 @@ from penstock.models.checking import Checker
 from penstock.postgres.pool import Database
 from penstock.tenants.principal import TenantId
 
-ALIVE: Final = timedelta(seconds=30)  # since a runner has last shown that it has a flow
+ALIVE: Final = timedelta(seconds=30)  # since a runner last showed that it has a flow
 _MAX_UUID: Final = UUID(int=2**128 - 1)
 _MAX_CHECKERS: Final = 1000
 
@@ -59,7 +59,7 @@ class FlowService:
     # Flows
 
     async def flows(self, tenant: TenantId) -> FlowList:
-        """Return the flows that are known, and what runs of the tenant no runner can execute."""
+        """Return the known flows, and the tenant's runs that no runner can execute."""
         async with self._database.acquire() as connection:
             versions = await catalogue.versions(connection, alive=ALIVE)
             unfinished = await runs.unfinished_by_queue(connection, tenant)
@@ -95,7 +95,7 @@ class FlowService:
         )
 
     async def submission(self, name: str, request: FlowRequest) -> JobSubmission:
-        """Return a run as a job, after its input was checked. Raises NotFound and InvalidInput."""
+        """Check the input of a run and return the run as a job to submit. Raises NotFound and InvalidInput."""
         async with self._database.acquire() as connection:
             flow = await catalogue.version_of(connection, name, request.version, alive=ALIVE)
         if flow is None:
@@ -138,7 +138,7 @@ class FlowService:
     async def list(
         self, tenant: TenantId, where: JobFilter, *, held: bool, stranded: bool, limit: int, cursor: str | None
     ) -> RunPage:
-        """Return a page of runs. ``held`` and ``stranded`` select among those that have not ended."""
+        """Return a page of runs. ``held`` and ``stranded`` select from those that have not ended."""
         if not held and not stranded:
             page = await self._jobs.of(tenant).list(replace(where, task_type=FLOW), limit=limit, cursor=cursor)
             return RunPage(runs=page.jobs, next_cursor=page.next_cursor)
@@ -158,7 +158,7 @@ class FlowService:
         return RunPage(runs=jobs, next_cursor=str(found[-1]) if len(found) == limit else None)
 
     async def run(self, tenant: TenantId, run_id: UUID) -> Job:
-        """Return the job of a run; raises NotFound for any other job, too."""
+        """Return the job of a run; raises NotFound, also for a job that is not a run."""
         job = await self._jobs.of(tenant).get(run_id)
         if job.task_type != FLOW:
             raise NotFound(f"there is no run {run_id}")
@@ -184,13 +184,13 @@ class FlowService:
         )
 
     async def signal(self, tenant: TenantId, run_id: UUID, name: str, value: Raw, *, key: str | None) -> SignalReply:
-        """Bring a signal to a run, once for each idempotency key. Raises NotFound, and WrongState when it has ended."""
+        """Deliver a signal to a run, once for each idempotency key. Raises NotFound, and WrongState if it has ended."""
         async with self._database.acquire() as connection:
             sent = await store.signal(connection, tenant, run_id, name, value, key=key)
         announce_mail(self._jobs.wakeups, tenant, sent.mailed)
         if sent.id is None and sent.full:
             raise WrongState(
-                f"run {run_id} has {store.MAX_UNREAD} unread pieces of mail; send it signals when it has read them"
+                f"run {run_id} has {store.MAX_UNREAD} unread pieces of mail; send signals again when it has read them"
             )
         if sent.id is None:
             job = await self.run(tenant, run_id)
@@ -202,7 +202,7 @@ class FlowService:
         job = await self.run(tenant, run_id)
         if not force:
             return await self._jobs.of(tenant).cancel(run_id)
-        for _ in range(_TRIES):  # a claim or a turn may move the run meanwhile
+        for _ in range(_TRIES):  # a claim or a turn may move the run in the meantime
             if job.status.finished:
                 break
             async with self._database.acquire() as connection, connection.transaction():
@@ -231,7 +231,7 @@ class FlowService:
         return await self._forking.retry(tenant, await self._code_run(tenant, run_id))
 
     async def rerun(self, tenant: TenantId, run_id: UUID, *, step: int, value: Raw | None, key_id: str) -> Job:
-        """Start a new run that reuses what another did before a step. Raises NotFound, WrongState and InvalidInput."""
+        """Start a new run that reuses the steps of another before one. Raises NotFound, WrongState and InvalidInput."""
         run = await self._code_run(tenant, run_id)
         if value is not None:
             name, _, version = run.model_profile.rpartition("@")
@@ -241,7 +241,7 @@ class FlowService:
     async def _code_run(self, tenant: TenantId, run_id: UUID) -> Job:
         run = await self.run(tenant, run_id)
         if "@" not in run.model_profile:
-            raise WrongState(f"run {run_id} is a map; retry the run that has issued it")
+            raise WrongState(f"run {run_id} is a map; retry the run that issued it")
         return run
 
     async def history(self, tenant: TenantId, run_id: UUID) -> StoredHistory:
@@ -254,7 +254,7 @@ class FlowService:
             size = await runs.history_bytes(connection, tenant, run_id)
             if size > _MAX_HISTORY_BYTES:
                 raise TooLarge(
-                    f"the history of run {run_id} has about {size} bytes; at most {_MAX_HISTORY_BYTES} are sent"
+                    f"the history of run {run_id} has about {size} bytes; at most {_MAX_HISTORY_BYTES} can be returned"
                 )
             async with connection.transaction(isolation="repeatable_read", readonly=True):
                 turns = (await store.turns(connection, tenant, [run_id]))[run_id]

@@ -1,4 +1,4 @@
-"""The steps of a run as people see them. Reading them never executes code."""
+"""The steps of a run for display. Reading them never executes code."""
 
 from __future__ import annotations
 
@@ -20,13 +20,15 @@ from penstock.jobs.job import Job, JobError
 from penstock.jobs.sql.rows import Connection
 from penstock.tenants.principal import TenantId
 
-_ENDLESS: Final = frozenset({StepKind.PUBLISH, StepKind.PROGRESS, StepKind.COMPENSATION})  # kinds that have no end
+_ENDLESS: Final = frozenset(
+    {StepKind.PUBLISH, StepKind.PROGRESS, StepKind.COMPENSATION}
+)  # kinds of steps that have no end
 
 
 async def page_of_steps(
     connection: Connection, tenant: TenantId, run: Job, *, from_no: int, limit: int
 ) -> tuple[list[StepView], int | None]:
-    """Return steps of a run from a number on, and the number at which the next page begins."""
+    """Return steps of a run, starting at a number, and the number at which the next page begins."""
     rows = await runs.tree_steps(connection, tenant, run.id, from_no=from_no, limit=limit + 1)
     rows, more = rows[:limit], rows[limit:]
     if not rows:

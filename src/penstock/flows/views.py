@@ -33,7 +33,7 @@ Version = Annotated[
 
 
 class FlowRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A new run of a flow. Without a version: of those that a runner has now, the one that was published last."""
+    """A new run of a flow. Without a version, it gets the most recently published one that a runner has."""
 
     input: Raw = field(default_factory=lambda: Raw(b"{}"))
     version: Version | None = None
@@ -71,7 +71,7 @@ class Stranded(Struct, frozen=True, kw_only=True):
 
 
 class FlowList(Struct, frozen=True, kw_only=True):
-    """The flows that are known, and runs of versions that no runner has."""
+    """The known flows, and runs of versions that no runner has."""
 
     flows: list[FlowView]
     stranded: list[Stranded]
@@ -126,7 +126,7 @@ class StepView(Struct, frozen=True, kw_only=True):
     key: str
     kind: str
     name: str
-    status: str  # a job's status; "waiting" also for a timer or a wait; "recorded" for what has no end
+    status: str  # that of a job; "waiting" also for timers and waits; "recorded" for steps that have no end
     job_id: UUID | None = None
     is_run: bool = False  # the job is a run of a flow
     issued_at: datetime
@@ -146,7 +146,7 @@ class RunTree(Struct, frozen=True, kw_only=True):
     input: Raw
     result: Raw | None
     difference: Difference | None  # of a run that is held
-    turns: int | None  # activations so far; null when the run has ended
+    turns: int | None  # number of activations so far; null when the run has ended
     steps: list[StepView]
     next_step: int | None  # the number of the first step of the next page; null at the end
 
@@ -154,12 +154,12 @@ class RunTree(Struct, frozen=True, kw_only=True):
 class SignalReply(Struct, frozen=True, kw_only=True):
     """The outcome of a signal."""
 
-    id: int  # its place in the mail of the run
-    repeated: bool  # it came before, with the same idempotency key
+    id: int  # its position in the mail of the run
+    repeated: bool  # whether it was sent before, with the same idempotency key
 
 
 class StoredHistory(Struct, frozen=True, kw_only=True):
-    """All that is stored of a run, with which code can be checked; see ``penstock flow check``."""
+    """Everything stored about a run, for checking code against it; see ``penstock flow check``."""
 
     ended: bool  # the run ended with its last turn
     history: History
@@ -172,10 +172,10 @@ class Move(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Rerun(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Run a run again from a step: what came before is reused."""
+    """Rerun a run from a step: the steps before it are reused."""
 
     step: Annotated[int, Meta(ge=0, le=2**31 - 1, description="The number of the first step that is issued again.")]
-    input: Raw | UnsetType = UNSET  # another input; left out: the same
+    input: Raw | UnsetType = UNSET  # another input; if missing, that of the run
 
 
 class RunState(Struct, frozen=True, kw_only=True):

@@ -1,4 +1,4 @@
-"""Change runs: signals, cancellation, release, other code, and running again."""
+"""Routes that change runs: signals, cancellation, release, moves to other code, retries and reruns."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _payload = msgspec.json.Decoder(Raw)
 
 
 class ChangeRoutes(RunRoutes):
-    """Signals, cancels, releases and moves runs, and runs them again."""
+    """Sends signals to runs; cancels, releases, moves, retries and reruns them."""
 
     def __init__(self, service: FlowService, sizes: Sizes) -> None:
         super().__init__(service)
@@ -53,8 +53,8 @@ class ChangeRoutes(RunRoutes):
         tag="Flows",
         scope=scopes.JOBS_SUBMIT,
         summary="Send a signal to a run",
-        description="The body is the payload, any JSON. Signals are kept from the creation of the run on, and come in "
-        "order. With an idempotency key the same signal comes once.",
+        description="The body is the payload, any JSON. Signals are kept as soon as the run exists, and arrive in "
+        "order. A signal with an idempotency key arrives once, however often it is sent.",
         path_parameters=(
             RUN_ID,
             PathParameter(name="name", description="the signal's name", subject="signal"),
@@ -84,8 +84,8 @@ class ChangeRoutes(RunRoutes):
         tag="Flows",
         scope=scopes.JOBS_SUBMIT,
         summary="Request that a run stop, or end it by force",
-        description="The code of the run gets a cancellation and may clean up. It can be repeated. With `force` the "
-        "run ends at once, its code is not executed any more, and its jobs are cancelled.",
+        description="The code of the run receives a cancellation and may clean up. The request can be repeated. With "
+        "`force` the run ends at once: its code is not executed again, and its jobs are cancelled.",
         path_parameters=(RUN_ID,),
         parameters=(Parameter(name="force", type=bool, description="end it at once"),),
         responses={200: ResponseSpec(description="The run", type=Job, example=examples.RUN)},
@@ -148,7 +148,7 @@ class ChangeRoutes(RunRoutes):
         tag="Flows",
         scope=scopes.JOBS_SUBMIT,
         summary="Retry a failed run from the step that failed",
-        description="The step gets a new job. Steps that have completed are not executed again.",
+        description="The step gets a new job. Completed steps are not executed again.",
         path_parameters=(RUN_ID,),
         responses={200: ResponseSpec(description="The run, pending", type=Job, example=examples.RUN)},
         errors=(InvalidInput, NotFound, WrongState, DatabaseUnavailable),
@@ -165,7 +165,7 @@ class ChangeRoutes(RunRoutes):
         name="rerunRun",
         tag="Flows",
         scope=scopes.JOBS_SUBMIT,
-        summary="Run a run again from a step, as a new run",
+        summary="Rerun a run from a step, as a new run",
         description="The new run reuses what the other did before that step; jobs that have completed do not run "
         "again. Its input may be another.",
         path_parameters=(RUN_ID,),

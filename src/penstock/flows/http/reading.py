@@ -1,4 +1,4 @@
-"""Read runs: lists, trees and histories."""
+"""Routes that read runs: lists, trees and histories."""
 
 from __future__ import annotations
 
@@ -56,10 +56,10 @@ class ReadRoutes(RunRoutes):
             Parameter(name="owner_service", type=str, description="of this owner"),
             Parameter(name="owner_ref", type=str, description="about this reference"),
             Parameter(name="user_id", type=str, description="of this end user"),
-            Parameter(name="held", type=bool, description="that are held, because their code cannot continue"),
-            Parameter(name="stranded", type=bool, description="of versions that no runner has"),
-            Parameter(name="limit", type=int, description="the most runs of a page, up to 1000"),
-            Parameter(name="cursor", type=str, description="`next_cursor` of the page before"),
+            Parameter(name="held", type=bool, description="only runs that are held because their code cannot continue"),
+            Parameter(name="stranded", type=bool, description="only runs whose version no runner has"),
+            Parameter(name="limit", type=int, description="the maximum number of runs per page, up to 1000"),
+            Parameter(name="cursor", type=str, description="`next_cursor` of the previous page"),
         ),
         responses={200: ResponseSpec(description="A page", type=RunPage, example={"runs": [], "next_cursor": None})},
         errors=(InvalidInput, DatabaseUnavailable),
@@ -92,7 +92,7 @@ class ReadRoutes(RunRoutes):
         path_parameters=(RUN_ID,),
         parameters=(
             Parameter(name="from", type=int, description="the number of the first step of the page"),
-            Parameter(name="limit", type=int, description="the most steps of a page, up to 1000"),
+            Parameter(name="limit", type=int, description="the maximum number of steps per page, up to 1000"),
         ),
         responses={200: ResponseSpec(description="The run", type=RunTree, example=examples.TREE)},
         errors=(InvalidInput, NotFound, DatabaseUnavailable),
@@ -115,7 +115,7 @@ class ReadRoutes(RunRoutes):
         name="getRunHistory",
         tag="Flows",
         scope=scopes.JOBS_READ,
-        summary="Read the whole history of a run, with which code can be checked",
+        summary="Read the whole history of a run, for checking code against it",
         description="It has the input and the results. `penstock flow check` replays it with code of another machine.",
         path_parameters=(RUN_ID,),
         responses={200: ResponseSpec(description="The history", type=StoredHistory, example=examples.HISTORY)},

@@ -1,4 +1,4 @@
-"""List flows, and start runs of them."""
+"""Routes that list flows and start runs."""
 
 from __future__ import annotations
 
@@ -64,9 +64,9 @@ class StartRoutes:
         tag="Flows",
         scope=scopes.JOBS_SUBMIT,
         summary="Start a run of a flow",
-        description="The input is checked by the schema of the flow. Without a version, the run gets the one that was "
-        "published last of those that a runner has now. With an idempotency key the same request starts one run, "
-        "however often it is sent. The run is a job: its state, result and events are read as those of any job.",
+        description="The input is checked against the schema of the flow. Without a version, the run gets the most "
+        "recently published one that a runner has. A request with an idempotency key starts one run, however often it "
+        "is sent. The run is a job: its state, result and events are read like those of any job.",
         path_parameters=(PathParameter(name="name", description="the flow's name", subject="flow"),),
         request=FlowRequest,
         request_example={"input": {"name": "Ada"}},

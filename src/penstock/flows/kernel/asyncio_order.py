@@ -1,4 +1,4 @@
-"""Make the rest of asyncio run in the same order on each replay."""
+"""Make those parts of asyncio deterministic that the loop does not control."""
 
 from __future__ import annotations
 

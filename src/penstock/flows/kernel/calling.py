@@ -31,9 +31,9 @@ def flow(name: str, version: str) -> FlowName:
 
 
 class JobOptions(TypedDict, total=False):
-    """How a child job runs. What is missing is as the flow states, or the queue."""
+    """How a child job runs. Options that are missing come from the flow, or from the queue."""
 
-    key: str | None  # replaces the step's identity, which otherwise follows from the place of the call
+    key: str | None  # identifies the step; by default, the place of the call in the code does
     priority: int | None
     max_attempts: int | None
     timeout: Seconds | None  # of an attempt
@@ -48,8 +48,8 @@ class NoOptions(TypedDict):
 class CallOptions(JobOptions, total=False):
     """The options of a call."""
 
-    returns: Any  # the type of the result, by default that of a decorated flow, and plain JSON of others
-    compensate: Compensate | None  # undoes the call: gets its result, or None if it has not completed
+    returns: Any  # type of the result; by default the one a decorated flow declares, otherwise plain JSON
+    compensate: Compensate | None  # undoes the call; receives its result, or None if it has not completed
 
 
 @overload
@@ -63,7 +63,7 @@ def call(callee: str | Queue | FlowName, input: Any, **options: Unpack[CallOptio
 def call(callee: Any, input: Any, **options: Unpack[CallOptions]) -> Call[Any]:  # noqa: A002
     """Submit a child job and return its result: ``await run.call("whisper", {"audio": …})``. Raises StepFailed.
 
-    The job is submitted when the call is awaited; a task made of it, ``gather`` and ``race`` await it too.
+    The job is submitted when the call is awaited. A task made from the call, ``gather`` and ``race`` await it, too.
     """
     _refuse_unknown(options, CallOptions)
     returns, undo = options.get("returns"), options.get("compensate")
@@ -110,7 +110,7 @@ def map(  # noqa: A001
     """Submit a child job for each item, at most ``limit`` at a time, and return their results in the same order.
 
     It is one step, however many items there are. The first failure ends the others and is raised, unless
-    ``return_exceptions``: then the exception stands in the place of each result that is missing.
+    ``return_exceptions``: then its exception takes the place of each result that is missing.
 
     An async function as ``callee`` is flow code: it runs for each item in a task of its own, and its steps are steps
     of this run.

@@ -16,13 +16,15 @@ Compensate = Callable[..., Coroutine[Any, Any, object]]
 
 @dataclass(slots=True)
 class Compensation:
-    """A registered function, and what it gets."""
+    """A registered function with its arguments."""
 
     no: int  # of the COMPENSATION step
     name: str
     function: Compensate
     arguments: tuple[Any, ...] = ()
-    handle: Handle[Any] | None = None  # of the step to undo; its result is the argument, None if it has not ended well
+    handle: Handle[Any] | None = (
+        None  # of the step to undo; its result is the argument, or None if it has not completed
+    )
 
     def start(self) -> Coroutine[Any, Any, object]:
         """Call the function."""
@@ -34,7 +36,7 @@ class Compensation:
 
 
 class Compensations:
-    """Those of one run. They run in tasks of their own, which a cancellation of the run does not reach."""
+    """The compensations of one run. They run in tasks of their own, which a cancellation of the run does not reach."""
 
     def __init__(self, loop: FlowLoop, ledger: Ledger) -> None:
         self._loop = loop
@@ -48,7 +50,7 @@ class Compensations:
         self._registered.append(compensation)
 
     def start(self) -> bool:
-        """Start them, unless they have been started; return False if there are none."""
+        """Start the compensations unless they have started; return False if there are none."""
         if self._running is None:
             if not self._registered:
                 self.done = True
@@ -66,8 +68,8 @@ class Compensations:
             except BaseException as error:
                 self._ledger.hold(
                     "compensation",
-                    f"compensation {one.name} failed: {fault_of(error).message}. Retry what it needs, correct its "
-                    "code, or end the run",
+                    f"compensation {one.name} failed: {fault_of(error).message}. Correct its code, or what "
+                    "it depends on, and release the run, or end it",
                     no=one.no,
                 )
                 raise Stopped from error

@@ -1,4 +1,4 @@
-"""The run whose code is running, for the functions that act on it."""
+"""The run whose code is being executed, for the functions that act on it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def current() -> Run:
     """Return the run. Raises FlowError outside of flow code."""
     owner = getattr(events._get_running_loop(), "owner", None)
     if not isinstance(owner, Run):
-        raise FlowError("no flow is running here: the functions of run work in flow code only")
+        raise FlowError("no flow is running here: the functions of run work only in flow code")
     return owner
 
 
@@ -29,7 +29,7 @@ def seconds(duration: Seconds | None) -> float | None:
 
 
 def converter(returns: Any, callee: object = None) -> Callable[[Any], Any] | None:
-    """Return what converts JSON to the type ``returns``, by default to the type that a called flow returns."""
+    """Return a function that converts JSON to the type ``returns``, by default the type that a called flow returns."""
     expected = callee.returns if returns is None and isinstance(callee, Flow) else returns
     if expected is None or expected is Any:
         return None

@@ -74,7 +74,7 @@ class Flow(Generic[P, R]):
         return self._inputs.arguments(given, ())
 
     def result(self, value: object) -> bytes:
-        """Return a result as JSON. Raises CallFailed when it is not of the annotated type, or too large."""
+        """Return a result as JSON. Raises CallFailed if it is not of the annotated type, or is too large."""
         output = self._outputs.output(value)
         written = inlined(output.json, output.segments)
         if len(written) > MAX_VALUE_BYTES:
@@ -82,7 +82,7 @@ class Flow(Generic[P, R]):
         return written
 
     def describe(self) -> FlowDescription:
-        """Return what others may know of the flow."""
+        """Return the public description of the flow."""
         options = self.options
         return FlowDescription(
             name=self.name,

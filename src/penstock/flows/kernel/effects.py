@@ -1,4 +1,4 @@
-"""Functions that are not flow code: they run once, and the code gets their result when it has been stored."""
+"""Functions that are not flow code: each runs once, and flow code gets its result after it has been stored."""
 
 from __future__ import annotations
 
@@ -49,8 +49,7 @@ class Function:
 
 
 def execute(run: Run, no: int, effect: Function) -> None:
-    """Call the function of a step that has just been issued, unless history has it. An async one is left in
-    ``run.effects``."""
+    """Call the function of a new step, unless the history has its result. An async one is left in ``run.effects``."""
     if run.ledger.replaying or not run.executes:
         return
     loop = events._get_running_loop()
@@ -75,7 +74,7 @@ async def outcome(no: int, awaitable: Awaitable[Any]) -> Recorded:
         task = asyncio.current_task()
         if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
             raise
-        return failed(no, error)  # whatever it is, such as SystemExit, which would end the loop
+        return failed(no, error)  # any exception, also SystemExit, which would end the loop
 
 
 def completed(no: int, value: object) -> Recorded:

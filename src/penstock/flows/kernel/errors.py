@@ -39,20 +39,20 @@ class StepFailed(Exception):
 
 
 class StepCancelled(StepFailed):
-    """The job of a step was cancelled by others than the flow itself."""
+    """The job of a step was cancelled, and not by the flow itself."""
 
 
 class FlowError(RuntimeError):
-    """Flow code has used the interface of flows in a way that it does not allow."""
+    """Flow code has used the functions of flows in a way that is not allowed."""
 
 
 class Stopped(BaseException):
-    """The run goes no further in this process: it is held or evicted. Not an ``Exception``, so that flow code which
+    """The run does not continue in this process: it is held or evicted. Not an ``Exception``, so that flow code which
     catches those does not continue."""
 
 
 def of_end(status: Status | None, fault: Fault | None, step: str) -> StepFailed:
-    """Return the exception that the code gets for a step that has ended without a result."""
+    """Return the exception that flow code receives for a step that has ended without a result."""
     kind = StepCancelled if status is Status.CANCELLED else StepFailed
     if fault is None:
         category = Category.CANCELLED if status is Status.CANCELLED else Category.INTERNAL

@@ -1,4 +1,4 @@
-"""The steps of one run: those that history has, which the code must issue again, and those that it adds."""
+"""The steps of one run: those in its history, which the code must issue again, and those that it adds."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from penstock.flows.kernel.targets import checked_key, checked_name, described
 from penstock.flows.kernel.values import digest
 
 MAX_TURN_BYTES: Final = 64 * 2**20  # of the steps of one turn
-_STEP_BYTES: Final = 300  # that a step takes beside its values, about
+_STEP_BYTES: Final = 300  # approximate size of a step beside its values
 _MAX_WARNINGS: Final = 20  # of one turn
 
 
@@ -34,7 +34,7 @@ class Draft:
 
 
 class Ledger:
-    """Numbers steps, derives their keys, and compares them with history as long as that lasts."""
+    """Numbers steps, derives their keys, and compares them with the history until that is used up."""
 
     def __init__(self, history: History, loop: FlowLoop, *, strict: bool) -> None:
         self.held: Held | None = None
@@ -49,7 +49,7 @@ class Ledger:
         self._explicit: set[str] = set()
         self._granted: set[str] = set()  # names that ``patched`` returned True for
         self._patched: dict[str, bool] = {}
-        self.changed_inputs: list[str] = []  # keys of steps with another input than in history
+        self.changed_inputs: list[str] = []  # keys of steps whose input differs from the history
 
     def begin_replay(self, end: int, patched: list[str]) -> None:
         """Begin a stored turn, which issued steps up to ``end`` and was granted these patches."""
@@ -63,11 +63,11 @@ class Ledger:
         self.replaying = False
         self.draft = Draft(self.count)
         for key in self.changed_inputs:
-            self.warn(f"step {key} has another input than when it was issued; its result is used as it is")
+            self.warn(f"step {key} has a different input than when it was issued; its stored result is used")
         self.changed_inputs = []
 
     def forget_history(self) -> None:
-        """Give up the stored steps: all of them have been repeated."""
+        """Drop the stored steps, because all of them have been repeated."""
         self._stored = []
 
     def end_replay(self, waits_for: str) -> None:
@@ -114,7 +114,7 @@ class Ledger:
         return no, key
 
     def patched(self, name: str) -> bool:
-        """Return whether new code applies: not to what history already has. The first result holds for the run."""
+        """Return whether new code applies, which is so where no history exists. The first result holds for the run."""
         found = self._patched.get(name)
         if found is None:
             checked_name(name)
@@ -135,20 +135,20 @@ class Ledger:
             self.draft.warnings.append(text)
 
     def hold_changed(self, found: str) -> None:
-        """Hold the run because the code does something other than what its history has; ``found`` says what."""
+        """Hold the run because the code deviates from its history; ``found`` describes what it does."""
         no = self.count
         stored = _words(self._stored[no]) if no < self._end else "no further step before the next mail"
         self.hold(
             "changed",
             f"the code does not repeat this run: at step {no} its history has {stored}, but the code has {found}. "
-            "Bring back the code that the run began with, or end the run",
+            "Restore the code that the run began with, or end the run",
             no=no,
             stored=stored,
             found=found,
         )
 
     def hold(self, reason: str, message: str, **more: Any) -> None:
-        """Stop the run, for the first reason that there is."""
+        """Stop the run. Only the first reason counts."""
         if self.held is None:
             self.held = Held(reason=reason, message=message, **more)
         self._loop.stopped = True
@@ -167,10 +167,10 @@ class Ledger:
         if self._strict:
             self.hold(
                 "changed",
-                f"step {no} ({key}) has another input when it is repeated: something in it differs between replays",
+                f"step {no} ({key}) has a different input when it is repeated: something in it differs between replays",
                 no=no,
                 stored=f"{key} with its first input",
-                found=f"{key} with another input",
+                found=f"{key} with a different input",
             )
             raise Stopped
         if len(self.changed_inputs) < _MAX_WARNINGS:

@@ -1,8 +1,8 @@
-"""The event loop of one run: first in, first out, with no selector, threads or clock.
+"""The event loop of one run: first in, first out, without a selector, threads or a clock.
 
-Callbacks run in the order in which they were scheduled, until none is left. What comes from outside (the end of a
-step, a timer, a signal) comes one at a time, and the time of the loop is the time of that. So code that uses asyncio's
-own gather, wait, timeout, locks and queues runs in the same order whenever the same things come in the same order.
+Callbacks run in the order in which they were scheduled, until none is left. Mail from outside (the end of
+a step, a timer, a signal) is consumed one piece at a time, and the time of the loop is that of the piece. So code that
+uses asyncio's own gather, wait, timeout, locks and queues runs in the same order whenever the mail is in the same order.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class FlowTask(asyncio.Task[T]):
 
 
 class FlowLoop(_Loop):  # type: ignore[misc]  # its base is Any to type checkers
-    """The loop. ``add_timer`` is called for a timer that is not due yet, ``remove_timer`` when it is cancelled."""
+    """The event loop. It calls ``add_timer`` for a timer that is not due yet, ``remove_timer`` when it is cancelled."""
 
     def __init__(
         self,
@@ -73,11 +73,11 @@ class FlowLoop(_Loop):  # type: ignore[misc]  # its base is Any to type checkers
     ) -> None:
         self.owner = owner  # the run
         self.now = 0.0  # seconds since 1970, of the mail that is being consumed
-        self.stopped = False  # nothing runs any more
+        self.stopped = False  # no callback runs any longer
         self.outside = 0  # tasks made by callbacks, outside of any task
         self.outside_names: dict[str, int] = {}
         self._ready: deque[Handle] = deque()
-        self._base = base  # differs among runs: tasks of all runs stand in one set of asyncio's
+        self._base = base  # differs between runs, because asyncio keeps the tasks of all runs in one set
         self._ordinal = 0
         self._add_timer = add_timer
         self._remove_timer = remove_timer
@@ -101,7 +101,7 @@ class FlowLoop(_Loop):  # type: ignore[misc]  # its base is Any to type checkers
                 if not handle.cancelled():
                     try:
                         handle._run()
-                    except (SystemExit, KeyboardInterrupt):  # the task of the code that raised it holds it
+                    except (SystemExit, KeyboardInterrupt):  # it is kept by the task that raised it
                         continue
         finally:
             self._leave(before)
@@ -149,7 +149,7 @@ class FlowLoop(_Loop):  # type: ignore[misc]  # its base is Any to type checkers
         finally:
             asyncio.tasks._leave_task(self, task)
 
-    # What tasks and futures need of a loop
+    # What tasks and futures need from a loop
 
     def time(self) -> float:
         return self.now
@@ -230,7 +230,7 @@ class FlowLoop(_Loop):  # type: ignore[misc]  # its base is Any to type checkers
         if not self.stopped and not isinstance(error, Stopped):
             print(f"{context.get('message')}: {error!r}", file=sys.stderr)  # noqa: T201  (the host logs the lines)
 
-    # What would leave the run
+    # What would leave the loop
 
     def run_in_executor(self, *_args: Any, **_more: Any) -> Any:
         """Refuse: threads have no order that a replay could repeat."""
@@ -257,7 +257,7 @@ for _name in vars(AbstractEventLoop).keys() - vars(FlowLoop).keys():
 
 
 def _end(coroutine: Any) -> None:
-    """Throw ``Stopped`` into a coroutine until it has ended. Its code may catch that a hundred times."""
+    """Throw ``Stopped`` into a coroutine until it has ended. Give up after a hundred times: its code may catch it."""
     for _ in range(_CLOSING_ROUNDS):
         try:
             coroutine.throw(Stopped())

@@ -1,4 +1,4 @@
-"""What the open steps of a run say about the mail that it waits for."""
+"""Which mail a run waits for, derived from its open steps."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SOON: Final = 64  # child jobs of a map that are expected to end soon
 
 
 def need(steps: Open) -> int:
-    """Return how many ends of steps have to come, at least, before the code can continue."""
+    """Return how many steps have to end, at least, before the code can continue."""
     least: int | None = None
     for step in steps:
         if not isinstance(step, Handle) or step.kind not in _ENDING:
@@ -39,5 +39,5 @@ def expects_mail_soon(steps: Open) -> bool:
 
 
 def can_go_on(steps: Open) -> bool:
-    """Return whether any task waits for a step, or a timer runs."""
+    """Return whether any task waits for a step or a timer."""
     return any(isinstance(one, TimerHandle) or one.waiters for one in steps)

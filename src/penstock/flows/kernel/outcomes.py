@@ -11,11 +11,11 @@ from penstock.flows.kernel.records import Cancelled, Completed, Failed, Fault, O
 
 
 def outcome_of(main: Task[bytes], *, cancelled: bool) -> Outcome:
-    """Return the outcome of a run by its main task, which is done; ``cancelled`` if the run has got a cancellation."""
+    """Return the outcome of a run whose main task is done; ``cancelled`` means that it has received a cancellation."""
     if main.cancelled():
         if cancelled:
             return Cancelled()
-        error: BaseException = CancelledError("the code cancelled itself: nothing has requested it")
+        error: BaseException = CancelledError("the code cancelled itself without a request")
     else:
         found = main.exception()
         if found is None:

@@ -37,7 +37,7 @@ class StepKind(StrEnum):
     TIMER = "timer"  # ends at a time
     EVENT = "event"  # ends with an event of the tenant whose kind and data match
     SIGNAL = "signal"  # a wait for a signal; signals come as mail whether or not a step waits
-    RECORD = "record"  # a value that the flow's process has computed once; the process reports it in a turn
+    RECORD = "record"  # a value computed once by the flow's process, which reports it in a turn
     PUBLISH = "publish"  # store an event; has no end
     PROGRESS = "progress"  # set the progress of the run; has no end
     COMPENSATION = "compensation"  # a registered compensation; has no end of its own
@@ -61,7 +61,7 @@ class Target(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Step(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One step, as the code of a flow has issued it."""
+    """One step, as issued by the code of a flow."""
 
     no: int
     key: str
@@ -71,7 +71,7 @@ class Step(Struct, frozen=True, kw_only=True, omit_defaults=True):
     target: Target | None = None  # of CALL and MAP
     input: OptionalRaw = None  # of CALL; the data of PUBLISH and PROGRESS; the conditions of EVENT
     items: list[Raw] | None = None  # of MAP
-    limit: int | None = None  # of MAP: the most child jobs at a time
+    limit: int | None = None  # of MAP: the maximum number of child jobs at a time
     fail_fast: bool = True  # of MAP: end at the first failure
     due: float | None = None  # of TIMER: seconds since 1970 by the database clock
 
@@ -98,7 +98,7 @@ class Status(StrEnum):
 
 
 class Mail(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What has come to a run, in the order of ``id``."""
+    """One piece of mail of a run. Mail is ordered by ``id``."""
 
     id: int
     kind: MailKind
@@ -153,8 +153,8 @@ class Held(Struct, frozen=True, kw_only=True, tag="held"):
     reason: str  # "changed", "compensation" or "broken"
     message: str
     no: int | None = None  # the step at which code and history differ
-    stored: str = ""  # what the history has there, for people
-    found: str = ""  # what the code does there, for people
+    stored: str = ""  # what the history has there, in words
+    found: str = ""  # what the code does there, in words
 
 
 Outcome = Completed | Failed | Cancelled | Held
@@ -164,30 +164,30 @@ class Turn(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What one activation of a run did. It is stored as a whole or not at all."""
 
     number: int  # of the run, from 0
-    taken: list[int] = []  # ids of the mail consumed, in order; the first turn starts with the input, before mail
+    taken: list[int] = []  # ids of the consumed mail, in order; the first turn consumes the input before it
     first_no: int  # the number of the first step that it issued, or would have
     steps: list[Step] = []
     recorded: list[Recorded] = []
     dropped: list[int] = []  # steps that the code no longer waits for: child jobs to cancel, timers and waits to remove
     patched: list[str] = []  # names that ``patched`` returned True for, first in this turn
     warnings: list[str] = []
-    need: int = 1  # ends of steps that must come before the code can continue; failures and other mail wake it always
+    need: int = 1  # steps that must end before the code can continue; failures and other mail always wake it
     linger: bool = True  # whether the next mail is expected soon, so that the run should stay in memory
     outcome: Outcome | None = None  # None: the code waits
 
 
 class StoredTurn(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A turn as history has it."""
+    """A turn in the history."""
 
     number: int
-    at: float  # the time at which the turn began, which is that of its first mail or, in the first turn, of the start
+    at: float  # when the turn began: the time of its first mail or, for the first turn, of the start
     taken: list[int] = []
     first_no: int
     patched: list[str] = []
 
 
 class StoredStep(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A step as history has it: what replayed code must issue again at this ``no``."""
+    """A step in the history: replayed code must issue it again with the same ``no``."""
 
     no: int
     key: str
@@ -198,7 +198,7 @@ class StoredStep(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class History(Struct, frozen=True, kw_only=True):
-    """All that is stored of a run, in order. A run that has not begun has no turns."""
+    """Everything stored about a run, in order. A run that has not begun has no turns."""
 
     run_id: UUID
     flow: str
@@ -212,7 +212,7 @@ class History(Struct, frozen=True, kw_only=True):
 
 
 class FlowDescription(Struct, frozen=True, kw_only=True):
-    """What others may know of a flow: how it is called, and where its code is."""
+    """The public description of a flow: how to call it, and where its code is."""
 
     name: str
     version: str

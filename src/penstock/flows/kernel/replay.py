@@ -11,15 +11,17 @@ from penstock.flows.kernel.declaration import Flow
 from penstock.flows.kernel.records import Held, History, Mail, Outcome, StoredStep, Turn
 from penstock.flows.kernel.resident import Run
 
-_MAX_WORK: Final = 400_000  # steps and turns that are replayed, about: of long histories some beginnings, spread evenly
+_MAX_WORK: Final = (
+    400_000  # about how many steps and turns to replay; of long histories only some beginnings, evenly spread
+)
 
 
 class Replayed(Struct, frozen=True, kw_only=True):
-    """What replaying a history has shown."""
+    """The result of replaying a history."""
 
     held: Held | None  # why the code cannot continue this run; None if it can
-    outcome: Outcome | None  # with which the code ends after the last turn; None while it waits
-    changed_inputs: list[str]  # keys of steps that have another input now; their stored results are used
+    outcome: Outcome | None  # how the code ends after the last turn; None while it waits
+    changed_inputs: list[str]  # keys of steps whose input has changed; their stored results are used
 
 
 def replay(flow: Flow[..., Any], history: History, *, ended: bool = False, strict: bool = False) -> Replayed:
@@ -43,7 +45,7 @@ def replay(flow: Flow[..., Any], history: History, *, ended: bool = False, stric
 
 
 def _differs(flow: Flow[..., Any], history: History, number: int, *, strict: bool) -> Held | None:
-    """Return how the code's turn of this number, made after those before it, differs from the stored one."""
+    """Replay the turns before this number; return how the turn that the code then makes differs from the stored one."""
     stored = history.turns[number]
     mail = {one.id: one for one in history.mail}
     run = Run(flow, _beginning(history, number, mail), effects=False, strict=strict)
@@ -70,7 +72,7 @@ def _compared(steps: list[StoredStep], turn: Turn) -> Held | None:
     return Held(
         reason="changed",
         message=f"after turn {turn.number - 1} the history continues with {stored}, but the code with {other}: "
-        "it depends on something that is not in the history",
+        "it depends on something outside the history",
         no=turn.first_no + place,
         stored=stored,
         found=other,

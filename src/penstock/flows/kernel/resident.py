@@ -52,7 +52,7 @@ class Run:
         )
         self.ledger = Ledger(history, self.loop, strict=strict)
         self.open: dict[int, Handle[Any] | TimerHandle] = {}  # steps that the code waits for, by number
-        self.effects: list[Effect] = []  # that have to end before the turn
+        self.effects: list[Effect] = []  # must end before the turn does
         self.executes = effects
         self.compensations = Compensations(self.loop, self.ledger)
         self.inbox: dict[str, deque[Raw | None]] = {}  # signals that no step waits for yet, by name
@@ -79,7 +79,7 @@ class Run:
             self._consume(mail)
 
     def repeat(self) -> History:
-        """Replay the history, and no more; return it. Its mail and steps can be large, so they are not kept."""
+        """Only replay the history, and return it. Its mail and steps can be large, so they are not kept."""
         history, self._history = self._history, None
         if history is None:
             raise RuntimeError("the run has begun")
@@ -135,7 +135,7 @@ class Run:
         return self.ledger.held is not None or self.outcome is not None
 
     def unwind(self) -> None:
-        """Give up the run's tasks, and effects that have not begun; those that have are the owner's to cancel."""
+        """End the run's tasks, and drop effects that have not begun; the owner cancels those that have."""
         self.loop.unwind()
         self.open.clear()
         for _no, effect in self.effects:
@@ -234,7 +234,7 @@ class Run:
                 self._timer_nos.pop(id(found), None)
                 self.loop.fire(found)
             case None:
-                pass  # the step was dropped before
+                pass  # the code has dropped the step
 
     def _take_signal(self, mail: Mail) -> None:
         waiting = self.waiting.get(mail.name)
@@ -243,12 +243,12 @@ class Run:
             if not handle.done():
                 self._end_wait(handle, mail.value)
                 return
-        kept = None if mail.value is None else mail.value.copy()  # it would keep the whole frame in memory
+        kept = None if mail.value is None else mail.value.copy()  # a view would keep the whole frame in memory
         self.inbox.setdefault(mail.name, deque()).append(kept)
 
     def _end_wait(self, handle: Handle[Any], value: Raw | None) -> None:
         self.open.pop(handle.no, None)
-        self.ledger.drop(handle.no)  # the store need not keep the wait any longer
+        self.ledger.drop(handle.no)  # the stored wait can be removed
         handle.settle_value(value)
 
     # The code
@@ -275,7 +275,7 @@ class Run:
 
     def _add_timer(self, handle: TimerHandle) -> None:
         if self.loop.stopped:
-            return  # it never fires, as above
+            return  # it never fires: see ``step``
         no, _key = self.ledger.issue(StepKind.TIMER, "timer", due=handle.when())
         self.open[no] = handle
         self._timer_nos[id(handle)] = no

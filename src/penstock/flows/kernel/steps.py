@@ -62,7 +62,7 @@ class Handle(FlowFuture[T]):
         return len(self._callbacks or ())
 
     def settle(self, mail: Mail) -> None:
-        """End with what has come for the step."""
+        """End the step with a piece of mail."""
         if self.done():
             return
         if mail.status in {None, Status.COMPLETED}:
@@ -71,7 +71,7 @@ class Handle(FlowFuture[T]):
             self.set_exception(errors.of_end(mail.status, mail.fault, self.key))
 
     def settle_value(self, value: Any) -> None:
-        """End with a JSON value."""
+        """End the step with a JSON value."""
         try:
             decoded = decode(value)
             result = decoded if self._convert is None else self._convert(decoded)
@@ -100,7 +100,7 @@ class Call(Coroutine[Any, Any, T]):
         """Issue the step now, in the current task."""
         issue, self._issue = self._issue, None
         if issue is None:
-            raise RuntimeError(f"{self._what} was awaited before: a call can be awaited once")
+            raise RuntimeError(f"{self._what} was awaited before: a call can be awaited only once")
         return issue()
 
     def __await__(self) -> Generator[Any, None, T]:

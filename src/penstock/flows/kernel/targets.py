@@ -35,7 +35,7 @@ Callee = str | Queue | FlowName | Flow[..., object]
 
 
 class Options(Struct, frozen=True):
-    """How the child jobs of a step run; what is None is as the flow or the queue states."""
+    """How the child jobs of a step run; options that are None come from the flow or the queue."""
 
     priority: int | None = None
     max_attempts: int | None = None
@@ -45,7 +45,7 @@ class Options(Struct, frozen=True):
 
 
 def name_of(callee: object) -> str:
-    """Return the name of a callee in keys. Raises TypeError for what cannot be called."""
+    """Return the name of a callee for use in keys. Raises TypeError if it cannot be called."""
     match callee:
         case str():
             return callee
@@ -112,7 +112,7 @@ def checked_name(name: str) -> str:
 
 
 def described(callee_kind: str, target: Target | None) -> str:
-    """Return a step's target for people, such as ``call of model whisper``."""
+    """Return a readable description of a step's target, such as ``call of model whisper``."""
     if target is None:
         return callee_kind
     if target.task_type == PREDICT:

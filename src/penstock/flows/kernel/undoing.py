@@ -12,9 +12,11 @@ from penstock.flows.kernel.resident import Run
 
 
 def compensate(function: Compensate, *arguments: Any, key: str | None = None) -> None:
-    """Register an async function that undoes something, before doing it. Registered functions are called in reverse
-    order when the run fails or is cancelled. They may use ``run``, and no cancellation reaches them. If one fails, the
-    run is held."""
+    """Register an async function that undoes an action. Call this before the action.
+
+    Registered functions are called in reverse order when the run fails or is cancelled. They may use ``run``, and no
+    cancellation reaches them. If one fails, the run is held.
+    """
     registered(current(), function, arguments, key)
 
 

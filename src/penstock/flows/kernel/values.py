@@ -50,7 +50,7 @@ def decode(value: Raw | None) -> Any:
 
 
 def digest(written: bytes) -> bytes:
-    """Return 16 bytes that differ when the JSON does."""
+    """Return a hash of 16 bytes of the JSON."""
     return hashlib.blake2b(written, digest_size=16).digest()
 
 

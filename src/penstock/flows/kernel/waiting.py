@@ -32,7 +32,7 @@ async def race(*awaitables: Awaitable[Any]) -> tuple[int, Any]:
 
 
 def sleep(duration: Seconds, *, key: str | None = None) -> Call[None]:
-    """Wait for some time, which may be months: a sleeping run takes a row in the database, and no memory."""
+    """Wait for a duration, which may be months: a sleeping run takes a row in the database and no memory."""
     seconds = duration.total_seconds() if isinstance(duration, timedelta) else duration
     if not 0 <= seconds < float("inf"):
         raise ValueError(f"the duration must be at least 0 seconds, not {seconds}")
@@ -40,7 +40,7 @@ def sleep(duration: Seconds, *, key: str | None = None) -> Call[None]:
 
 
 def sleep_until(time: datetime, *, key: str | None = None) -> Call[None]:
-    """Wait until a time, which must be aware of its zone; a past one is reached at once."""
+    """Wait until an aware time; one in the past ends the wait at once."""
     if time.tzinfo is None:
         raise ValueError("the time must be aware: datetime(…, tzinfo=UTC)")
     return Call("run.sleep_until", lambda: _timer(current(), time.timestamp(), key))
@@ -71,7 +71,7 @@ async def wait_event(
 
 
 async def shielded(awaitable: Awaitable[T]) -> T:
-    """Wait for something that a cancellation of the run or of this task does not reach; it is raised afterwards."""
+    """Wait for something that a cancellation of the run or of this task does not reach; raise that afterwards."""
     current()
     task = asyncio.ensure_future(awaitable)
     cancelled: asyncio.CancelledError | None = None

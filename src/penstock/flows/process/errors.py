@@ -1,10 +1,10 @@
-"""Why the program has not made a turn. None of these stores anything or counts as an attempt of the run."""
+"""Errors because of which the program has not made a turn. Nothing is stored then, and no attempt is counted."""
 
 from __future__ import annotations
 
 
 class NoTurn(Exception):
-    """The program has made no turn; the run is not resident."""
+    """The program has not made a turn; the run is not resident."""
 
     @property
     def message(self) -> str:
@@ -24,7 +24,7 @@ class HistoryTooLarge(NoTurn):
 
 
 class FlowsUnavailable(NoTurn):
-    """The program cannot be started at present."""
+    """The program cannot be started at the moment."""
 
 
 class ProgramLost(NoTurn):

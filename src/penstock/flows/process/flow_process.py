@@ -1,4 +1,4 @@
-"""The flows of a folder, and the process that runs them: what the runner uses."""
+"""The flows of a folder and the process that runs them, as the runner uses them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ log = logs.get(__name__)
 _MAX_RETIRING: Final = 4  # processes of earlier code that still have resident runs
 _CODE: Final = frozenset({".py", ".so"})
 _NEVER: Final = frozenset({"__pycache__"})
-_START_SECONDS: Final = 60.0  # that a request waits for a process to start
+_START_SECONDS: Final = 60.0  # for which a request waits for a process to start
 
 
 class FlowProcess:
@@ -50,7 +50,7 @@ class FlowProcess:
         """``ours`` is the environment of this process; variables in ``private`` are not passed on. With ``watched`` the
         code is loaded again when files change."""
         self.flows: Mapping[tuple[str, str], FlowDescription] = {}  # by name and version
-        self.problems: Mapping[str, str] = {}  # why a file cannot be used, by file
+        self.problems: Mapping[str, str] = {}  # by file: why it cannot be used
         self.resident: dict[UUID, Program] = {}
         self.folder = folder.absolute()
         self._watches = watched
@@ -58,7 +58,9 @@ class FlowProcess:
         self._limits = limits or Limits()
         self._guardian = Guardian()
         self._current: Program | None = None
-        self._homes: dict[tuple[str, str], Program] = {}  # of flows, each with the last code that could be loaded
+        self._homes: dict[
+            tuple[str, str], Program
+        ] = {}  # of flows: the process with the last code of each that could be loaded
         self._changed: list[Callable[[], None]] = []
         self._retiring: list[Program] = []
         self._available = asyncio.Event()  # there is a current process
@@ -179,7 +181,7 @@ class FlowProcess:
                 await set_within(self._reload, delay)
 
     async def _start_program(self) -> Program | None:
-        """Start a process; leave out files that end or stop it. Return None if it cannot be started even so."""
+        """Start a process, without the files that end or hang it. Return None if it cannot be started at all."""
         skipped: dict[str, str] = {}
         while not self._stopping.is_set():
             program = Program(self.folder, self._environment, self._limits, self._guardian)
@@ -227,7 +229,7 @@ class FlowProcess:
         }
 
     async def _until_over(self, program: Program | None) -> None:
-        """Wait until the process has ended, or another one is wanted."""
+        """Wait until the process has ended or is to be replaced."""
         if program is None:
             return
         loop = asyncio.get_running_loop()

@@ -15,7 +15,7 @@ log = logs.get(__name__)
 _READ_BYTES: Final = 2**16
 _MAX_LINE_BYTES: Final = 16 * 1024
 _MAX_STACK_BYTES: Final = 64 * 1024
-_QUIET_SECONDS: Final = 0.05  # after the last piece of a stack
+_QUIET_SECONDS: Final = 0.05  # of silence, after which a stack is complete
 _STACK_SECONDS: Final = 0.5  # for a stack that was requested
 
 
@@ -39,7 +39,7 @@ def _log_line(line: bytes, level: str) -> None:
 
 
 class Stacks:
-    """The stacks that a process writes when it gets a signal, innermost frame first. The last one is kept."""
+    """Reads the stacks that a process writes when it gets a signal, innermost frame first, and keeps the last one."""
 
     def __init__(self, on_stack: Callable[[str], None]) -> None:
         self._on_stack = on_stack
@@ -53,7 +53,7 @@ class Stacks:
         return self._last.decode("utf-8", "replace").strip()
 
     async def requested(self, request: Callable[[], None]) -> str:
-        """Request a stack and return it, or the one before if the process writes none in time."""
+        """Request a stack and return it, or the previous one if the process writes none in time."""
         self._read.clear()
         request()
         await set_within(self._read, _STACK_SECONDS)
@@ -74,7 +74,7 @@ class Stacks:
                 self._quiet.cancel()
 
     def _add(self, data: bytes) -> None:
-        """Add a piece of a stack. It is complete when no more comes for a moment: its end has no mark."""
+        """Add a piece of a stack. Its end is not marked, so it is complete when nothing follows for a moment."""
         if self._quiet is None:
             self._last.clear()
         else:

@@ -1,4 +1,4 @@
-"""One process that runs flow code: its socket, the lines that it writes, its stack, and its end."""
+"""One process that runs flow code: its socket, its output, its stacks and its end."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _REFUSALS: Final[dict[str, type[NoTurn]]] = {"unknown_flow": UnknownFlow, "not_r
 class Limits:
     """How long flow code may run without waiting."""
 
-    warn_after: timedelta = timedelta(seconds=1)  # then the log names its stack
+    warn_after: timedelta = timedelta(seconds=1)  # then its stack is logged
     kill_after: timedelta = timedelta(seconds=20)  # then its process is killed
     start_within: timedelta = timedelta(seconds=60)  # until the first file is loaded
     load_within: timedelta = timedelta(seconds=20)  # a file
@@ -58,8 +58,8 @@ class Program:
         self._environment = environment
         self._limits = limits
         self._guardian = guardian
-        self._ready = asyncio.Event()  # it has loaded its files, or ended
-        self._heard = asyncio.Event()  # it has reported something, or ended
+        self._ready = asyncio.Event()  # set when it has loaded its files or has ended
+        self._heard = asyncio.Event()  # set when it has sent a report or has ended
         self._number = 0
         self._requests: dict[int, asyncio.Future[Any]] = {}  # turns and checks
         self._runs: dict[int, UUID] = {}  # by request
@@ -92,7 +92,7 @@ class Program:
             raise ProgramLost(f"its process ended: {self.how_it_ended}", on_cpu=False)
 
     async def turn(self, run_id: UUID, make: Callable[[int], frames.Begin | frames.Deliver]) -> Turn:
-        """Send the request that ``make`` returns for a number, and wait for its turn. Raises NoTurn."""
+        """Send the request that ``make`` creates for a number, and wait for its turn. Raises NoTurn."""
         turn: Turn = await self._request(run_id, make)
         return turn
 
@@ -140,7 +140,7 @@ class Program:
                 os.killpg(self._process.pid, signal.SIGKILL)
 
     async def stop(self) -> None:
-        """Close the socket, so that the process ends; kill it if it does not at once."""
+        """Close the socket, so that the process ends; kill it if it does not end soon."""
         if self._transport is not None:
             self._transport.close()
         try:
@@ -229,7 +229,7 @@ class Program:
         run_id = self._runs.get(self._watchdog.on_cpu or 0)
         return "" if run_id is None else str(run_id)
 
-    # What it reports
+    # Its reports
 
     def received(self, report: frames.Report) -> None:
         """Handle a report of the process."""
@@ -271,7 +271,7 @@ class _Channel(asyncio.Protocol):
         self._decoder: frames.Decoder[frames.Report] = frames.Decoder(frames.Report)  # type: ignore[arg-type]  # a union
 
     def data_received(self, data: bytes) -> None:
-        if self._failed:  # it is being killed; nothing that it reports counts
+        if self._failed:  # it is being killed; its reports no longer count
             return
         try:
             for report in self._decoder.feed(data):

@@ -1,4 +1,4 @@
-"""Find requests that block the thread that executes all of them."""
+"""Detect requests that block the thread that executes all of them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from datetime import timedelta
 
 
 class Watchdog:
-    """Knows which request is on the CPU: requests are executed in the order in which they were sent.
+    """Tracks which request is on the CPU: requests are executed in the order in which they were sent.
 
     ``ask`` requests the stack of a request that has run for ``warn_after``; ``kill`` is called after ``kill_after``.
     """
@@ -23,7 +23,7 @@ class Watchdog:
         self._ask = ask
         self._kill = kill
         self._order: dict[int, None] = {}
-        self._since = 0.0  # when the first one came on the CPU
+        self._since = 0.0  # when the request on the CPU began
         self._timer: asyncio.TimerHandle | None = None
 
     @property
@@ -59,7 +59,7 @@ class Watchdog:
             self._timer = loop.call_later(self._warn_after, self._check)
 
     def _check(self) -> None:
-        """Check the request on the CPU. The timer runs on, whichever request that is, so a request costs no timer."""
+        """Check the request on the CPU. One timer serves all requests, so a request does not cost one."""
         self._timer = None
         if not self._order:
             return

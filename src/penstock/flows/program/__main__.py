@@ -37,7 +37,7 @@ def main(folder: Path, socket_fd: int, stack_fd: int, *skipped: str) -> None:
     connection = socket.socket(fileno=socket_fd)
 
     def send(report: frames.Report) -> None:
-        # At once: the service takes the oldest request without a report for the one on the CPU.
+        # Without delay: the service assumes that the oldest request without a report is on the CPU.
         connection.sendall(frames.encode(report))
 
     asyncio_order.install()

@@ -1,8 +1,8 @@
 """Check the source of flow code when it is loaded, and compile it so that the rest is checked when it runs.
 
-What blocks, or returns something else on each replay, is known by name (``FORBIDDEN``). A call of it in the body of a
-flow is an error at once. In other functions it may be right, because side effects may do anything: there the call is
-compiled with a guard, which objects if a flow's code runs.
+Functions that block, or that return something different on each replay, are listed by name (``FORBIDDEN``). To call one
+in the body of a flow is an error at once. Other functions may be side effects, which may do anything: there the call is
+compiled with a guard, which raises an error if the code of a flow is running.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import Any, Final
 GUARD: Final = "__penstock_guard__"  # the name of the guard among the builtins
 _DECORATORS: Final = frozenset({"penstock.flows.flow", "penstock.flows.kernel.declaration.flow"})
 
-_CLOCK: Final = "returns another time on each replay: use run.now()"
+_CLOCK: Final = "returns a different time on each replay: use run.now()"
 _SLEEP: Final = "blocks all runs of the process: use await run.sleep(…)"
-_RANDOM: Final = "returns something else on each replay: use run.random()"
-_UUID: Final = "returns something else on each replay: use run.uuid()"
+_RANDOM: Final = "returns something different on each replay: use run.random()"
+_UUID: Final = "returns something different on each replay: use run.uuid()"
 _BLOCKS: Final = "blocks all runs of the process: do it in an async function for run.side_effect, or as a job"
 _THREADS: Final = (
     "runs code in an order that no replay can repeat: do it in a function for run.side_effect, or as a job"
@@ -59,7 +59,7 @@ FORBIDDEN: Final[Mapping[str, str]] = {
 
 
 class NotAllowed(ImportError):
-    """The body of a flow calls what it must not; the message has a line for each."""
+    """The body of a flow calls forbidden functions; the message has a line for each call."""
 
 
 def checked_code(source: Any, path: str) -> CodeType:
@@ -95,7 +95,7 @@ class _Guarding(ast.NodeTransformer):
 
 
 def _imported(tree: ast.AST) -> Iterator[tuple[str, str]]:
-    """Yield the names that imports bind, each with what it stands for."""
+    """Yield the names that imports bind, each with its dotted name."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
@@ -107,7 +107,7 @@ def _imported(tree: ast.AST) -> Iterator[tuple[str, str]]:
 
 
 def _bound(tree: ast.AST) -> Iterator[str]:
-    """Yield the names that the file binds otherwise; what they stand for is not known."""
+    """Yield the names that the file binds in other ways; their meaning is not known."""
     for node in ast.walk(tree):
         match node:
             case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():

@@ -33,12 +33,12 @@ class EffectsThread:
         self._loop.call_soon_threadsafe(self._start, request, list(begun))
 
     def cancel(self, request: int) -> None:
-        """Cancel the effects of a request; their outcomes do not come."""
+        """Cancel the effects of a request. Their outcomes are not reported."""
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._cancel, request)
 
     def taken(self) -> list[tuple[int, list[Recorded]]]:
-        """Return the outcomes that have come since the last call."""
+        """Return the outcomes since the last call."""
         with suppress(BlockingIOError):
             while len(self.woken.recv(1024)) == 1024:
                 pass
@@ -60,5 +60,5 @@ class EffectsThread:
         finally:
             del self._tasks[request]
         self.done.append((request, outcomes))
-        with suppress(BlockingIOError):  # it is readable already
+        with suppress(BlockingIOError):  # it is already readable
             self._wake.send(b".")

@@ -44,7 +44,7 @@ class Evict(Struct, frozen=True, tag="evict"):
 
 
 class Check(Struct, frozen=True, tag="check"):
-    """Replay a history with the present code, wholly and from its beginnings, without executing anything."""
+    """Replay a history, and each of its beginnings, with the current code. Nothing is executed."""
 
     request: int
     history: History
@@ -55,7 +55,7 @@ Request = Begin | Deliver | Evict | Check
 
 
 class Loading(Struct, frozen=True, tag="loading"):
-    """The program begins to load a file; if it hangs or dies now, this file is the reason."""
+    """The program begins to load a file. If it hangs or dies before the next report, this file is the reason."""
 
     file: str
 
@@ -68,14 +68,14 @@ class Ready(Struct, frozen=True, tag="ready"):
 
 
 class Turned(Struct, frozen=True, tag="turned"):
-    """The turn that a request has led to."""
+    """The turn that resulted from a request."""
 
     request: int
     turn: Turn
 
 
 class Checked(Struct, frozen=True, tag="checked"):
-    """What a check has found."""
+    """The result of a check."""
 
     request: int
     replayed: Replayed

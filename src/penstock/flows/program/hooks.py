@@ -1,4 +1,4 @@
-"""Object while flow code does what blocks or differs between replays, and name the file and the line.
+"""Object when flow code does something that blocks or differs between replays; name the file and the line.
 
 The run is held: once its code is corrected, it continues from what is stored.
 """
@@ -22,7 +22,7 @@ from penstock.flows.program.checking import FORBIDDEN, GUARD
 
 T = TypeVar("T")
 
-_BLOCKING: Final = {  # audit events, with what they are called in messages
+_BLOCKING: Final = {  # audit events and their names in messages
     "socket.connect": "opening a connection",
     "socket.getaddrinfo": "looking up a host",
     "subprocess.Popen": "starting a program",
@@ -32,7 +32,7 @@ _BLOCKING: Final = {  # audit events, with what they are called in messages
 }
 _ADVICE: Final = FORBIDDEN["builtins.open"]
 _LIBRARY: Final = tuple({sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"), "<frozen "})
-# Modules of the standard library that open files as a part of something harmless: a traceback, an import, a time zone.
+# Modules of the standard library that open files for harmless purposes: tracebacks, imports, time zones.
 _MAY_OPEN: Final = ("linecache.py", "tokenize.py", "zoneinfo", "importlib", "encodings", "gettext.py", "locale.py")
 
 
@@ -87,7 +87,7 @@ def _flow_frame(frames: Iterable[FrameType]) -> FrameType | None:
 
 
 def _opened_by_library(frames: list[FrameType]) -> bool:
-    """Return whether a file is opened by another library than the standard one, or by a harmless part of that."""
+    """Return whether a file is opened by a third-party library or by a harmless part of the standard library."""
     for frame in frames:
         name = frame.f_code.co_filename
         if origins.is_flow_code(name):

@@ -1,4 +1,4 @@
-"""Load the files of a folder of flows: each is a module, or a package, on its own."""
+"""Load the files of a folder of flows: each file is a module, and each folder a package, of its own."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _MAX_FILES: Final = 1000
 
 
 class Loaded:
-    """The flows of a folder, and what is wrong with files that could not be loaded."""
+    """The flows of a folder, and why some of its files could not be loaded."""
 
     def __init__(self) -> None:
         self.flows: dict[tuple[str, str], Flow[..., Any]] = {}
@@ -80,7 +80,7 @@ def _import(path: Path) -> None:
     if not name.isidentifier():
         raise ImportError(f"{name} cannot be the name of a module: use letters, digits and _")
     if name in sys.modules and getattr(sys.modules[name], "__file__", None) == str(path):
-        return  # another file has imported it
+        return  # another file has already imported it
     found = importlib.util.find_spec(name)
     if found is None or found.origin != str(path) or name in sys.modules:
         where = "another module" if found is None else found.origin
@@ -102,7 +102,7 @@ def _hook(folder: Path) -> Callable[[str], Any]:
 
 
 class _FlowLoader(SourceFileLoader):
-    """Loads source, checked for what flow code must not do; never from a cache."""
+    """Loads source after checking it for forbidden calls; it never uses a cache."""
 
     def path_stats(self, path: str) -> Any:
         raise OSError(f"{path} is not cached")

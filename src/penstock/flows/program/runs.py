@@ -27,11 +27,11 @@ from penstock.flows.program.frames import (
 )
 from penstock.models.replica.errors import described, traceback_of
 
-_COLLECTED: Final = 2000  # runs, after which their cycles are collected
+_COLLECTED: Final = 2000  # number of runs after which reference cycles are collected
 
 
 class Runs:
-    """Executes requests one after another; ``send`` is called with what to report."""
+    """Executes requests one after another, and passes reports to ``send``."""
 
     def __init__(
         self, flows: Mapping[tuple[str, str], Flow[..., Any]], effects: EffectsThread, send: Callable[[Report], None]
@@ -60,7 +60,7 @@ class Runs:
         """End a turn whose effects have ended."""
         run = self._waiting.pop(request, None)
         if run is None:
-            return  # it has been evicted meanwhile
+            return  # it has been evicted in the meantime
         for outcome in outcomes:
             run.recorded(outcome)
         self._guarded(request, run.id, lambda: self._end_turn(request, run))
@@ -128,4 +128,4 @@ class Runs:
         run.unwind()
         self._forgotten += 1
         if self._forgotten % _COLLECTED == 0:
-            gc.collect()  # tasks and exceptions refer to each other; left to itself, the collector lets memory grow
+            gc.collect()  # tasks and exceptions form cycles; left to itself, the collector lets memory grow

@@ -19,7 +19,7 @@ from penstock.jobs.work import ClaimedJob
 MAP: Final = "map"  # the model profile of maps, which every runner serves
 _DEFAULT_LIMIT: Final = 256  # child jobs of a map at a time
 _MAX_LIMIT: Final = 4096
-_BLOCK: Final = 64  # items that are counted together
+_BLOCK: Final = 64  # items of a map whose ends are counted together
 _NULL: Final = Raw(b"null")
 
 

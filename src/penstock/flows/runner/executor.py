@@ -39,12 +39,12 @@ from penstock.work.executor import ExecutionError
 
 log = logs.get(__name__)
 
-_MAX_DEATHS: Final = 3  # of flow processes while they ran a run, without a turn in between
-_AGAIN: Final = timedelta(seconds=1)  # before a run is claimed again whose flow no file has any more
+_MAX_DEATHS: Final = 3  # of processes while they execute one run, without a stored turn in between
+_AGAIN: Final = timedelta(seconds=1)  # until a run whose flow is in no file any more is claimed again
 
 
 class Process(Protocol):
-    """What runs the code of flows."""
+    """The process that runs the code of flows, as a runner uses it."""
 
     async def begin(self, history: History, mail: Sequence[Mail] = ()) -> Turn: ...
     async def deliver(self, run_id: UUID, mail: Sequence[Mail]) -> Turn: ...
@@ -62,7 +62,7 @@ class RunLimits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tools:
-    """What the runs of one tenant are executed with."""
+    """Everything that executions of one tenant's runs share."""
 
     process: Process
     reader: RunReader
@@ -75,7 +75,7 @@ class Tools:
 
 
 class _Died(Exception):
-    """The process has ended; the run begins again from its history."""
+    """The process has ended; the run must begin again from its history."""
 
 
 class RunExecution:
@@ -101,7 +101,7 @@ class RunExecution:
                 raise ExecutionError(Category.SHUTDOWN, error.message, retry_after=_AGAIN) from error
             except FlowsUnavailable as error:
                 raise ExecutionError(Category.SHUTDOWN, error.message, retry_after=5 * _AGAIN) from error
-            except NoTurn as error:  # the history is too large, or a mistake of ours
+            except NoTurn as error:  # the history is too large, or Penstock has a bug
                 return await self._hold(Held(reason="broken", message=error.message))
             except InvalidInput as error:
                 return await self._hold(Held(reason="broken", message=f"a turn cannot be stored: {error}"))

@@ -1,4 +1,4 @@
-"""Hints that mail has come to runs that are in memory."""
+"""Hints that mail has arrived for resident runs."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from penstock.postgres.wakeups import Keys
 
 
 class Mailboxes:
-    """The events of resident runs, set by wake-ups, which may be lost: a run checks its mail when it is parked, too."""
+    """The events of resident runs, set by wake-ups. These may be lost, so parking a run also checks its mail."""
 
     def __init__(self) -> None:
         self._news: dict[str, asyncio.Event] = {}
 
     @contextmanager
     def open(self, run_id: UUID) -> Iterator[asyncio.Event]:
-        """Yield an event that is set when mail may have come to a run."""
+        """Yield an event that is set when mail may have arrived for a run."""
         news = self._news[run_id.hex] = asyncio.Event()
         try:
             yield news

@@ -1,4 +1,4 @@
-"""Executes a map: one job that keeps a window of child jobs going. No code of a flow takes part."""
+"""Executes a map: one job that keeps a window of child jobs running. It involves no flow code."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from penstock.postgres.wakeups import Wakeups
 from penstock.processes.waiting import set_within
 from penstock.tenants.principal import TenantId
 
-_PAGE: Final = 1000  # outcomes that are read at a time
-_MAX_BLOCKS: Final = 16  # that one statement begins
+_PAGE: Final = 1000  # outcomes read at a time
+_MAX_BLOCKS: Final = 16  # begun by one statement
 _BRACKETS: Final = 2
 
 
@@ -60,7 +60,7 @@ class MapExecution:
                     return "parked"
 
     async def _begin_blocks(self) -> MapState | None:
-        """Begin as many blocks as the limit has room for; return the state then, None if the lease was lost."""
+        """Begin as many blocks as the limit allows; return the state afterwards, or None if the lease was lost."""
         while True:
             async with self._database.acquire() as connection:
                 state = await maps.state(connection, self._tenant, self._job.id)
@@ -95,7 +95,7 @@ class MapExecution:
         return found
 
     async def _outcome(self, state: MapState) -> Outcome | None:
-        """Return how the map ends; None while items run or wait."""
+        """Return how the map ends, or None while items run or wait."""
         if state.failed and self._given.fail_fast:
             async with self._database.acquire() as connection:
                 row = await maps.first_failure(connection, self._tenant, self._job.id, items=self._given.count)

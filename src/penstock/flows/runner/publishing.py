@@ -19,7 +19,7 @@ from penstock.telemetry import logs
 
 log = logs.get(__name__)
 
-_INTERVAL: Final = timedelta(seconds=10)  # at which runners show that they are alive
+_INTERVAL: Final = timedelta(seconds=10)  # between the times at which runners show that they are alive
 _RETRY: Final = timedelta(seconds=1)
 
 
@@ -35,7 +35,7 @@ class Publishing:
         process.on_change(self._changed.set)
 
     async def run(self) -> None:
-        """Publish at intervals, and after each change, until cancelled."""
+        """Publish periodically and after each change, until cancelled."""
         while True:
             self._changed.clear()
             try:

@@ -1,4 +1,4 @@
-"""Load the histories and the mail of a tenant's runs, those of many runs by one statement."""
+"""Load the histories and the mail of a tenant's runs: one statement loads those of many runs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from penstock.tenants.principal import TenantId
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loaded:
-    """What is stored of a run that has not ended."""
+    """Everything stored about a run that has not ended."""
 
     gate: Gate
     turns: list[StoredTurn]
@@ -35,7 +35,7 @@ class RunReader:
         self._mail: Batching[tuple[UUID, int], list[Mail]] = Batching(self._load_mail, concurrency=2)
 
     async def load(self, run_id: UUID) -> Loaded | None:
-        """Return what is stored of a run; None if it has ended."""
+        """Return what is stored about a run, or None if it has ended."""
         return await self._runs.put(run_id)
 
     async def mail(self, run_id: UUID, after: int) -> list[Mail]:

@@ -27,7 +27,7 @@ from penstock.work.settled import Settled
 
 log = logs.get(__name__)
 
-_CROWDED: Final = 0.75  # the share of the places for runs above which waiting ones are parked at once
+_CROWDED: Final = 0.75  # share of ``max_resident`` above which waiting runs are parked at once
 
 
 class FlowRunner:

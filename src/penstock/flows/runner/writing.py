@@ -57,9 +57,9 @@ class RunWriter:
         self._parkings: Batching[Parking, bool] = Batching(self._park, concurrency=1, unlucky=_UNLUCKY)
 
     async def commit(self, turn: NewTurn) -> Commit:
-        """Store a turn. While the database is unavailable it is sent again: whether it was stored before is found out.
+        """Store a turn. Repeat this while the database is unavailable: the statement detects a turn that is stored.
 
-        Raises InvalidInput when the database refuses its content.
+        Raises InvalidInput when the database refuses the content of the turn.
         """
         delay = _FIRST_DELAY
         while True:
@@ -70,7 +70,7 @@ class RunWriter:
                 delay = min(2 * delay, _LONGEST_DELAY)
 
     async def park(self, run_id: UUID, epoch: int) -> bool:
-        """Park a run unless there is mail that it needs; return whether it is parked, or its lease was lost."""
+        """Park a run unless mail that it needs has arrived; return whether it is parked or its lease was lost."""
         return await self._parkings.put(Parking(run_id=run_id, epoch=epoch))
 
     async def hold(self, run_id: UUID, epoch: int, held: Held, *, code: str) -> None:
@@ -154,7 +154,7 @@ def _verdict(run_id: UUID, outcome: Outcome) -> Verdict:
 
 
 def _weight(turn: NewTurn) -> int:
-    """Return about how many bytes of users' values a turn carries."""
+    """Return roughly how many bytes of users' values a turn carries."""
     values: list[Raw | None] = [one.value for one in turn.turn.recorded]
     values += [child.input for child in turn.children.values()]
     values += [block.inputs for block in turn.blocks]
