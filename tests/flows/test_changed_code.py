@@ -58,7 +58,7 @@ async def test_a_renamed_step_holds_the_run_and_shows_both_sides() -> None:
     assert (held.stored, held.found) == ("call of model two (key two#1)", "call of model three (key three#1)")
     assert held.message.startswith(
         "the code does not repeat this run: at step 1 its history has call of model two (key two#1), but the code has "
-        "call of model three (key three#1). Bring back the code"
+        "call of model three (key three#1). Restore the code"
     )
     assert len(stored.turns) == 2, "nothing of the turn is stored"
     assert continued(stored, before) is None, "the run continues with the code that it began with"

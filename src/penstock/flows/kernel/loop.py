@@ -2,7 +2,7 @@
 
 Callbacks run in the order in which they were scheduled, until none is left. Mail from outside (the end of
 a step, a timer, a signal) is consumed one piece at a time, and the time of the loop is that of the piece. So code that
-uses asyncio's own gather, wait, timeout, locks and queues runs in the same order whenever the mail is in the same order.
+uses asyncio's own gather, wait, timeout, locks and queues runs in the same order whenever the mail is the same.
 """
 
 from __future__ import annotations

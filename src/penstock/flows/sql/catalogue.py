@@ -18,7 +18,7 @@ _sql = queries.load(__file__, "catalogue.sql")
 
 
 async def publish(connection: Connection, flows: Sequence[FlowDescription], *, code: str) -> None:
-    """Store the flows that a runner has, and that it is alive."""
+    """Store the flows that a runner has, and record that it is alive."""
     if flows:
         await _sql.publish.run(
             connection,
@@ -39,7 +39,7 @@ async def release_held(connection: Connection, profiles: Sequence[str], *, code:
 
 
 async def versions(connection: Connection, *, alive: timedelta) -> list[asyncpg.Record]:
-    """Return the flows that are known, and whether a runner has shown each within ``alive``."""
+    """Return the known flows, and whether a runner has reported each of them within ``alive``."""
     rows: list[asyncpg.Record] = await _sql.versions.rows(connection, alive_seconds=alive.total_seconds())
     return rows
 
@@ -47,8 +47,8 @@ async def versions(connection: Connection, *, alive: timedelta) -> list[asyncpg.
 async def version_of(
     connection: Connection, name: str, version: str | None, *, alive: timedelta
 ) -> asyncpg.Record | None:
-    """Return a version of a flow, or the one that was published last; None if it is not known.
+    """Return a version of a flow, or the one published last; None if there is none.
 
-    A version that a runner has shown within ``alive`` takes precedence.
+    A version that a runner has reported within ``alive`` takes precedence.
     """
     return await _sql.version_of.row(connection, name=name, version=version, alive_seconds=alive.total_seconds())

@@ -4,7 +4,7 @@
 
 -- name: publish(names, versions, descriptions, inputs, outputs, examples, priorities, code)!
 -- tenant: every (flows belong to the operator)
--- Stores the flows that a runner has, and that it is alive. Locks: rows of flow_version, in key order.
+-- Stores the flows that a runner has, and records that it is alive. Locks: rows of flow_version, in key order.
 INSERT INTO flow_version AS v (name, version, description, input_schema, output_schema, examples, priority, code,
                                published_at, seen_at)
 SELECT f.name, f.version, f.description, f.input, f.output, f.examples, f.priority, :code::text, clock(), clock()
@@ -35,7 +35,7 @@ CROSS JOIN LATERAL flow_release(h.tenant_id, h.run_ids) r;
 
 -- name: versions(alive_seconds)
 -- tenant: every (flows belong to the operator)
--- The flows that are known, and whether a runner has each now.
+-- Returns the known flows, and whether a runner has each now.
 SELECT name, version, description, input_schema, output_schema, examples, priority, published_at,
        seen_at > clock() - make_interval(secs => :alive_seconds::float8) AS alive
 FROM flow_version ORDER BY name, published_at;
@@ -43,7 +43,7 @@ FROM flow_version ORDER BY name, published_at;
 
 -- name: version_of(name, version, alive_seconds)
 -- tenant: every (flows belong to the operator)
--- One version of a flow or, if version is null, the one that was published last of those that a runner has now, if there is one.
+-- Returns one version of a flow. If version is null: the one published last, preferably of those that a runner has now.
 SELECT name, version, description, input_schema, output_schema, examples, priority
 FROM flow_version WHERE name = :name AND (:version::text IS NULL OR version = :version)
 ORDER BY seen_at > clock() - make_interval(secs => :alive_seconds::float8) DESC, published_at DESC, version DESC LIMIT 1;

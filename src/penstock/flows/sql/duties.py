@@ -16,19 +16,19 @@ _sql = queries.load(__file__, "duties.sql")
 
 
 async def fire_timers(connection: Connection, *, limit: int) -> tuple[dict[TenantId, Mailed], bool]:
-    """Bring timers that are due to their runs; return the runs, and whether there may be more timers."""
+    """Deliver the timers that are due to their runs; return the runs, and whether more timers may be due."""
     rows = await _sql.fire_timers.rows(connection, limit=limit)
     return mailed_of(rows), bool(rows) and rows[0]["looked"] == limit
 
 
 async def next_timer(connection: Connection) -> timedelta | None:
-    """Return how soon the next timer of any run is due; None when there is none."""
+    """Return the time until the next timer of any run is due, or None if there is none."""
     seconds: float | None = await _sql.next_timer.value(connection)
     return None if seconds is None else timedelta(seconds=max(seconds, 0.0))
 
 
 async def take_doomed(connection: Connection, *, limit: int) -> dict[TenantId, list[UUID]]:
-    """Take jobs that the current transaction is to cancel, by tenant."""
+    """Take jobs for the current transaction to cancel; return them by tenant."""
     found: dict[TenantId, list[UUID]] = {}
     for row in await _sql.take_doomed.rows(connection, limit=limit):
         found.setdefault(row["tenant_id"], []).append(row["job_id"])
@@ -36,18 +36,18 @@ async def take_doomed(connection: Connection, *, limit: int) -> dict[TenantId, l
 
 
 async def doom(connection: Connection, tenant: TenantId, job_ids: Sequence[UUID]) -> None:
-    """Mark jobs to be cancelled."""
+    """Mark jobs for cancellation."""
     await _sql.doom.run(connection, tenant_id=tenant, job_ids=list(job_ids))
 
 
 async def match_events(connection: Connection, *, limit: int) -> tuple[dict[TenantId, Mailed], bool]:
-    """Bring events to the runs that wait for them; return the runs, and whether there are more events to search."""
+    """Deliver events to the runs that wait for them; return the runs, and whether more events are left to search."""
     rows = await _sql.match_events.rows(connection, limit=limit)
     return mailed_of([row for row in rows if row["mailed"] is not None]), any(row["more"] for row in rows)
 
 
 def mailed_of(rows: Sequence[asyncpg.Record]) -> dict[TenantId, Mailed]:
-    """Return the runs of rows with a tenant, a run and perhaps the queue of a woken one."""
+    """Read rows with a tenant, a run and, if it was woken, its queue."""
     runs: dict[TenantId, list[UUID]] = {}
     woken: dict[TenantId, list[str]] = {}
     for row in rows:

@@ -4,7 +4,7 @@
 
 -- name: fire_timers(limit)
 -- tenant: every (maintenance; rows keep their tenant)
--- Brings the timers that are due to their runs, in the transaction that deletes them. Returns the runs, and how many timers were due.
+-- Delivers the timers that are due to their runs, in the transaction that deletes them. Returns the runs, and how many timers were due.
 -- Locks: flow_timer rows in due order, skipping locked ones; then gates. Index: flow_timer_due.
 WITH due AS MATERIALIZED (
     SELECT ctid AS row_tid FROM flow_timer WHERE run_at <= clock()
@@ -23,27 +23,27 @@ LEFT JOIN LATERAL flow_deliver(g.tenant_id, g.letters) d ON true;
 
 -- name: next_timer()
 -- tenant: every (a time, no row)
--- The seconds until the next timer is due; null when there is none. Index: flow_timer_due.
+-- Returns the seconds until the next timer is due, or null if there is none. Index: flow_timer_due.
 SELECT extract(epoch FROM run_at - clock())::float8 FROM flow_timer ORDER BY run_at, tenant_id, run_id, no LIMIT 1;
 
 
 -- name: take_doomed(limit)
 -- tenant: every (maintenance; the rows carry their tenant)
--- Takes jobs that are to be cancelled, in the transaction that cancels them. Locks: rows of flow_doomed, skipping locked ones.
+-- Takes jobs to cancel, in the transaction that cancels them. Locks: rows of flow_doomed, skipping locked ones.
 DELETE FROM flow_doomed WHERE ctid = ANY (ARRAY(
     SELECT ctid FROM flow_doomed ORDER BY tenant_id, job_id LIMIT :limit::int FOR UPDATE SKIP LOCKED))
 RETURNING tenant_id, job_id;
 
 
 -- name: doom(tenant_id, job_ids)!
--- Marks jobs to be cancelled.
+-- Marks jobs for cancellation.
 INSERT INTO flow_doomed (tenant_id, job_id) SELECT :tenant_id, j.id FROM unnest(:job_ids::uuid[]) AS j(id) ORDER BY j.id
 ON CONFLICT DO NOTHING;
 
 
 -- name: match_events(limit)
 -- tenant: every (maintenance; rows keep their tenant)
--- Brings events to the runs that wait for them; see flow_match_events(). Returns the runs, and the tenants that have more events.
+-- Delivers events to the runs that wait for them; see flow_match_events(). Returns the runs, and the tenants that have more events.
 SELECT w.tenant_id, d.run_id AS mailed, d.woken, d.more
 FROM (SELECT DISTINCT tenant_id FROM flow_wait ORDER BY tenant_id) w
 CROSS JOIN LATERAL flow_match_events(w.tenant_id, :limit::int) d;

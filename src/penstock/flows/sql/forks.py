@@ -1,4 +1,4 @@
-"""Retry runs, and run them again from a step: the typed functions of ``forks.sql``."""
+"""Retry runs, and rerun them from a step: the typed functions of ``forks.sql``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _sql = queries.load(__file__, "forks.sql")
 
 
 async def ended_run(connection: Connection, tenant: TenantId, run_id: UUID) -> asyncpg.Record | None:
-    """Lock the end of a run; return None if it has not ended."""
+    """Lock and return the final state of a run, or None if it has not ended."""
     return await _sql.ended_run.row(connection, tenant_id=tenant, run_id=run_id)
 
 
@@ -25,7 +25,7 @@ async def failed_turn(connection: Connection, tenant: TenantId, run_id: UUID) ->
     """Return the turn from which a failed run is executed again; None if it has no turns.
 
     It is the one that consumed the failure of a job. A failed value or map is issued again, by the turn that did so.
-    Without a failed step the code itself has failed: then it is the last turn.
+    If no step failed, the code itself has: then it is the last turn.
     """
     failed = await _sql.failed_step.row(connection, tenant_id=tenant, run_id=run_id)
     turn: int | None = None

@@ -1,9 +1,9 @@
--- Retry runs, and run them again from a step. Loaded by penstock.flows.sql.forks.
+-- Retries and reruns. Loaded by penstock.flows.sql.forks.
 -- The rules at the head of penstock/jobs/sql/queries.sql hold here too.
 
 
 -- name: ended_run(tenant_id, run_id)
--- A run that has ended, locked: how it ended, and whether the run that issued it has not. Locks: the row of done.
+-- Locks the final state of a run and returns it, with whether its parent is unfinished. Locks: the row of done.
 SELECT d.status, d.finished_at,
        EXISTS (SELECT FROM flow_gate WHERE tenant_id = :tenant_id AND run_id = j.parent_id OFFSET 0) AS has_parent
 FROM (SELECT job_id, status, finished_at FROM done WHERE tenant_id = :tenant_id AND job_id = :run_id FOR UPDATE) d
@@ -11,7 +11,7 @@ CROSS JOIN LATERAL (SELECT parent_id FROM job WHERE tenant_id = :tenant_id AND i
 
 
 -- name: failed_step(tenant_id, run_id)
--- The end of a step that failed last: the step, and the mail. Index: primary keys, all mail of the run.
+-- Returns the step that failed last, and the mail with its end. Index: primary keys, all mail of the run.
 SELECT m.id, m.no, s.kind FROM (
     SELECT id, no FROM flow_mail
     WHERE tenant_id = :tenant_id AND run_id = :run_id AND kind = 'ended' AND status <> 'completed' ORDER BY id DESC LIMIT 1
@@ -20,24 +20,24 @@ CROSS JOIN LATERAL (SELECT kind FROM flow_step WHERE tenant_id = :tenant_id AND 
 
 
 -- name: turn_that_took(tenant_id, run_id, mail_id)
--- The number of the turn that consumed a piece of mail. Index: primary key of flow_turn, all turns of the run.
+-- Returns the number of the turn that consumed a piece of mail. Index: primary key of flow_turn, all turns of the run.
 SELECT min(number) FROM flow_turn WHERE tenant_id = :tenant_id AND run_id = :run_id AND :mail_id::int = ANY (taken);
 
 
 -- name: turn_that_issued(tenant_id, run_id, no)
--- The number of the turn that issued a step. Index: primary key of flow_turn, all turns of the run.
+-- Returns the number of the turn that issued a step. Index: primary key of flow_turn, all turns of the run.
 SELECT max(t.number) FROM flow_turn t
 WHERE t.tenant_id = :tenant_id AND t.run_id = :run_id AND t.first_no <= :no::int
   AND EXISTS (SELECT FROM flow_step WHERE tenant_id = :tenant_id AND run_id = :run_id AND no = :no::int);
 
 
 -- name: last_turn(tenant_id, run_id)
--- The number of the last turn; null if there is none.
+-- Returns the number of the last turn; null if there is none.
 SELECT max(number) FROM flow_turn WHERE tenant_id = :tenant_id AND run_id = :run_id;
 
 
 -- name: reopen(tenant_id, run_id)!
--- Removes the end of a run, and gives it a gate again, in the transaction that forks its history.
+-- Removes the final state of a run, and inserts a gate for it, in the transaction that forks its history.
 WITH gone AS (
     DELETE FROM done WHERE tenant_id = :tenant_id AND job_id = :run_id RETURNING job_id, series_id, status
 ), counted AS (
@@ -53,7 +53,7 @@ CROSS JOIN LATERAL (SELECT * FROM job WHERE tenant_id = :tenant_id AND id = g.jo
 
 
 -- name: copy_run(tenant_id, run_id, new_id, input, submitter_id)!
--- Inserts a new run like another, in the transaction that forks its history. Without an input it gets the other's.
+-- Inserts a copy of a run, in the transaction that forks its history. If input is null, it has the same input.
 WITH new AS (
     INSERT INTO job (tenant_id, id, series_id, lane_id, submitter_id, owner_ref, user_id, input, max_attempts, timeout_seconds,
                      created_at, concurrency_key, tags)

@@ -19,13 +19,13 @@ _sql = queries.load(__file__, "maps.sql")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MapState:
-    """How far a map has come."""
+    """The progress of a map."""
 
     items: int
-    running: int  # items whose jobs have not ended
+    running: int  # items in blocks that have begun, whose jobs have not ended
     failed: int  # items whose jobs have ended without a result
     left: int  # blocks that have not begun
-    largest: int  # items of a block, at most
+    largest: int  # number of items in the largest block
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +38,7 @@ class NextBlock:
 
 
 async def state(connection: Connection, tenant: TenantId, run_id: UUID) -> MapState:
-    """Return how far a map has come."""
+    """Return the progress of a map."""
     (row,) = await _sql.state.rows(connection, tenant_id=tenant, run_id=run_id)
     return MapState(
         items=row["items"],
@@ -64,7 +64,7 @@ async def pump(
     blocks: Sequence[NextBlock],
     children: Sequence[tuple[int, Child]],
 ) -> bool:
-    """Begin blocks, whose items have these child jobs (item, job); return False if the lease was lost."""
+    """Begin blocks with child jobs for their items, as pairs of item and job; return False if the lease was lost."""
     one = children[0][1]
     rows = await _sql.pump.rows(
         connection,
@@ -89,7 +89,7 @@ async def pump(
 async def outcomes(
     connection: Connection, tenant: TenantId, run_id: UUID, *, from_item: int, limit: int
 ) -> list[asyncpg.Record]:
-    """Return how items of a map have ended, in order."""
+    """Return the outcomes of items of a map, in order."""
     rows: list[asyncpg.Record] = await _sql.outcomes.rows(
         connection, tenant_id=tenant, run_id=run_id, from_item=from_item, limit=limit
     )

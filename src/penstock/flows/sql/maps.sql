@@ -3,14 +3,14 @@
 
 
 -- name: state(tenant_id, run_id)
--- How far a map has come. Index: primary key of flow_block, all rows of the map.
+-- Returns the progress of a map. Index: primary key of flow_block, all rows of the map.
 SELECT coalesce(sum(items), 0)::int AS items, coalesce(sum(unfinished), 0)::int AS running, coalesce(sum(failed), 0)::int AS failed,
        count(*) FILTER (WHERE unfinished IS NULL)::int AS left, max(items)::int AS largest
 FROM flow_block WHERE tenant_id = :tenant_id AND run_id = :run_id;
 
 
 -- name: next_blocks(tenant_id, run_id, limit)
--- The next blocks that have not begun, with the inputs of their items. Index: primary key of flow_block.
+-- Returns the next blocks that have not begun, with the inputs of their items. Index: primary key of flow_block.
 SELECT first, items, inputs FROM flow_block
 WHERE tenant_id = :tenant_id AND run_id = :run_id AND unfinished IS NULL ORDER BY first LIMIT :limit::int;
 
@@ -22,7 +22,7 @@ SELECT flow_pump(:tenant_id, :run_id, :epoch, :firsts, :items, :ids, :series_id,
 
 
 -- name: outcomes(tenant_id, run_id, from_item, limit)
--- How the items of a map have ended, in order. Index: job_parent, primary key of done.
+-- Returns the outcomes of the items of a map, in order. Index: job_parent, primary key of done.
 SELECT -1 - j.step_no AS item, d.status, d.result, d.error_category, d.error_message
 FROM (
     SELECT id, step_no FROM job WHERE tenant_id = :tenant_id AND parent_id = :run_id AND step_no <= -1 - :from_item::int
@@ -35,7 +35,7 @@ ORDER BY j.step_no DESC;
 
 
 -- name: first_failure(tenant_id, run_id, limit)
--- The first item of a map that has failed. Index: job_parent, primary key of done.
+-- Returns the first item of a map that has failed. Index: job_parent, primary key of done.
 SELECT o.* FROM (
     SELECT id, step_no FROM job WHERE tenant_id = :tenant_id AND parent_id = :run_id AND step_no < 0
     ORDER BY step_no DESC LIMIT :limit::int

@@ -13,7 +13,7 @@ SELECT * FROM flow_commit(
 
 
 -- name: park(tenant_id, run_ids, epochs)
--- Parks resident runs that have nothing to do; returns them. Locks: as commit.
+-- Parks resident runs that have no mail to consume; returns them. Locks: as commit.
 SELECT flow_park(:tenant_id, :run_ids, :epochs) AS run_id;
 
 
@@ -38,7 +38,7 @@ WHERE g.tenant_id = :tenant_id AND g.run_id = :run_id AND h.job_id = g.run_id RE
 
 
 -- name: gates(tenant_id, run_ids)
--- The state of runs that have not ended, and the time. Index: primary key of flow_gate.
+-- Returns the state of runs that have not ended, and the time. Index: primary key of flow_gate.
 SELECT g.*, extract(epoch FROM clock())::float8 AS now
 FROM unnest(:run_ids::uuid[]) AS w(run_id)
 CROSS JOIN LATERAL (
@@ -49,7 +49,7 @@ CROSS JOIN LATERAL (
 
 
 -- name: turns(tenant_id, run_ids)
--- The stored turns of runs, in order. Index: primary key of flow_turn.
+-- Returns the stored turns of runs, in order. Index: primary key of flow_turn.
 SELECT t.* FROM unnest(:run_ids::uuid[]) AS w(run_id)
 CROSS JOIN LATERAL (
     SELECT run_id, number, at, taken, first_no, patched, warnings FROM flow_turn
@@ -58,7 +58,7 @@ CROSS JOIN LATERAL (
 
 
 -- name: steps(tenant_id, run_ids)
--- The stored steps of runs, in order. Index: primary key of flow_step.
+-- Returns the stored steps of runs, in order. Index: primary key of flow_step.
 SELECT s.* FROM unnest(:run_ids::uuid[]) AS w(run_id)
 CROSS JOIN LATERAL (
     SELECT run_id, no, key, kind, name, input_hash, target, job_id, input, due, at FROM flow_step
@@ -67,7 +67,7 @@ CROSS JOIN LATERAL (
 
 
 -- name: mail(tenant_id, run_ids, afters)
--- The mail of runs after an id, in order. A result that was too large to copy is read from the job that ended.
+-- Returns the mail of runs after an id, in order. A result that was too large to copy is read from the job that ended.
 -- Index: primary keys of flow_mail and done.
 SELECT m.run_id, m.id, m.kind, m.no, m.name, m.status, coalesce(m.value, d.result) AS value, m.category, m.message,
        extract(epoch FROM m.at)::float8 AS at
@@ -82,7 +82,7 @@ LEFT JOIN LATERAL (
 
 
 -- name: signal(tenant_id, run_id, name, value, key, most)
--- Brings a signal to a run, unless it has "most" unread pieces of mail (is_full). "known": the mail that came before with its key.
+-- Delivers a signal to a run, unless that has "most" unread pieces of mail (is_full). "known" is the earlier mail with the same key.
 -- Locks: the gate. Index: primary key of flow_gate, flow_mail_key.
 WITH space AS MATERIALIZED (
     SELECT arrived - seen >= :most::int AS is_full FROM flow_gate WHERE tenant_id = :tenant_id AND run_id = :run_id

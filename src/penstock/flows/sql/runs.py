@@ -1,4 +1,4 @@
-"""Runs for people: the typed functions of ``runs.sql``."""
+"""Runs for display and for operators: the typed functions of ``runs.sql``."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ async def held_of_all(connection: Connection) -> list[asyncpg.Record]:
 
 
 async def details(connection: Connection, tenant: TenantId, run_id: UUID) -> asyncpg.Record | None:
-    """Return what is stored of a run beside its job; None if it has ended."""
+    """Return what is stored about a run beside its job, or None if it has ended."""
     return await _sql.details.row(connection, tenant_id=tenant, run_id=run_id)
 
 
@@ -70,7 +70,7 @@ async def tree_steps(
 async def tree_ends(
     connection: Connection, tenant: TenantId, run_id: UUID, *, low: int, high: int
 ) -> dict[int, asyncpg.Record]:
-    """Return how steps of a run, from ``low`` to ``high``, have ended."""
+    """Return the ends of the steps of a run from ``low`` to ``high``."""
     rows = await _sql.tree_ends.rows(connection, tenant_id=tenant, run_id=run_id, low=low, high=high)
     return {row["no"]: row for row in rows}
 
@@ -78,7 +78,7 @@ async def tree_ends(
 async def received_signals(
     connection: Connection, tenant: TenantId, run_id: UUID, *, low: int, high: int
 ) -> frozenset[int]:
-    """Return the steps of a run, from ``low`` to ``high``, that waited for a signal which has come."""
+    """Return the steps of a run from ``low`` to ``high`` that waited for a signal which has arrived."""
     rows = await _sql.received_signals.rows(connection, tenant_id=tenant, run_id=run_id, low=low, high=high)
     return frozenset(row["no"] for row in rows)
 
@@ -98,7 +98,7 @@ async def map_counts(connection: Connection, tenant: TenantId, run_ids: Sequence
 async def end_open(connection: Connection, tenant: TenantId, run_id: UUID) -> Mailed | None:
     """End a run at once, without its code, in the current transaction.
 
-    Returns the parent that got mail; None if nothing was changed, because the run moved meanwhile.
+    Returns the parent that got mail, or None if nothing was changed because the run's state changed in the meantime.
     """
     await _sql.lock_home.run(connection, tenant_id=tenant, run_id=run_id)
     rows = await _sql.end_open.rows(connection, tenant_id=tenant, run_id=run_id)
@@ -110,7 +110,7 @@ async def move_open(
 ) -> asyncpg.Record | None:
     """Move a run to the queue of another version, in the current transaction.
 
-    Returns whether it is ready; None if nothing was changed, because it has ended or is being executed.
+    Returns whether it is ready, or None if nothing was changed because it has ended or is being executed.
     """
     await _sql.lock_home.run(connection, tenant_id=tenant, run_id=run_id)
     return await _sql.move_open.row(connection, tenant_id=tenant, run_id=run_id, series_id=series, lane_id=lane)

@@ -1,9 +1,9 @@
--- Runs for people: lists, the tree of a run, and what operators do. Loaded by penstock.flows.sql.runs.
+-- Runs for display and for operators: lists, trees, forced ends and moves. Loaded by penstock.flows.sql.runs.
 -- The rules at the head of penstock/jobs/sql/queries.sql hold here too.
 
 
 -- name: open_runs(tenant_id, profiles, held, below, limit)
--- Runs that have not ended, newest first: of these queues (null: of any), or only those that are held. Index: primary key of
+-- Returns runs that have not ended, newest first: of these queues (null: of any), or only those that are held. Index: primary key of
 -- flow_gate, or flow_gate_held.
 SELECT g.run_id FROM flow_gate g
 JOIN lane n ON n.tenant_id = :tenant_id AND n.id = g.lane_id
@@ -13,7 +13,7 @@ ORDER BY g.run_id DESC LIMIT :limit::int;
 
 
 -- name: unfinished_by_queue(tenant_id)
--- How many runs of each flow have not ended, from the counters.
+-- Returns how many runs of each flow have not ended, from the counters.
 SELECT s.model_profile, sum(c.pending + c.running + c.waiting)::bigint AS runs
 FROM (
     SELECT series_id, pending, running, waiting FROM stat WHERE tenant_id = :tenant_id
@@ -26,7 +26,7 @@ WHERE s.task_type = 'flow' GROUP BY s.model_profile HAVING sum(c.pending + c.run
 
 -- name: unfinished_of_all()
 -- tenant: every (a metric)
--- How many runs of each flow have not ended, from the counters of all tenants.
+-- Returns how many runs of each flow have not ended, from the counters of all tenants.
 SELECT s.model_profile, sum(c.pending + c.running + c.waiting)::bigint AS runs
 FROM (
     SELECT series_id, pending, running, waiting FROM stat
@@ -39,32 +39,32 @@ WHERE s.task_type = 'flow' GROUP BY s.model_profile HAVING sum(c.pending + c.run
 
 -- name: held_of_all()
 -- tenant: every (a metric)
--- How many runs of each flow are held, and why. Index: flow_gate_held.
+-- Returns how many runs of each flow are held, and why. Index: flow_gate_held.
 SELECT n.model_profile, g.hold, count(*) AS runs
 FROM flow_gate g JOIN lane n ON n.tenant_id = g.tenant_id AND n.id = g.lane_id
 WHERE g.hold IS NOT NULL GROUP BY n.model_profile, g.hold;
 
 
 -- name: details(tenant_id, run_id)
--- What is stored of a run beside its job: why it is held, and how far it has come. Index: primary keys.
+-- Returns what is stored about a run beside its job: why it is held, and its progress. Index: primary keys.
 SELECT g.hold, g.held, g.turns, g.arrived, g.seen, g.need, g.parked_at IS NOT NULL AS parked
 FROM flow_gate g WHERE g.tenant_id = :tenant_id AND g.run_id = :run_id;
 
 
 -- name: tree_steps(tenant_id, run_id, from_no, limit)
--- Steps of a run in order. Index: primary key of flow_step.
+-- Returns steps of a run in order. Index: primary key of flow_step.
 SELECT no, key, kind, name, target, job_id, due, at FROM flow_step
 WHERE tenant_id = :tenant_id AND run_id = :run_id AND no >= :from_no::int ORDER BY no LIMIT :limit::int;
 
 
 -- name: tree_ends(tenant_id, run_id, low, high)
--- How steps of a run have ended. Index: primary key of flow_mail, all mail of the run.
+-- Returns the ends of steps of a run. Index: primary key of flow_mail, all mail of the run.
 SELECT no, kind, status, category, message, at FROM flow_mail
 WHERE tenant_id = :tenant_id AND run_id = :run_id AND no >= :low::int AND no <= :high::int ORDER BY id;
 
 
 -- name: received_signals(tenant_id, run_id, low, high)
--- The waits for signals, by number of step, whose signal has come: signals of a name go to its waits in order. A wait that timed out
+-- Returns the steps that waited for a signal which has arrived: signals of a name go to its waits in order. A wait that timed out
 -- before it may be returned in place of a later one. Indexes: primary keys of flow_step and flow_mail.
 WITH waits AS (
     SELECT no, name, row_number() OVER (PARTITION BY name ORDER BY no) AS place FROM flow_step
@@ -77,14 +77,14 @@ SELECT w.no FROM waits w JOIN come c ON c.name = w.name WHERE w.no >= :low::int 
 
 
 -- name: tree_jobs(tenant_id, job_ids)
--- The states of child jobs. Index: primary keys.
+-- Returns the states of child jobs. Index: primary keys.
 SELECT v.id, v.status, v.attempt, v.started_at, v.finished_at, v.progress, v.hold, v.error_category, v.error_message
 FROM unnest(:job_ids::uuid[]) AS w(id)
 CROSS JOIN LATERAL (SELECT * FROM jobs WHERE tenant_id = :tenant_id AND id = w.id OFFSET 0) v;
 
 
 -- name: map_counts(tenant_id, run_ids)
--- The items of maps that have not ended: how many wait, run, and have ended. Index: primary key of flow_block.
+-- Returns, for maps that have not ended, how many items wait, run, and have ended. Index: primary key of flow_block.
 SELECT w.run_id, b.* FROM unnest(:run_ids::uuid[]) AS w(run_id)
 CROSS JOIN LATERAL (
     SELECT sum(items)::int AS items, coalesce(sum(items) FILTER (WHERE unfinished IS NULL), 0)::int AS waiting,
@@ -164,7 +164,7 @@ WITH gate AS MATERIALIZED (
            enqueued_at, concurrency_key, parent_id, step_no
     FROM unready
     WHERE concurrency_key IS NULL OR NOT EXISTS (SELECT FROM limited_lane WHERE id = :lane_id OFFSET 0)
-), blocked AS ( -- until admit() has a place of their concurrency key for them
+), blocked AS ( -- until admit() finds a place of their concurrency key
     INSERT INTO later (tenant_id, job_id, lane_id, series_id, attempt, failures, losses, max_attempts, submitter_id, input_bytes,
                        enqueued_at, concurrency_key, parent_id, step_no)
     SELECT :tenant_id, job_id, :lane_id, :series_id, attempt, failures, losses, max_attempts, submitter_id, input_bytes,
@@ -187,7 +187,7 @@ SELECT run_id, EXISTS (SELECT FROM unready) AS ready FROM moved;
 
 
 -- name: history_bytes(tenant_id, run_id)
--- About how many bytes the history of a run has. Indexes: primary keys of flow_step, flow_mail and done.
+-- Returns about how many bytes the history of a run has. Indexes: primary keys of flow_step, flow_mail and done.
 SELECT coalesce((SELECT sum(200 + octet_length(key) + coalesce(octet_length(target::text), 0)) FROM flow_step
                  WHERE tenant_id = :tenant_id AND run_id = :run_id), 0)
      + coalesce((SELECT sum(200 + coalesce(octet_length(m.value::text), d.bytes, 0)) FROM flow_mail m

@@ -35,7 +35,7 @@ from penstock.tenants.principal import TenantId
 
 _sql = queries.load(__file__)
 MAX_UNREAD = 1000  # pieces of mail of a run, above which it takes no signals: a runner loads them at once
-_SEPARATOR = "\x1f"  # of the texts of a list; names have no control characters
+_SEPARATOR = "\x1f"  # between the texts of a list; names have no control characters
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +75,7 @@ class NewTurn:
     park: bool
     children: dict[int, Child] = field(default_factory=dict)
     blocks: Sequence[Block] = ()
-    progress: Raw | None = None  # instead of that which the turn sets
+    progress: Raw | None = None  # overrides the progress that the turn sets
 
     @property
     def ends(self) -> bool:
@@ -83,13 +83,13 @@ class NewTurn:
 
     @property
     def is_news(self) -> bool:
-        """Whether a duty has something to do after it: a timer, a wait, a published event, jobs to cancel."""
+        """Whether a duty has work after it: a timer, a wait, a published event, or jobs to cancel."""
         return bool(self.turn.dropped) or any(step.kind in _FOR_DUTIES for step in self.turn.steps)
 
 
 class Stored(StrEnum):
     COMMITTED = "committed"
-    REPEATED = "repeated"  # the same lease has committed it before
+    REPEATED = "repeated"  # the same lease has already committed it
     STALE = "stale"  # another lease holds, or has taken its place in the history
 
 
@@ -98,7 +98,7 @@ class Commit:
     """The outcome of storing a turn."""
 
     outcome: Stored
-    arrived: int  # the id of the newest mail; recorded values of the turn are the newest, in order
+    arrived: int  # id of the newest mail; the turn's recorded values are the newest mail, in order
     parked: bool
     at: float
 
@@ -123,7 +123,7 @@ class Signalled:
     """The outcome of a signal: the ``id`` of the mail, or None if the run has ended or is ``full``."""
 
     id: int | None
-    full: bool  # the run has too much unread mail
+    full: bool  # whether the run has too much unread mail
     repeated: bool
     mailed: Mailed
 
@@ -204,24 +204,24 @@ def _json(value: object) -> bytes | None:
 
 
 def _progress(turn: Turn) -> Raw | None:
-    """Return the progress that a turn has set last."""
+    """Return the last progress that a turn has set."""
     set_by = [step.input for step in turn.steps if step.kind is StepKind.PROGRESS]
     return set_by[-1] if set_by else None
 
 
 def _fault_text(fault: Fault) -> str:
-    """Return a fault as the column of its message holds it: the exception's name travels before the message."""
+    """Return a fault as the column for messages holds it: the exception's name, then the message."""
     return f"{fault.type}{_SEPARATOR}{fault.message}" if fault.type else fault.message
 
 
 def fault_of(category: str, text: str) -> Fault:
-    """Return the fault that columns hold."""
+    """Read a fault from its columns."""
     name, separator, message = text.partition(_SEPARATOR)
     return Fault(category=Category(category), message=message if separator else text, type=name if separator else "")
 
 
 async def park(connection: Connection, tenant: TenantId, runs: Sequence[tuple[UUID, int]]) -> set[UUID]:
-    """Park resident runs (run, epoch) that have nothing to do; return those that are parked now."""
+    """Park resident runs (run, epoch) that have no mail to consume; return those that are parked now."""
     rows = await _sql.park.rows(
         connection, tenant_id=tenant, run_ids=[run for run, _ in runs], epochs=[epoch for _, epoch in runs]
     )
@@ -338,7 +338,7 @@ def _mail(row: asyncpg.Record) -> Mail:
 async def signal(
     connection: Connection, tenant: TenantId, run_id: UUID, name: str, value: Raw, *, key: str | None
 ) -> Signalled:
-    """Bring a signal to a run, once for each idempotency key."""
+    """Deliver a signal to a run, once for each idempotency key."""
     (row,) = await _sql.signal.rows(
         connection, tenant_id=tenant, run_id=run_id, name=name, value=value, key=key, most=MAX_UNREAD
     )

@@ -2,7 +2,7 @@
 -- "flow_gate" (in the first migration, because a parked run's state is there). What is appended here, partitioned by the day
 -- of the run's id like jobs, is its history: steps and turns, and the mail that turns consume.
 
--- What has come to a run. The ids of one run are 1, 2, 3, … without a gap: they are given under the lock of its gate, so
+-- The mail of runs. The ids of one run are 1, 2, 3, … without a gap: they are assigned under the lock of its gate, so
 -- a reader that has read up to an id misses nothing below it.
 CREATE TABLE flow_mail (
     tenant_id integer NOT NULL,
@@ -22,7 +22,7 @@ CREATE TABLE flow_mail (
 ) PARTITION BY RANGE (run_id);
 CREATE INDEX flow_mail_key ON flow_mail (tenant_id, run_id, key) WHERE key IS NOT NULL;
 
--- What the code of a run has issued.
+-- The steps that the code of a run has issued.
 CREATE TABLE flow_step (
     tenant_id  integer NOT NULL,
     run_id     uuid NOT NULL,
@@ -40,7 +40,7 @@ CREATE TABLE flow_step (
     PRIMARY KEY (tenant_id, run_id, no)
 ) PARTITION BY RANGE (run_id);
 
--- What each activation of a run consumed, in order, and from where it issued.
+-- The turns: what each activation of a run consumed, in order, and the number of the first step that it issued.
 CREATE TABLE flow_turn (
     tenant_id integer NOT NULL,
     run_id    uuid NOT NULL,
@@ -68,7 +68,7 @@ CREATE TABLE flow_timer (
 ) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
 CREATE INDEX flow_timer_due ON flow_timer (run_at, tenant_id, run_id, no);
 
--- Runs that wait for an event of their tenant. It is searched for from the run's first event on.
+-- Runs that wait for an event of their tenant. The search begins at the run's first event.
 CREATE TABLE flow_wait (
     tenant_id integer NOT NULL,
     run_id    uuid NOT NULL,
@@ -76,13 +76,13 @@ CREATE TABLE flow_wait (
     kind      text NOT NULL,
     match     json,            -- the data of the event must contain this; null: any
     after     bigint NOT NULL, -- the position of the tenant's events at which the search begins
-    followed  boolean NOT NULL DEFAULT false, -- earlier events have been searched: new ones find it by its kind
+    followed  boolean NOT NULL DEFAULT false, -- true: earlier events have been searched, and new ones are matched as they come
     PRIMARY KEY (tenant_id, run_id, no)
 ) WITH (fillfactor = 50);
 CREATE INDEX flow_wait_kind ON flow_wait (tenant_id, kind) WHERE followed;
 CREATE INDEX flow_wait_new ON flow_wait (tenant_id) WHERE NOT followed;
 
--- The position up to which a tenant's events have been brought to waits that are followed.
+-- The position up to which a tenant's events have been delivered to waits that are followed.
 CREATE TABLE flow_reader (
     tenant_id integer PRIMARY KEY,
     position  bigint NOT NULL
@@ -125,7 +125,7 @@ CREATE TABLE flow_version (
     PRIMARY KEY (name, version)
 ) WITH (fillfactor = 50);
 
--- A piece of mail on its way. Of an item of a map, "no" is -1 minus its index.
+-- A piece of mail before its delivery. For an item of a map, "no" is -1 minus its index.
 CREATE TYPE flow_letter AS (
     run_id uuid, kind text, no integer, name text, status text, child_id uuid, value json, category text, message text, key text
 );
@@ -166,7 +166,7 @@ BEGIN
     PERFORM FROM unnest(maps, firsts) AS e(run_id, first)
     CROSS JOIN LATERAL (SELECT FROM flow_block WHERE tenant_id = the_tenant AND run_id = e.run_id AND first = e.first
                         FOR UPDATE) b;
-    -- A statement of its own: its snapshot has what was committed while the locks were waited for.
+    -- A separate statement, so that its snapshot includes what was committed while it waited for the locks.
     WITH counted AS (
         UPDATE flow_block b SET unfinished = b.unfinished - e.ends, failed = b.failed + e.failures
         FROM unnest(maps, firsts, counts, failures) AS e(run_id, first, ends, failures)
@@ -179,8 +179,8 @@ BEGIN
     RETURN coalesce(found, '{}') || ARRAY(SELECT l::flow_letter FROM unnest(letters) AS l WHERE coalesce(l.no, 0) >= 0);
 END $$;
 
--- Brings mail to runs of one tenant, and wakes those for which it was due: their rows go to "ready". Mail for a run that has
--- ended is dropped, and so is a signal whose key has come before. Returns the runs that got mail, and of each that it woke
+-- Delivers mail to runs of one tenant, and wakes those that waited for it: their rows move to "ready". Mail for a run that has
+-- ended is dropped, and so is a signal whose key was used before. Returns the runs that got mail and, for each woken one,
 -- the model profile of its queue.
 --
 -- Each statement below takes its own snapshot after the gates were locked, so it reads what every earlier writer of these
@@ -233,7 +233,7 @@ BEGIN
         FROM opened o
         WHERE is_woken AND (concurrency_key IS NULL OR NOT EXISTS (SELECT FROM limited_lane WHERE id = o.lane_id OFFSET 0))
         ORDER BY run_id
-    ), blocked AS ( -- until admit() has a place of their concurrency key for them
+    ), blocked AS ( -- until admit() finds a place of their concurrency key
         INSERT INTO later (tenant_id, job_id, lane_id, series_id, attempt, max_attempts, submitter_id, input_bytes, enqueued_at,
                            concurrency_key, parent_id, step_no)
         SELECT the_tenant, run_id, lane_id, series_id, attempt, max_attempts, submitter_id, input_bytes, clock(),
@@ -249,7 +249,7 @@ BEGIN
     FROM opened o;
 END $$;
 
--- Whether the data of an event contain what a wait states. JSON with U+0000 can be stored, but not searched.
+-- Returns whether the data of an event contain what a wait states. JSON with U+0000 can be stored, but not searched.
 CREATE FUNCTION flow_matches(data json, match json) RETURNS boolean LANGUAGE plpgsql STABLE AS $$
 BEGIN
     RETURN match IS NULL OR match::text = '{}' OR (data IS NOT NULL AND data::jsonb @> match::jsonb);
@@ -257,8 +257,8 @@ EXCEPTION WHEN untranslatable_character OR data_exception THEN
     RETURN false;
 END $$;
 
--- Brings a tenant's events to the runs that wait for them, in the order of their positions: first the earlier events to new waits,
--- then at most a given number of new events to all. An event about a single subject can be waited for. "more": there are more.
+-- Delivers a tenant's events to the runs that wait for them, in the order of their positions: first the earlier events to new waits,
+-- then at most a given number of new events to all. Runs can wait only for events about a single subject. "more": events are left.
 -- Locks: the row of flow_reader, so one pass of a tenant at a time; rows of flow_wait; then gates. Indexes: primary key of
 -- event_position, event_order, flow_wait_kind, flow_wait_new.
 CREATE FUNCTION flow_match_events(the_tenant integer, at_most integer)
@@ -276,7 +276,7 @@ BEGIN
         RETURN;
     END IF;
     IF NOT EXISTS (SELECT FROM flow_wait WHERE tenant_id = the_tenant AND followed) THEN
-        reached := newest; -- nothing has followed them
+        reached := newest; -- no wait was followed so far
     END IF;
     upto := least(newest, reached + at_most);
     WITH new AS MATERIALIZED (
@@ -320,7 +320,7 @@ BEGIN
     END IF;
 END $$;
 
--- Removes what belongs to runs that end: gates, timers, waits, blocks. Their unfinished children are marked to be cancelled, except
+-- Removes what belongs to runs that end: gates, timers, waits, blocks. Marks their unfinished children for cancellation, except
 -- those that continue. The caller holds the locks of the gates. Indexes: primary keys, job_parent.
 CREATE FUNCTION flow_close(the_tenant integer, run_ids uuid[]) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
@@ -335,7 +335,7 @@ BEGIN
     SELECT array_agg(run_id) FILTER (WHERE is_parent), array_agg(run_id) FILTER (WHERE is_map) INTO parents, maps FROM gone;
     DELETE FROM flow_wait WHERE ctid = ANY (ARRAY( -- as for timers
         SELECT ctid FROM flow_wait WHERE tenant_id = the_tenant AND run_id = ANY (run_ids) FOR UPDATE SKIP LOCKED));
-    DELETE FROM flow_timer WHERE ctid = ANY (ARRAY( -- one that is firing finds no gate
+    DELETE FROM flow_timer WHERE ctid = ANY (ARRAY( -- a timer that is firing finds no gate
         SELECT ctid FROM flow_timer WHERE tenant_id = the_tenant AND run_id = ANY (run_ids) FOR UPDATE SKIP LOCKED));
     IF maps IS NOT NULL THEN
         DELETE FROM flow_block WHERE tenant_id = the_tenant AND run_id = ANY (maps);
@@ -353,7 +353,7 @@ BEGIN
     END IF;
 END $$;
 
--- Follows the end of jobs of one tenant without a result: closes those that are runs, and brings their parents mail.
+-- Handles jobs of one tenant that ended without a result: closes those that are runs, and delivers mail to their parents.
 -- Returns what flow_deliver() returns. Locks: gates in the order of their ids.
 CREATE FUNCTION flow_ended(the_tenant integer, job_ids uuid[], letters flow_letter[])
 RETURNS TABLE (run_id uuid, woken text) LANGUAGE plpgsql AS $$
@@ -363,7 +363,7 @@ DECLARE
         SELECT FROM flow_gate WHERE tenant_id = the_tenant AND run_id = w.job_id OFFSET 0) g);
 BEGIN
     IF runs <> '{}' THEN
-        -- Items of maps lock blocks before gates; an own gate that ends is never one that they wait for, as its job is over.
+        -- Items of maps lock blocks before gates. They never wait for the gates that are removed here, because those jobs have ended.
         PERFORM flow_lock(the_tenant, runs || ARRAY(SELECT l.run_id FROM unnest(letters) AS l WHERE coalesce(l.no, 0) >= 0));
         PERFORM flow_close(the_tenant, runs);
     END IF;
@@ -372,7 +372,7 @@ BEGIN
     END IF;
 END $$;
 
--- Requests that runs stop: each gets a cancellation as mail, unless one is unread. Returns all of them that have not ended,
+-- Requests that runs stop: each gets a cancellation as mail, unless it has an unread one. Returns those that have not ended,
 -- as flow_deliver() does. Locks: gates in the order of their ids.
 CREATE FUNCTION flow_cancel(the_tenant integer, run_ids uuid[]) RETURNS TABLE (run_id uuid, woken text) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
@@ -400,7 +400,7 @@ BEGIN
     WITH ended AS (
         DELETE FROM lease WHERE tenant_id = the_tenant AND job_id = ANY (run_ids) RETURNING job_id, series_id, attempt
     ), kept AS (
-        UPDATE flow_gate g SET attempt = e.attempt - 1 -- the next claim is no further attempt
+        UPDATE flow_gate g SET attempt = e.attempt - 1 -- the next claim does not count as another attempt
         FROM ended e
         WHERE g.tenant_id = the_tenant AND g.run_id = ANY (run_ids) AND g.run_id = e.job_id AND g.attempt <> e.attempt - 1
     )
@@ -408,7 +408,7 @@ BEGIN
     SELECT the_tenant, series_id, -count(*), count(*) FROM ended GROUP BY series_id;
 END $$;
 
--- Parks resident runs for which nothing has come that they need. Returns those that are parked now; the others continue.
+-- Parks resident runs for which no mail has come that they need. Returns those that are parked now; the others continue.
 -- Locks: lease rows in job id order, then gates in the order of their ids.
 CREATE FUNCTION flow_park(the_tenant integer, run_ids uuid[], epochs bigint[]) RETURNS SETOF uuid LANGUAGE plpgsql AS $$
 DECLARE
@@ -532,7 +532,7 @@ BEGIN
         FROM opened o
         WHERE (concurrency_key IS NULL OR NOT EXISTS (SELECT FROM limited_lane WHERE id = o.lane_id OFFSET 0))
         ORDER BY run_id
-    ), blocked AS ( -- until admit() has a place of their concurrency key for them
+    ), blocked AS ( -- until admit() finds a place of their concurrency key
         INSERT INTO later (tenant_id, job_id, lane_id, series_id, attempt, max_attempts, submitter_id, input_bytes, enqueued_at,
                            concurrency_key, parent_id, step_no)
         SELECT the_tenant, run_id, lane_id, series_id, attempt, max_attempts, submitter_id, input_bytes, clock(),
@@ -547,7 +547,7 @@ BEGIN
 END $$;
 
 -- Stores turns of runs of one tenant, each as a whole or not at all: what it consumed, steps, child jobs, the outcomes of recorded
--- values, timers, and waits; marks the jobs that it no longer waits for; and parks the runs that have nothing to do, if "parks".
+-- values, timers, and waits; marks the jobs that it no longer waits for; and parks the runs that have no mail to consume, if "parks".
 -- A run with "ends" is closed; the caller's transaction ends its lease.
 --
 -- The st_, jb_, rc_, dr_ and bl_ arrays are steps, child jobs, recorded values, dropped steps and blocks of maps; …_run is the place of
@@ -646,7 +646,7 @@ BEGIN
             SELECT the_tenant, id, lane_id, series_id, max_attempts, submitter_id, input_bytes, now_at, concurrency_key, run_id,
                    no
             FROM child c WHERE concurrency_key IS NULL OR NOT EXISTS (SELECT FROM limited_lane WHERE id = c.lane_id OFFSET 0)
-        ), blocked AS ( -- until admit() has a place of their concurrency key for them
+        ), blocked AS ( -- until admit() finds a place of their concurrency key
             INSERT INTO later (tenant_id, job_id, lane_id, series_id, max_attempts, submitter_id, input_bytes, enqueued_at,
                                concurrency_key, parent_id, step_no)
             SELECT the_tenant, id, lane_id, series_id, max_attempts, submitter_id, input_bytes, now_at, concurrency_key, run_id,
@@ -682,7 +682,7 @@ BEGIN
                             OFFSET 0) s
         WHERE d.run = ANY (good) AND s.job_id IS NOT NULL ORDER BY s.job_id
         ON CONFLICT DO NOTHING;
-        DELETE FROM flow_timer WHERE ctid = ANY (ARRAY( -- one that is firing now becomes mail that the code ignores
+        DELETE FROM flow_timer WHERE ctid = ANY (ARRAY( -- a timer that is firing becomes mail that the code ignores
             SELECT t.row_tid FROM unnest(dr_run, dr_no) AS d(run, no)
             CROSS JOIN LATERAL (SELECT ctid AS row_tid FROM flow_timer WHERE tenant_id = the_tenant AND run_id = run_ids[d.run]
                                 AND no = d.no FOR UPDATE SKIP LOCKED) t
@@ -741,14 +741,14 @@ BEGIN
     END IF;
 END $$;
 
--- A new time-ordered id, for rows that the database makes by itself.
+-- Returns a new time-ordered id, for rows that the database creates by itself.
 CREATE FUNCTION flow_new_id() RETURNS uuid LANGUAGE sql VOLATILE RETURN (
     lpad(to_hex(floor(extract(epoch FROM clock()) * 1000)::bigint), 12, '0') || '7' || substr(md5(random()::text), 1, 3) || '8'
     || substr(md5(random()::text || clock_timestamp()::text), 1, 15))::uuid;
 
--- Gives a run the history of another up to a turn, without that turn: the turns before it, their steps, the mail that these have
+-- Gives a run the history of another before a turn: the turns before it, their steps, the mail that these have
 -- consumed and, as unread mail, the results of these steps that came later, and signals. Steps whose jobs have not given a
--- result get new jobs, except those that the source had dropped before it ended. With source = target the rest of the run's own
+-- result get new jobs, except those that the source had dropped before it ended. With source = target, the rest of the run's
 -- history is removed. The caller's transaction has made the gate of the target, and its job is in no other table of states
 -- yet; it is ready afterwards. Jobs that have completed do not run again.
 -- Locks: none that another transaction could hold. Indexes: primary keys.
@@ -845,7 +845,7 @@ BEGIN
     FROM flow_gate g WHERE g.tenant_id = the_tenant AND g.run_id = flow_fork.target;
 END $$;
 
--- Makes a job ready that is in no table of states, or blocks it until there is a place of its concurrency key.
+-- Makes a job ready that is in no table of states, or blocks it until its concurrency key has a free place.
 CREATE FUNCTION flow_enqueue(the_tenant integer, the_job uuid, parent uuid, step integer, kind text) RETURNS void
 LANGUAGE plpgsql AS $$
 BEGIN
