@@ -24,6 +24,7 @@ from penstock.callbacks.dispatcher import LEASE, CallbackDispatcher
 from penstock.callbacks.duties import Sending
 from penstock.callbacks.endpoint import CreatedEndpoint, DeliveryView, Endpoint, EndpointCreation
 from penstock.callbacks.fan_out import CallbackFanOut
+from penstock.callbacks.marketplace import Marketplace
 from penstock.callbacks.retention import CallbackRetention
 from penstock.callbacks.sealing import Sealing
 from penstock.callbacks.sender import Sender
@@ -107,6 +108,8 @@ async def receiver(handler: Handler | None = None) -> AsyncIterator[Receiver]:
 class Callbacks:
     """The objects of callbacks on one database, as the processes of one installation have them."""
 
+    marketplace: Marketplace | None = None
+
     def __init__(self, database: Database, folder: Path, *, policy: Policy = LOOPBACK) -> None:
         self.database = database
         self.policy = policy
@@ -114,7 +117,7 @@ class Callbacks:
         self.sealing = Sealing(self.instance)
         self.wakeups = Wakeups(database)
         self.service = CallbackService(database, self.wakeups, sealing=self.sealing, policy=policy)
-        self.targets = CallbackTargets(database, self.sealing, policy)
+        self.targets = CallbackTargets(database, self.sealing, policy, marketplace=True)
 
     def sending(
         self, *, timeout: timedelta = timedelta(seconds=15), resolver: AbstractResolver | None = None
@@ -124,6 +127,7 @@ class Callbacks:
             sealing=self.sealing,
             expansions=lambda tenant: {"job": JobExpansion(Names(self.database, tenant))},
             details={"job": job_callbacks.details},
+            marketplace=self.marketplace,
         )
 
     def dispatcher(
@@ -141,6 +145,7 @@ class Callbacks:
             sender=found.sender,
             sealing=found.sealing,
             details=found.details,
+            marketplace=found.marketplace,
             lease=lease,
         )
 
@@ -156,12 +161,12 @@ class Callbacks:
         return await self.service.create(managing(tenant), creation)
 
     async def endpoint(self, tenant: TenantId, created: Endpoint) -> Endpoint:
-        return await self.service.endpoint(tenant, created.id)
+        return await self.service.endpoint(managing(tenant).principal, created.id)
 
     async def deliveries(self, tenant: TenantId, created: Endpoint, **where: Any) -> list[DeliveryView]:
         """Return the newest hundred deliveries, the newest event first."""
         where = {"status": None, "before": None, "at_most": 100} | where
-        return (await self.service.deliveries(tenant, created.id, **where)).deliveries
+        return (await self.service.deliveries(managing(tenant).principal, created.id, **where)).deliveries
 
     async def caught_up(self) -> None:
         """Wait until every event has become deliveries, or was passed over."""

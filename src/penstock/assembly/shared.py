@@ -99,7 +99,12 @@ class Shared:
     @cached_property
     def callback_targets(self) -> CallbackTargets:
         """The endpoints that submissions name."""
-        return CallbackTargets(self.database, self.callback_sealing, self.callback_policy)
+        return CallbackTargets(
+            self.database,
+            self.callback_sealing,
+            self.callback_policy,
+            marketplace=self.settings.marketplace_callback is not None,
+        )
 
     @cached_property
     def callback_sealing(self) -> CallbackSealing:

@@ -64,13 +64,16 @@ WHERE reached - size <= :max_bytes::bigint ORDER BY position;
 
 
 -- name: endpoints_of_jobs(tenant_id, job_ids)
--- Returns the endpoints that the submissions of jobs named, and what they want. Indexes: primary keys.
+-- Returns the endpoints that the submissions of jobs named and that of the marketplace, and what they want. Indexes: primary keys.
 SELECT j.job_id, e.id, e.events
 FROM unnest(:job_ids::uuid[]) AS w(job_id)
-CROSS JOIN LATERAL (SELECT job_id, endpoint_id FROM callback_job WHERE tenant_id = :tenant_id AND job_id = w.job_id OFFSET 0) j
+CROSS JOIN LATERAL (
+    SELECT job_id, ARRAY[endpoint_id, marketplace_id] AS endpoint_ids FROM callback_job
+    WHERE tenant_id = :tenant_id AND job_id = w.job_id OFFSET 0
+) j
 CROSS JOIN LATERAL (
     SELECT id, events FROM callback_endpoint
-    WHERE tenant_id = :tenant_id AND id = j.endpoint_id AND disabled_at IS NULL AND removed_at IS NULL OFFSET 0
+    WHERE tenant_id = :tenant_id AND id = ANY (j.endpoint_ids) AND disabled_at IS NULL AND removed_at IS NULL OFFSET 0
 ) e;
 
 

@@ -104,11 +104,14 @@ async def wanted_events(
 
 async def endpoints_of_jobs(
     connection: Connection, tenant: TenantId, job_ids: Sequence[UUID]
-) -> dict[UUID, tuple[UUID, frozenset[str]]]:
-    """Return the endpoint that each job's submission named, and what it wants."""
+) -> dict[UUID, list[tuple[UUID, frozenset[str]]]]:
+    """Return the endpoints of jobs (those that submissions named, and the marketplace's) with what they want."""
     rows = await _sql.endpoints_of_jobs.rows(connection, tenant_id=tenant, job_ids=job_ids)
     wanted = {row["id"]: frozenset(row["events"]) for row in rows}
-    return {row["job_id"]: (row["id"], wanted[row["id"]]) for row in rows}
+    found: dict[UUID, list[tuple[UUID, frozenset[str]]]] = {}
+    for row in rows:
+        found.setdefault(row["job_id"], []).append((row["id"], wanted[row["id"]]))
+    return found
 
 
 async def add(connection: Connection, tenant: TenantId, new: Sequence[NewDelivery]) -> set[UUID]:

@@ -15,6 +15,7 @@ from penstock.callbacks import deliveries
 from penstock.callbacks.announcing import ENDPOINTS
 from penstock.callbacks.deliveries import EndpointKey, Lease, Outcome
 from penstock.callbacks.line import Line, Pace, Surroundings
+from penstock.callbacks.marketplace import Marketplace
 from penstock.callbacks.message import Details
 from penstock.callbacks.sealing import Sealing
 from penstock.callbacks.sender import Sender
@@ -79,6 +80,7 @@ class CallbackDispatcher(Periodic):
         sender: Sender,
         sealing: Sealing,
         details: Mapping[str, Details],
+        marketplace: Marketplace | None = None,
         concurrency: int = 16,
         lease: timedelta = LEASE,
         interval: timedelta = timedelta(milliseconds=10),
@@ -86,7 +88,7 @@ class CallbackDispatcher(Periodic):
     ) -> None:
         super().__init__(interval=interval, idle_interval=idle_interval)
         self._database = database
-        self._sender = sender
+        self._senders = [sender] if marketplace is None else [sender, marketplace.sender]
         self._lease = lease
         self._records: Batching[Outcome, bool] = Batching(self._record, unlucky=_UNLUCKY)
         self._around = Surroundings(
@@ -95,6 +97,7 @@ class CallbackDispatcher(Periodic):
             sealing=sealing,
             details=details,
             record=self._records.put,
+            marketplace=marketplace,
         )
         quick = Pace(concurrency=concurrency, page=256, page_bytes=2**18, connections=asyncio.Semaphore(4))
         slow = Pace(concurrency=min(concurrency, 4), page=8, page_bytes=2**16, connections=asyncio.Semaphore(2))
@@ -213,4 +216,5 @@ class CallbackDispatcher(Periodic):
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
         await self._records.drain()
-        await self._sender.close()
+        for sender in self._senders:
+            await sender.close()

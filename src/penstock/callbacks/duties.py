@@ -8,6 +8,7 @@ from datetime import timedelta
 
 from penstock.callbacks.dispatcher import CallbackDispatcher
 from penstock.callbacks.fan_out import CallbackFanOut, Expansions
+from penstock.callbacks.marketplace import Marketplace
 from penstock.callbacks.message import Details
 from penstock.callbacks.retention import CallbackRetention
 from penstock.callbacks.sealing import Sealing
@@ -25,6 +26,7 @@ class Sending:
     sealing: Sealing
     expansions: Expansions
     details: Mapping[str, Details]
+    marketplace: Marketplace | None = None
     keep_delivered: timedelta = timedelta(days=7)
     keep_jobs: timedelta = timedelta(days=30)
     concurrency: int = 16  # requests to one endpoint at a time
@@ -40,6 +42,7 @@ def duties(database: Database, wakeups: Wakeups, sending: Sending) -> Sequence[P
             sender=sending.sender,
             sealing=sending.sealing,
             details=sending.details,
+            marketplace=sending.marketplace,
             concurrency=sending.concurrency,
         ),
         CallbackRetention(database, keep_delivered=sending.keep_delivered, keep_jobs=sending.keep_jobs),

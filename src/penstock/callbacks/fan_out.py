@@ -128,9 +128,8 @@ class CallbackFanOut(Periodic):
             named = await cursors.endpoints_of_jobs(connection, tenant, subjects) if subjects else {}
             for event in expand(row):
                 wanting = [one.id for one in listeners if _wanted_by(one, event)]
-                own = named.get(event.subject) if isinstance(event.subject, UUID) else None
-                if own is not None and event_types.wants(own[1], event.type):
-                    wanting.append(own[0])
+                own = named.get(event.subject, ()) if isinstance(event.subject, UUID) else ()
+                wanting += [endpoint for endpoint, kinds in own if event_types.wants(kinds, event.type)]
                 if wanting:
                     chunk += _new(event, wanting)
                 if len(chunk) >= _CHUNK:

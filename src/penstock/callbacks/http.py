@@ -130,7 +130,7 @@ class CallbackRoutes:
         query = request.query({"of_jobs": False, "after": False, "limit": False})
         wanted = convert({name: values[0] for name, values in query.items()}, _ListQuery)
         page = await self._service.endpoints(
-            request.principal.tenant, registered=not wanted.of_jobs, after=wanted.after, at_most=wanted.limit
+            request.principal, registered=not wanted.of_jobs, after=wanted.after, at_most=wanted.limit
         )
         return json_response(page)
 
@@ -147,7 +147,7 @@ class CallbackRoutes:
     )
     async def get(self, request: Request) -> Response:
         request.query({})
-        return json_response(await self._service.endpoint(request.principal.tenant, request.path_values["id"]))
+        return json_response(await self._service.endpoint(request.principal, request.path_values["id"]))
 
     @route(
         "PATCH",
@@ -217,7 +217,7 @@ class CallbackRoutes:
     )
     async def test(self, request: Request) -> Response:
         request.query({})
-        await self._service.test(request.principal.tenant, request.path_values["id"])
+        await self._service.test(request.principal, request.path_values["id"])
         return Response(status=202)
 
     @route(
@@ -244,7 +244,7 @@ class CallbackRoutes:
         query = request.query({"status": False, "before": False, "limit": False})
         wanted = convert({name: values[0] for name, values in query.items()}, _DeliveryQuery)
         page = await self._service.deliveries(
-            request.principal.tenant,
+            request.principal,
             request.path_values["id"],
             status=wanted.status,
             before=wanted.before,

@@ -10,10 +10,11 @@ from datetime import UTC, datetime, timedelta
 from random import random
 from typing import Any, Final
 
-from penstock.callbacks import deliveries, rules, signing
+from penstock.callbacks import deliveries, marketplace, rules, signing
 from penstock.callbacks.chains import Chains
 from penstock.callbacks.deliveries import Lease, Outcome, Target
 from penstock.callbacks.endpoint import Attempt
+from penstock.callbacks.marketplace import Marketplace
 from penstock.callbacks.message import MEDIA_TYPE, Delivery, Details, Key, body_of
 from penstock.callbacks.rules import Response, Result
 from penstock.callbacks.sealing import CannotOpen, Sealing
@@ -30,7 +31,7 @@ _LINGER_SECONDS: Final = 1.0  # that the line of a quick endpoint without delive
 _LATER_SECONDS: Final = 1.0  # between two reads of deliveries that are due again
 _MAX_UNRECORDED: Final = 1024  # attempts whose outcome is not in the database yet
 _RECORD_AGAIN_SECONDS: Final = 0.5  # while the database is unavailable
-_NO_SECRET_REST: Final = timedelta(minutes=1)
+_NO_SETTING_REST: Final = timedelta(minutes=1)
 _START: Final = (0, 0)
 
 
@@ -58,6 +59,7 @@ class Surroundings:
     sealing: Sealing
     details: Mapping[str, Details]  # by the first word of event types
     record: Callable[[Outcome], Awaitable[bool]]  # returns whether the lease held
+    marketplace: Marketplace | None = None  # None: the settings of this process name none
 
 
 class Line:
@@ -166,7 +168,7 @@ class Line:
                 again = await deliveries.read_later(
                     connection, self.lease, limit=self._pace.page, max_bytes=self._pace.page_bytes
                 )
-            bodies = await self._bodies(connection, [*again, *page])
+            bodies = await self._bodies(connection, target, [*again, *page])
         self._exhausted = not page
         if page:
             self._behind = page[-1].key
@@ -191,11 +193,19 @@ class Line:
                 self._keys = self._around.sealing.keys(self.lease.endpoint_id, target)
             except CannotOpen as error:
                 log.error("callback_secret_unreadable", endpoint=str(self.lease.endpoint_id), reason=str(error))
-                self._leaving, self._rest = True, _NO_SECRET_REST
+                self._leaving, self._rest = True, _NO_SETTING_REST
                 return False
+        if target.url == marketplace.URL and self._around.marketplace is None:
+            log.error("marketplace_unknown", reason="this process does not have MARKETPLACE_CALLBACK")
+            self._leaving, self._rest = True, _NO_SETTING_REST
+            return False
         return True
 
-    async def _bodies(self, connection: deliveries.Connection, page: Sequence[Delivery]) -> dict[Key, bytes]:
+    async def _bodies(
+        self, connection: deliveries.Connection, target: Target, page: Sequence[Delivery]
+    ) -> Mapping[Key, bytes]:
+        if target.url == marketplace.URL and self._around.marketplace is not None:
+            return await self._around.marketplace.bodies(connection, self.lease.tenant, page)
         details: dict[Key, Mapping[str, Any]] = {}
         for word, detail in self._around.details.items():
             own = [one for one in page if one.kind.partition(".")[0] == word]
@@ -266,7 +276,10 @@ class Line:
         assert self._target is not None  # noqa: S101 - nothing is sent before it was read
         message = delivery.id(self.lease.tenant)
         timestamp = int(time.time())
-        headers = {"Content-Type": MEDIA_TYPE, "webhook-id": message, "webhook-timestamp": str(timestamp)}
+        headers = {"webhook-id": message, "webhook-timestamp": str(timestamp)}
+        if self._target.url == marketplace.URL and (known := self._around.marketplace) is not None:
+            return await known.sender.send(known.url, headers | known.headers, body)
+        headers["Content-Type"] = MEDIA_TYPE
         if self._keys:
             headers["webhook-signature"] = signing.signatures(self._keys, message, timestamp, body)
         return await self._around.sender.send(self._target.url, headers, body)

@@ -71,31 +71,34 @@ WITH wanted AS MATERIALIZED (
 SELECT id, digest FROM known UNION ALL SELECT id, digest FROM made;
 
 
--- name: attach(tenant_id, job_ids, endpoint_ids)!
--- Gives new jobs the endpoints that their submissions named, within the transaction that creates them.
-INSERT INTO callback_job (tenant_id, job_id, endpoint_id)
-SELECT :tenant_id, n.job_id, n.endpoint_id FROM unnest(:job_ids::uuid[], :endpoint_ids::uuid[]) AS n(job_id, endpoint_id);
+-- name: attach(tenant_id, job_ids, endpoint_ids, marketplace_ids)!
+-- Gives new jobs the endpoints that their submissions named and that of the marketplace, within the transaction that creates
+-- them.
+INSERT INTO callback_job (tenant_id, job_id, endpoint_id, marketplace_id)
+SELECT :tenant_id, n.* FROM unnest(:job_ids::uuid[], :endpoint_ids::uuid[], :marketplace_ids::uuid[]) AS n;
 
 
 -- name: of_jobs(tenant_id, job_ids)
 -- Returns the endpoints that the submissions of jobs named. Index: primary key of callback_job.
 SELECT j.job_id, j.endpoint_id FROM unnest(:job_ids::uuid[]) AS w(job_id)
-CROSS JOIN LATERAL (SELECT job_id, endpoint_id FROM callback_job WHERE tenant_id = :tenant_id AND job_id = w.job_id OFFSET 0) j;
+CROSS JOIN LATERAL (SELECT job_id, endpoint_id FROM callback_job WHERE tenant_id = :tenant_id AND job_id = w.job_id OFFSET 0) j
+WHERE j.endpoint_id IS NOT NULL;
 
 
--- name: endpoint(tenant_id, id)
--- Returns an endpoint with its state. Indexes: primary keys.
+-- name: endpoint(tenant_id, id, hidden)
+-- Returns an endpoint with its state, unless its URL is the hidden one. Indexes: primary keys.
 SELECT e.id, e.url, e.events, e.description, e.sealed IS NOT NULL AS signed, e.created_at, e.disabled_at, e.disabled_reason,
        CASE WHEN e.previous_until > clock() THEN e.previous_until END AS previous_secret_until, e.digest IS NULL AS registered,
        s.waiting, s.delivered, s.dead, s.failed, s.failures, s.failing_since,
        CASE WHEN s.rest_until > clock() THEN s.rest_until END AS rest_until
 FROM callback_endpoint e
 LEFT JOIN LATERAL (SELECT * FROM callback_state WHERE tenant_id = :tenant_id AND endpoint_id = e.id OFFSET 0) s ON true
-WHERE e.tenant_id = :tenant_id AND e.id = :id AND e.removed_at IS NULL;
+WHERE e.tenant_id = :tenant_id AND e.id = :id AND e.removed_at IS NULL AND e.url IS DISTINCT FROM :hidden::text;
 
 
--- name: endpoints(tenant_id, registered, after, at_most)
--- Returns endpoints in the order of their ids, with their states: those that are registered, or those that submissions name.
+-- name: endpoints(tenant_id, registered, after, at_most, hidden)
+-- Returns endpoints in the order of their ids, with their states: those that are registered, or those that submissions name,
+-- without those whose URL is the hidden one.
 -- Indexes: primary keys.
 SELECT e.id, e.url, e.events, e.description, e.sealed IS NOT NULL AS signed, e.created_at, e.disabled_at, e.disabled_reason,
        CASE WHEN e.previous_until > clock() THEN e.previous_until END AS previous_secret_until, e.digest IS NULL AS registered,
@@ -104,6 +107,7 @@ SELECT e.id, e.url, e.events, e.description, e.sealed IS NOT NULL AS signed, e.c
 FROM callback_endpoint e
 LEFT JOIN LATERAL (SELECT * FROM callback_state WHERE tenant_id = :tenant_id AND endpoint_id = e.id OFFSET 0) s ON true
 WHERE e.tenant_id = :tenant_id AND e.id > :after::uuid AND e.removed_at IS NULL AND (e.digest IS NULL) = :registered::bool
+  AND e.url IS DISTINCT FROM :hidden::text
 ORDER BY e.id LIMIT :at_most::int;
 
 

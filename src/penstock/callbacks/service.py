@@ -12,7 +12,7 @@ from uuid_utils.compat import uuid7
 
 from penstock.access import store as access_store
 from penstock.access.audit import Action, Sender, change
-from penstock.callbacks import event_types, signing, store
+from penstock.callbacks import event_types, marketplace, signing, store
 from penstock.callbacks.announcing import ENDPOINTS, SUBMITTED
 from penstock.callbacks.callback import check_address, check_events, check_secret
 from penstock.callbacks.endpoint import (
@@ -35,7 +35,7 @@ from penstock.events.tail import EVENTS
 from penstock.outbound.policy import Policy
 from penstock.postgres.pool import Database
 from penstock.postgres.wakeups import Wakeups
-from penstock.tenants.principal import TenantId
+from penstock.tenants.principal import Principal, TenantId
 
 _MAX_REPLAYED: Final = 10_000  # dead deliveries that one request sends again
 
@@ -75,23 +75,30 @@ class CallbackService:
                 sealed=instance.seal(secret.encode(), place=place_of(endpoint_id)),
                 secret_id=instance.id,
             )
-            created = await _existing(connection, tenant, endpoint_id)
+            created = await _existing(connection, sender.principal, endpoint_id)
             action = Action(name="callback.create", subject=str(endpoint_id), after=_described(created))
             await _record(connection, sender, action)
         if began:
             self._wakeups.announce(SUBMITTED)
         return CreatedEndpoint(**msgspec.structs.asdict(created), secret=secret)
 
-    async def endpoints(self, tenant: TenantId, *, registered: bool, after: UUID, at_most: int) -> EndpointPage:
+    async def endpoints(self, reader: Principal, *, registered: bool, after: UUID, at_most: int) -> EndpointPage:
         """Return the endpoints that a tenant registered, or those that its submissions named."""
         async with self._database.acquire() as connection:
-            found = await store.endpoints(connection, tenant, registered=registered, after=after, at_most=at_most)
+            found = await store.endpoints(
+                connection,
+                reader.tenant,
+                registered=registered,
+                after=after,
+                at_most=at_most,
+                hidden=_hidden_from(reader),
+            )
         return EndpointPage(callbacks=found, next=found[-1].id if len(found) == at_most else None)
 
-    async def endpoint(self, tenant: TenantId, endpoint_id: UUID) -> Endpoint:
+    async def endpoint(self, reader: Principal, endpoint_id: UUID) -> Endpoint:
         """Return an endpoint; raises NotFound."""
         async with self._database.acquire() as connection:
-            return await _existing(connection, tenant, endpoint_id)
+            return await _existing(connection, reader, endpoint_id)
 
     async def change(self, sender: Sender, endpoint_id: UUID, wanted: EndpointChange) -> Endpoint:
         """Change an endpoint, disable it, or enable it; raises NotFound, InvalidInput and WrongState."""
@@ -101,7 +108,7 @@ class CallbackService:
             check_events(wanted.events, field="events")
         tenant = sender.principal.tenant
         async with self._database.acquire() as connection, connection.transaction():
-            before = await self._locked(connection, tenant, endpoint_id)
+            before = await self._locked(connection, sender.principal, endpoint_id)
             fields = {
                 name: value
                 for name in ("url", "events", "description")
@@ -115,7 +122,7 @@ class CallbackService:
                 await store.disable(connection, tenant, endpoint_id, reason="on request")
             elif wanted.disabled is False:
                 await store.enable(connection, tenant, endpoint_id)
-            after = await _existing(connection, tenant, endpoint_id)
+            after = await _existing(connection, sender.principal, endpoint_id)
             await _record(
                 connection, sender, change("callback.change", str(endpoint_id), _described(before), _described(after))
             )
@@ -131,7 +138,7 @@ class CallbackService:
         instance = await self._sealing.secret()
         place = place_of(endpoint_id)
         async with self._database.acquire() as connection, connection.transaction():
-            before = await self._locked(connection, tenant, endpoint_id)
+            before = await self._locked(connection, sender.principal, endpoint_id)
             if not before.registered:
                 raise WrongState("submissions name this callback with its secret: state another one there")
             sealed, secret_id = await store.lock_endpoint(connection, tenant, endpoint_id) or (None, None)
@@ -145,7 +152,7 @@ class CallbackService:
                 secret_id=instance.id,
                 overlap_seconds=rotation.overlap_seconds,
             )
-            after = await _existing(connection, tenant, endpoint_id)
+            after = await _existing(connection, sender.principal, endpoint_id)
             await _record(connection, sender, Action(name="callback.rotate", subject=str(endpoint_id)))
         return CreatedEndpoint(**msgspec.structs.asdict(after), secret=secret)
 
@@ -153,30 +160,31 @@ class CallbackService:
         """Remove an endpoint and its deliveries; raises NotFound and WrongState."""
         tenant = sender.principal.tenant
         async with self._database.acquire() as connection, connection.transaction():
-            before = await self._locked(connection, tenant, endpoint_id)
+            before = await self._locked(connection, sender.principal, endpoint_id)
             if not before.registered:
                 raise WrongState("submissions name this callback: disable it instead")
             await store.remove(connection, tenant, endpoint_id)
             action = Action(name="callback.remove", subject=str(endpoint_id), before=_described(before))
             await _record(connection, sender, action)
 
-    async def test(self, tenant: TenantId, endpoint_id: UUID) -> None:
+    async def test(self, reader: Principal, endpoint_id: UUID) -> None:
         """Send an endpoint a message of the type ``callback.test``; raises NotFound and WrongState."""
         async with self._database.acquire() as connection, connection.transaction():
-            found = await _existing(connection, tenant, endpoint_id)
+            found = await _existing(connection, reader, endpoint_id)
             if not found.registered:
                 raise WrongState("submissions name this callback: only registered ones can be tested")
             _require_enabled(found)
-            await event_log.record(connection, tenant, str(endpoint_id), kind=event_types.TEST, data=Raw(b"{}"))
+            await event_log.record(connection, reader.tenant, str(endpoint_id), kind=event_types.TEST, data=Raw(b"{}"))
         self._wakeups.announce(EVENTS)
 
     async def deliveries(
-        self, tenant: TenantId, endpoint_id: UUID, *, status: DeliveryStatus | None, before: str | None, at_most: int
+        self, reader: Principal, endpoint_id: UUID, *, status: DeliveryStatus | None, before: str | None, at_most: int
     ) -> DeliveryPage:
         """Return the deliveries of an endpoint, the newest event first; raises NotFound and InvalidInput."""
+        tenant = reader.tenant
         key = store.FIRST if before is None else _key(before, tenant, field="before")
         async with self._database.acquire() as connection:
-            await _existing(connection, tenant, endpoint_id)
+            await _existing(connection, reader, endpoint_id)
             found = await store.deliveries(connection, tenant, endpoint_id, status=status, before=key, at_most=at_most)
         return DeliveryPage(deliveries=found, next=found[-1].id if len(found) == at_most else None)
 
@@ -187,7 +195,7 @@ class CallbackService:
         tenant = sender.principal.tenant
         keys = [_key(one, tenant, field=f"ids[{place}]") for place, one in enumerate(replay.ids or ())]
         async with self._database.acquire() as connection, connection.transaction():
-            found = await _existing(connection, tenant, endpoint_id)
+            found = await _existing(connection, sender.principal, endpoint_id)
             _require_enabled(found)
             number = await store.replay(
                 connection, tenant, endpoint_id, keys=sorted(set(keys)), dead_limit=_MAX_REPLAYED if replay.dead else 0
@@ -197,17 +205,22 @@ class CallbackService:
         self._wakeups.announce(ENDPOINTS, {endpoint_id.hex: 1})
         return number
 
-    async def _locked(self, connection: asyncpg.Connection, tenant: TenantId, endpoint_id: UUID) -> Endpoint:
-        if await store.lock_endpoint(connection, tenant, endpoint_id) is None:
+    async def _locked(self, connection: asyncpg.Connection, reader: Principal, endpoint_id: UUID) -> Endpoint:
+        if await store.lock_endpoint(connection, reader.tenant, endpoint_id) is None:
             raise NotFound(f"there is no callback {endpoint_id}")
-        return await _existing(connection, tenant, endpoint_id)
+        return await _existing(connection, reader, endpoint_id)
 
 
-async def _existing(connection: asyncpg.Connection, tenant: TenantId, endpoint_id: UUID) -> Endpoint:
-    found = await store.endpoint(connection, tenant, endpoint_id)
+async def _existing(connection: asyncpg.Connection, reader: Principal, endpoint_id: UUID) -> Endpoint:
+    found = await store.endpoint(connection, reader.tenant, endpoint_id, hidden=_hidden_from(reader))
     if found is None:
         raise NotFound(f"there is no callback {endpoint_id}")
     return found
+
+
+def _hidden_from(reader: Principal) -> str | None:
+    """Return the URL of endpoints that a reader does not see: the marketplace's, which belongs to the operator."""
+    return None if reader.operator else marketplace.URL
 
 
 def _require_enabled(found: Endpoint) -> None:

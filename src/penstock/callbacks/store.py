@@ -108,10 +108,23 @@ async def name_endpoints(
 
 
 async def attach(
-    connection: Connection, tenant: TenantId, endpoints: Mapping[UUID, UUID], *, kinds: Sequence[str]
+    connection: Connection,
+    tenant: TenantId,
+    endpoints: Mapping[UUID, tuple[UUID | None, UUID | None]],
+    *,
+    kinds: Sequence[str],
 ) -> bool:
-    """Give new jobs their endpoints, which want events of these types; returns whether the tenant had none before."""
-    await _sql.attach.run(connection, tenant_id=tenant, job_ids=list(endpoints), endpoint_ids=list(endpoints.values()))
+    """Give new jobs their endpoints, which want events of these types; returns whether the tenant had none before.
+
+    A job has the endpoint that its submission named and that of the marketplace, or one of them.
+    """
+    await _sql.attach.run(
+        connection,
+        tenant_id=tenant,
+        job_ids=list(endpoints),
+        endpoint_ids=[named for named, _ in endpoints.values()],
+        marketplace_ids=[marketplace for _, marketplace in endpoints.values()],
+    )
     return await begin(connection, tenant, kinds=kinds)
 
 
@@ -121,16 +134,21 @@ async def of_jobs(connection: Connection, tenant: TenantId, job_ids: Sequence[UU
     return {row["job_id"]: row["endpoint_id"] for row in rows}
 
 
-async def endpoint(connection: Connection, tenant: TenantId, endpoint_id: UUID) -> Endpoint | None:
-    row = await _sql.endpoint.row(connection, tenant_id=tenant, id=endpoint_id)
+async def endpoint(
+    connection: Connection, tenant: TenantId, endpoint_id: UUID, *, hidden: str | None
+) -> Endpoint | None:
+    """Return an endpoint, unless its URL is the hidden one."""
+    row = await _sql.endpoint.row(connection, tenant_id=tenant, id=endpoint_id, hidden=hidden)
     return None if row is None else _endpoint(row)
 
 
 async def endpoints(
-    connection: Connection, tenant: TenantId, *, registered: bool, after: UUID, at_most: int
+    connection: Connection, tenant: TenantId, *, registered: bool, after: UUID, at_most: int, hidden: str | None
 ) -> list[Endpoint]:
-    """Return endpoints in the order of their ids."""
-    rows = await _sql.endpoints.rows(connection, tenant_id=tenant, registered=registered, after=after, at_most=at_most)
+    """Return endpoints in the order of their ids, without those whose URL is the hidden one."""
+    rows = await _sql.endpoints.rows(
+        connection, tenant_id=tenant, registered=registered, after=after, at_most=at_most, hidden=hidden
+    )
     return [_endpoint(row) for row in rows]
 
 

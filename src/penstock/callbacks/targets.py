@@ -11,7 +11,7 @@ from uuid import UUID
 import msgspec
 from uuid_utils.compat import uuid7
 
-from penstock.callbacks import store
+from penstock.callbacks import marketplace, store
 from penstock.callbacks.callback import Callback, check_callback
 from penstock.callbacks.sealing import Sealing, place_of
 from penstock.callbacks.store import NamedEndpoint
@@ -25,16 +25,23 @@ _MAX_REMEMBERED: Final = 10_000
 class CallbackTargets:
     """Resolves the callbacks of submissions, and attaches them to new jobs."""
 
-    def __init__(self, database: Database, sealing: Sealing, policy: Policy) -> None:
+    def __init__(self, database: Database, sealing: Sealing, policy: Policy, *, marketplace: bool = False) -> None:
         self._database = database
         self._sealing = sealing
         self._policy = policy
+        self._marketplace = marketplace  # whether there is one
         self._known: dict[tuple[TenantId, bytes], UUID] = {}
         self._known_on: date | None = None
 
     def check(self, callback: Callback, *, field: str) -> None:
         """Raise InvalidInput for a callback that cannot be used."""
         check_callback(callback, self._policy, field=field)
+
+    async def marketplace(self, tenant: TenantId, ended: Sequence[str]) -> UUID | None:
+        """Return the endpoint of the marketplace, or None if there is no marketplace. Raises DatabaseUnavailable."""
+        if not self._marketplace:
+            return None
+        return (await self.resolve(tenant, [Callback(url=marketplace.URL)], ended))[0]
 
     async def resolve(self, tenant: TenantId, callbacks: Sequence[Callback], ended: Sequence[str]) -> list[UUID]:
         """Return the endpoints that callbacks name, in order. ``ended`` are the events of one that names none.

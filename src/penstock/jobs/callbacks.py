@@ -19,9 +19,9 @@ ENDED: Final = JOB_ENDED
 _MAX_RESULT_BYTES: Final = 64 * 2**10  # of a result that a message has
 
 
-def events_of(callback: Callback) -> Sequence[str]:
-    """Return the types of events that a job's callback wants."""
-    return ENDED if callback.events is None else callback.events
+def events_of(callback: Callback | None) -> Sequence[str]:
+    """Return the types of events that a job's callback wants; without one, those that the marketplace gets."""
+    return ENDED if callback is None or callback.events is None else callback.events
 
 
 def check_callback(targets: CallbackTargets | None, callback: Callback, field: str) -> None:

@@ -7,7 +7,7 @@ are not parsed on the way. Times are aware datetimes and travel as RFC 3339.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, ClassVar, Self
 from uuid import UUID
 
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
@@ -57,6 +57,19 @@ class JobSubmission(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     concurrency_key: ConcurrencyKey | None = None
     tags: JobTags = []
     callback: Callback | None = None
+
+    for_marketplace: ClassVar[bool] = False  # whether the marketplace gets the result as well
+
+
+class MarketplaceSubmission(JobSubmission, frozen=True, kw_only=True):
+    """A submission whose job's result the marketplace gets; callers cannot send it as such."""
+
+    for_marketplace: ClassVar[bool] = True
+
+    @classmethod
+    def of(cls, submission: JobSubmission) -> Self:
+        """Return the same submission with the result for the marketplace."""
+        return cls(**{name: getattr(submission, name) for name in JobSubmission.__struct_fields__})
 
 
 class JobFields(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -57,7 +57,8 @@ class Submissions:
             if not names.has_ids(submission, key_id):
                 await names.resolve([submission], key_id)
             endpoint = None if submission.callback is None else (await self._endpoints([submission]))[0]
-            new = self._prepare(submission, key_id, endpoint, counted=counted)
+            marketplace = await self._marketplace() if submission.for_marketplace else None
+            new = self._prepare(submission, key_id, endpoint, marketplace, counted=counted)
             created_at = await self._writers.creates.put(new)
             if created_at is not None:
                 return Submitted(job=_as_created(new, created_at), created=True)
@@ -72,8 +73,9 @@ class Submissions:
         await self._names.resolve(submissions, key_id)
         while True:
             endpoints = await self._endpoints(submissions)
+            marketplace = await self._marketplace() if any(one.for_marketplace for one in submissions) else None
             new = [
-                self._prepare(one, key_id, endpoint, counted=counted)
+                self._prepare(one, key_id, endpoint, marketplace if one.for_marketplace else None, counted=counted)
                 for one, endpoint in zip(submissions, endpoints, strict=True)
             ]
             found: dict[Key, Job] = {}
@@ -112,7 +114,19 @@ class Submissions:
         endpoints = iter(await self._callbacks.resolve(self._tenant, callbacks, ENDED))
         return [None if one.callback is None else next(endpoints) for one in submissions]
 
-    def _prepare(self, submission: JobSubmission, key_id: str, endpoint_id: UUID | None, *, counted: bool) -> NewJob:
+    async def _marketplace(self) -> UUID | None:
+        """Return the endpoint of the marketplace, or None if this process knows none."""
+        return None if self._callbacks is None else await self._callbacks.marketplace(self._tenant, ENDED)
+
+    def _prepare(
+        self,
+        submission: JobSubmission,
+        key_id: str,
+        endpoint_id: UUID | None,
+        marketplace_id: UUID | None,
+        *,
+        counted: bool,
+    ) -> NewJob:
         series_id, lane_id, submitter_id = self._names.known_ids(submission, key_id)
         return NewJob(
             id=uuid7(),
@@ -123,6 +137,7 @@ class Submissions:
             submission=submission,
             counted=counted,
             endpoint_id=endpoint_id,
+            marketplace_id=marketplace_id,
         )
 
     async def _find_by_keys(self, connection: Connection, submissions: Sequence[JobSubmission]) -> list[Job | None]:

@@ -20,7 +20,7 @@ from penstock.errors import CallerError, InvalidInput, NotFound, StaleEpoch
 from penstock.jobs import output
 from penstock.jobs.admissions import Admissions
 from penstock.jobs.announcements import FLOW, announce, announce_ended, announce_mail
-from penstock.jobs.callbacks import events_of
+from penstock.jobs.callbacks import ENDED, events_of
 from penstock.jobs.places import Places
 from penstock.jobs.sql import idempotency, queues, store
 from penstock.jobs.sql.rows import NO_MAIL, Connection, HeldLease, NewJob
@@ -106,7 +106,7 @@ class TenantWriters:
         first_callbacks = False
         async with self._database.acquire() as connection:
             runs = [job for job in jobs if job.submission.task_type == FLOW]
-            if not keyed and not runs and not any(job.expires or job.counted or job.endpoint_id for job in jobs):
+            if not keyed and not runs and not any(job.expires or job.counted or job.has_callback for job in jobs):
                 fresh: Sequence[NewJob] = jobs
                 created: store.CreatedJobs | None = await store.create(connection, self._tenant, jobs)
             else:
@@ -135,12 +135,12 @@ class TenantWriters:
 
     async def _attach_callbacks(self, connection: Connection, jobs: Sequence[NewJob]) -> bool:
         """Give new jobs the endpoints of their callbacks; returns whether they are the tenant's first."""
-        endpoints = {job.id: job.endpoint_id for job in jobs if job.endpoint_id is not None}
+        endpoints = {job.id: (job.endpoint_id, job.marketplace_id) for job in jobs if job.has_callback}
         if not endpoints:
             return False
-        kinds = {
-            kind for job in jobs if job.submission.callback is not None for kind in events_of(job.submission.callback)
-        }
+        kinds = {kind for job in jobs if job.has_callback for kind in events_of(job.submission.callback)}
+        if any(job.marketplace_id for job in jobs):
+            kinds |= set(ENDED)
         return await callback_store.attach(connection, self._tenant, endpoints, kinds=sorted(kinds))
 
     async def _heartbeat(self, beats: Sequence[JobHeartbeat]) -> list[HeartbeatResult | Exception]:

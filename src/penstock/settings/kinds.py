@@ -122,6 +122,11 @@ def http_url(value: object) -> str:
     return given.rstrip("/")
 
 
+def secret_url(value: object) -> Secret:
+    """An HTTP URL that is secret as a whole, because its path may contain a token."""
+    return Secret(http_url(_secret(value)))
+
+
 def database_url(value: object) -> Secret:
     """The URL of a PostgreSQL server, checked here because the driver's messages may quote a part of the password."""
     given = _secret(value)

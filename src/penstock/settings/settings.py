@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from penstock.errors import FieldProblem, SettingsError
-from penstock.settings import blobs, gateway, jobs, providers, workers
+from penstock.settings import blobs, gateway, jobs, marketplace, providers, workers
 from penstock.settings.blobs import BlobSettings
 from penstock.settings.brokers import BrokerSettings
 from penstock.settings.callbacks import CallbackSettings
@@ -19,6 +19,7 @@ from penstock.settings.flows import FlowSettings
 from penstock.settings.gateway import GatewaySettings
 from penstock.settings.jobs import JobSettings
 from penstock.settings.logs import LogSettings
+from penstock.settings.marketplace import MarketplaceSettings
 from penstock.settings.models import ModelSettings
 from penstock.settings.printing import printable, secrets_in
 from penstock.settings.providers import ProviderSettings
@@ -31,12 +32,16 @@ from penstock.settings.workers import WorkerSettings
 # In the order of the documentation. A default may be derived from earlier variables.
 GROUPS: Final = (
     GatewaySettings, DatabaseSettings, JobSettings, WorkerSettings, ModelSettings, FlowSettings, BlobSettings,
-    ProviderSettings, CallbackSettings, UsageSettings, SidecarSettings, BrokerSettings, LogSettings,
+    ProviderSettings, CallbackSettings, MarketplaceSettings, UsageSettings, SidecarSettings, BrokerSettings,
+    LogSettings,
 )  # fmt: skip
 VARIABLES: Final[Mapping[str, Variable]] = {
     name: variable for group in GROUPS for name, variable in variables(group).items()
 }
-_RELATIONS: Final = (*gateway.RELATIONS, *jobs.RELATIONS, *workers.RELATIONS, *blobs.RELATIONS, *providers.RELATIONS)
+_RELATIONS: Final = (
+    *gateway.RELATIONS, *jobs.RELATIONS, *workers.RELATIONS, *blobs.RELATIONS, *providers.RELATIONS,
+    *marketplace.RELATIONS,
+)  # fmt: skip
 # Variables that parents pass to their children; they are not settings.
 _INTERNAL: Final = frozenset({"PENSTOCK_SUPERVISOR_PID", "PENSTOCK_MODEL", "PENSTOCK_MODEL_VERSION"})
 
@@ -44,7 +49,8 @@ _INTERNAL: Final = frozenset({"PENSTOCK_SUPERVISOR_PID", "PENSTOCK_MODEL", "PENS
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Settings(
     GatewaySettings, DatabaseSettings, JobSettings, WorkerSettings, ModelSettings, FlowSettings, BlobSettings,
-    ProviderSettings, CallbackSettings, UsageSettings, SidecarSettings, BrokerSettings, LogSettings,
+    ProviderSettings, CallbackSettings, MarketplaceSettings, UsageSettings, SidecarSettings, BrokerSettings,
+    LogSettings,
 ):  # fmt: skip
     """The effective settings of one process."""
 

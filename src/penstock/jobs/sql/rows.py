@@ -31,10 +31,15 @@ class NewJob:
     submission: JobSubmission
     counted: bool = False  # whether a quota of pending jobs of its key or user counts it
     endpoint_id: UUID | None = None  # of its callback
+    marketplace_id: UUID | None = None  # the marketplace's endpoint, if it gets the result
 
     @property
     def queue(self) -> Queue:
         return (self.submission.task_type, self.submission.model_profile)
+
+    @property
+    def has_callback(self) -> bool:
+        return self.endpoint_id is not None or self.marketplace_id is not None
 
     @property
     def expires(self) -> bool:

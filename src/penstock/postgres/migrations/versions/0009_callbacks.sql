@@ -8,7 +8,7 @@ CREATE TABLE callback_endpoint (
     tenant_id       integer NOT NULL REFERENCES tenant,
     id              uuid NOT NULL,
     digest          bytea,                   -- of url, events and secret, keyed with the secret of the installation
-    url             text NOT NULL,
+    url             text NOT NULL,           -- 'marketplace:' if the settings name the address
     events          text[] NOT NULL,         -- the types that it wants; "job.*", "*"
     description     text NOT NULL,
     sealed          bytea,                   -- its secret, encrypted; NULL: messages are not signed
@@ -36,12 +36,15 @@ CREATE TABLE callback_cursor (
     kinds     text[] NOT NULL DEFAULT '{}'   -- what endpoints that submissions name want, all together
 ) WITH (fillfactor = 50);
 
--- The jobs whose submissions named an endpoint, written by the transaction that creates them.
+-- The jobs whose submissions named an endpoint, or whose results the marketplace gets, written by the transaction that creates
+-- them.
 CREATE TABLE callback_job (
-    tenant_id   integer NOT NULL,
-    job_id      uuid NOT NULL,
-    endpoint_id uuid NOT NULL,
-    PRIMARY KEY (tenant_id, job_id)
+    tenant_id      integer NOT NULL,
+    job_id         uuid NOT NULL,
+    endpoint_id    uuid,                     -- that the submission named
+    marketplace_id uuid,                     -- the endpoint of the marketplace
+    PRIMARY KEY (tenant_id, job_id),
+    CHECK (num_nonnulls(endpoint_id, marketplace_id) > 0)
 );
 
 -- The state of an endpoint that has had deliveries. A dispatcher that sends to it has a lease; epoch is its fencing number.
