@@ -12,6 +12,7 @@ import pytest
 
 from penstock.flows.process.flow_process import FlowProcess
 from penstock.flows.process.program import Limits
+from penstock.flows.program.folders import FlowFolders
 from penstock.jobs.service import JobService
 from penstock.postgres.pool import Database
 from tests.support.clocks import Clock
@@ -56,10 +57,10 @@ class Start(Protocol):
 
 @pytest.fixture
 def write(tmp_path: Path) -> Write:
-    """Return a function that writes a file into the folder."""
+    """Return a function that writes a file into the folder of flows or, with ``../apps/``, into that of apps."""
 
     def written(file: str, text: str) -> None:
-        path = tmp_path / "flows" / file
+        path = tmp_path / file.removeprefix("../") if file.startswith("../") else tmp_path / "flows" / file
         path.parent.mkdir(parents=True, exist_ok=True)
         path.with_suffix(".new").write_text(text)
         path.with_suffix(".new").rename(path)
@@ -74,7 +75,7 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
 
         async def started(*, limits: Limits | None = None, watched: bool = False) -> FlowProcess:
             process = FlowProcess(
-                tmp_path / "flows",
+                FlowFolders(flows=tmp_path / "flows", apps=tmp_path / "apps"),
                 ours={**os.environ, "DATABASE_URL": "secret", "MY_TOKEN": "for the flows"},
                 private=frozenset({"DATABASE_URL"}),
                 watched=watched,

@@ -78,6 +78,58 @@ async def test_a_file_cannot_take_the_name_of_another_module(start: Start, write
     assert "rename the file" in problem or "cannot be the name of a module" in problem
 
 
+APP = """
+import json
+import words
+from pack.inner import more
+from penstock.flows import flow
+from words import text
+
+@flow(name="{0}", version="1")
+async def f() -> str:
+    from _late import late
+    return json.dumps([words.text, text, more, late])
+"""
+
+
+async def test_files_of_apps_import_each_other_and_do_not_meet_those_of_other_apps(start: Start, write: Write) -> None:
+    for app in ("one", "two-2"):
+        files = {
+            "app.toml": "",
+            "main.py": APP.format(app),
+            "words.py": f'text = "{app}"\n',
+            "_late.py": "from . import words\nlate = words.text\n",
+            "pack/__init__.py": "",
+            "pack/inner.py": "from words import text as more\n",
+            "models/m/model.py": "raise SystemExit\n",
+            "test_main.py": "raise SystemExit\n",
+        }
+        for file, text in files.items():
+            write(f"../apps/{app}/{file}", text)
+    write("words.py", 'text = "flows"\n')
+    write("plain.py", "from words import text\n" + GOOD.format("plain").replace('return "plain"', "return text"))
+    write("../apps/no-app/flow.py", "raise SystemExit\n")
+    process = await start()
+    assert process.problems == {}
+    assert await result(process, "one") == '["one", "one", "one", "one"]'
+    assert await result(process, "two-2") == '["two-2", "two-2", "two-2", "two-2"]'
+    assert await result(process, "plain") == "flows"
+
+
+async def test_a_bad_file_of_an_app_takes_nothing_else_down(start: Start, write: Write) -> None:
+    for app in ("good", "bad"):
+        write(f"../apps/{app}/app.toml", "")
+    write("../apps/good/flow.py", GOOD.format("good"))
+    write("../apps/bad/flow.py", "import os\nos._exit(3)")
+    write("../apps/bad/other.py", "import words")
+    process = await start()
+    assert process.problems == {
+        "bad/flow.py": "it cannot be loaded: its process ended: exit status 3",
+        "bad/other.py": "line 1: ModuleNotFoundError: No module named 'words'",
+    }
+    assert await result(process, "good") == "good"
+
+
 # What flow code must not do
 
 

@@ -26,11 +26,12 @@ SERVICE = """
 import asyncio, os, sys
 from pathlib import Path
 from penstock.flows.process.flow_process import FlowProcess
+from penstock.flows.program.folders import FlowFolders
 from penstock.telemetry import logs
 from tests.support.flow_stores import StoredRun
 
 async def main():
-    process = FlowProcess(Path(sys.argv[1]), ours=os.environ, private=frozenset())
+    process = FlowProcess(FlowFolders.of(Path(sys.argv[1])), ours=os.environ, private=frozenset())
     await process.start()
     turn = await process.begin(StoredRun("starts", {}).history())
     print(process.pid, bytes(turn.recorded[0].value).decode(), flush=True)

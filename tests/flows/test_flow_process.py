@@ -17,6 +17,7 @@ from penstock.flows.process.errors import HistoryTooLarge, NotResident, NoTurn, 
 from penstock.flows.process.flow_process import FlowProcess
 from penstock.flows.process.program import Limits
 from penstock.flows.program import frames
+from penstock.flows.program.folders import FlowFolders
 from tests.flows.conftest import Start, Write
 from tests.support.flow_stores import StoredRun, complete_all
 from tests.support.waiting import until
@@ -246,7 +247,7 @@ async def test_the_process_ends_with_the_service(start: Start, write: Write) -> 
 
 
 async def test_a_process_that_was_never_started_can_be_stopped(tmp_path: Any) -> None:
-    await FlowProcess(tmp_path, ours={}, private=frozenset()).stop()
+    await FlowProcess(FlowFolders.of(tmp_path), ours={}, private=frozenset()).stop()
 
 
 async def test_a_history_beyond_the_size_of_a_frame_is_refused(
@@ -328,7 +329,7 @@ async def test_a_file_that_breaks_takes_nothing_down_and_comes_back(start: Start
 async def test_a_file_that_is_removed_has_no_flows(start: Start, write: Write) -> None:
     write("greeting.py", GREETING)
     process = await start()
-    (process.folder / "greeting.py").unlink()
+    (process.folders.roots[0] / "greeting.py").unlink()
     process.reload()
     await until(lambda: not process.flows, "the flow has gone")
     with pytest.raises(UnknownFlow):

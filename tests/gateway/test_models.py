@@ -198,7 +198,7 @@ class TestCalls:
         assert set(reply.fields) == {"replikas", "replicas", "python.class", "python.clas"}
         folder = caller.parts.models.folder
         assert folder is not None
-        assert str(folder.path) not in reply.body.decode()
+        assert str(folder.sources[0].root) not in reply.body.decode()
 
     async def test_a_job_for_a_broken_model_is_accepted_with_a_warning(self, caller: HttpCaller) -> None:
         """A worker elsewhere may serve it."""

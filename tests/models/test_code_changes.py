@@ -10,6 +10,7 @@ import pytest
 
 from penstock.models import manifest
 from penstock.models.code_changes import Reloads, concerned
+from penstock.models.folder import ManifestFiles
 from penstock.models.host.host import ModelHost
 from penstock.models.host.logbook import Wanted
 from penstock.models.manifest import Key, Model
@@ -94,7 +95,7 @@ async def test_an_edit_takes_effect_and_a_broken_one_keeps_the_old_code(tmp_path
     home.mkdir()
     (home / "say_code.py").write_text(CODE.format("one"))
     (home / "model.toml").write_text('runtime = "python"\nwatch = true\n[python]\nclass = "say_code:Model"\n')
-    service = ModelService(ModelHost(), folder=tmp_path)
+    service = ModelService(ModelHost(), folders=[ManifestFiles(root=tmp_path)])
     await service.start()
     try:
         models = Models(service.host, tmp_path)

@@ -13,6 +13,7 @@ import pytest
 
 from penstock import Client
 from penstock.failures import CallFailed, Category
+from penstock.models.folder import ManifestFiles
 from penstock.models.host.host import ModelHost
 from penstock.models.service import ModelService
 from penstock.providers.kinds.model import ModelCaller
@@ -82,7 +83,7 @@ async def models(
         ):
             yield GatewayCaller(client)
     else:
-        service = ModelService(ModelHost(), folder=folder)
+        service = ModelService(ModelHost(), folders=[ManifestFiles(root=folder)])
         await service.start()
         try:
             yield HostedCaller(service)

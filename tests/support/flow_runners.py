@@ -15,6 +15,7 @@ import msgspec
 from penstock.failures import Category
 from penstock.flows.process.flow_process import FlowProcess
 from penstock.flows.process.program import Limits
+from penstock.flows.program.folders import FlowFolders
 from penstock.flows.runner.executor import RunLimits
 from penstock.flows.runner.runner import FlowRunner
 from penstock.jobs.service import JobService
@@ -46,7 +47,7 @@ async def running(
     jobs: bool = True,
     resident: int = 100,
 ) -> AsyncIterator[Running]:
-    process = FlowProcess(folder, ours=os.environ, private=frozenset({"DATABASE_URL"}), limits=limits)
+    process = FlowProcess(FlowFolders.of(folder), ours=os.environ, private=frozenset({"DATABASE_URL"}), limits=limits)
     runner = FlowRunner(
         database,
         service.wakeups,

@@ -18,6 +18,7 @@ from penstock.jobs.limits import JobLimits
 from penstock.jobs.service import JobService
 from penstock.jobs.usage import charging
 from penstock.jobs.writers import Observe
+from penstock.models.folder import ManifestFiles
 from penstock.models.host.host import ModelHost
 from penstock.models.sealing import Sealing
 from penstock.models.service import ModelService
@@ -134,12 +135,19 @@ class Shared:
         source = SecretSource(self.settings.penstock_secret_key, self.settings.penstock_data_dir)
         return Instance(self.database, source)
 
+    @property
+    def model_folders(self) -> list[ManifestFiles]:
+        """The folders with manifests of models: ``PENSTOCK_MODELS_DIR``, and those of apps."""
+        models, apps = self.settings.penstock_models_dir, self.settings.penstock_apps_dir
+        own = [] if models is None else [ManifestFiles(root=models)]
+        return own if apps is None else [*own, ManifestFiles.of_apps(apps)]
+
     @cached_property
     def models(self) -> ModelService:
         """The models that run in this process's replicas."""
         return ModelService(
             ModelHost(private=Settings.descriptions(), cancel_grace=self.settings.penstock_cancel_grace),
-            folder=self.settings.penstock_models_dir,
+            folders=self.model_folders,
             database=self.database,
             sealing=Sealing(self.instance),
             tenants_reach=self.settings.penstock_fetch_networks,

@@ -8,6 +8,7 @@ from functools import cached_property
 from penstock.assembly.shared import Shared
 from penstock.client import Client
 from penstock.flows import part as flows
+from penstock.flows.program.folders import FlowFolders
 from penstock.settings import Settings
 from penstock.workers import models, process, profiles
 from penstock.workers.models import WorkerModels
@@ -23,7 +24,7 @@ class WorkerAssembly(Shared):
 
     @cached_property
     def worker_models(self) -> WorkerModels:
-        """The models of the gateway that ``PENSTOCK_MODELS_URL`` names, else those in ``PENSTOCK_MODELS_DIR``."""
+        """The models of the gateway that ``PENSTOCK_MODELS_URL`` names, else those in this worker's folders."""
         url = self.settings.penstock_models_url
         media = ResultMedia(blobs=self.blobs, larger_than=self.settings.penstock_result_media_bytes)
         token = self.settings.penstock_key or self.settings.ai_service_token
@@ -32,17 +33,17 @@ class WorkerAssembly(Shared):
                 Client(url, token=token.reveal() if token is not None else None, headers={"Penstock-Usage": "job"}),
                 media,
             )
-        if self.settings.penstock_models_dir is not None:
+        if self.model_folders:
             return models.of_this_process(self.models, self.uploads, media)
         return WorkerModels(part=WorkerPart())
 
     @property
     def flows(self) -> list[WorkerPart]:
-        """The flows in ``PENSTOCK_FLOWS_DIR``."""
-        folder = self.settings.penstock_flows_dir
-        if folder is None:
+        """The flows in ``PENSTOCK_FLOWS_DIR``, and those of the apps in ``PENSTOCK_APPS_DIR``."""
+        folders = FlowFolders(flows=self.settings.penstock_flows_dir, apps=self.settings.penstock_apps_dir)
+        if not folders.roots:
             return []
-        return [flows.worker_part(folder, self.settings, database=self.database, jobs=self.jobs, ours=os.environ)]
+        return [flows.worker_part(folders, self.settings, database=self.database, jobs=self.jobs, ours=os.environ)]
 
     @property
     def parts(self) -> list[WorkerPart]:

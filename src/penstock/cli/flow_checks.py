@@ -17,6 +17,7 @@ from penstock.client import Client
 from penstock.errors import PenstockError
 from penstock.flows.process.errors import NoTurn
 from penstock.flows.process.flow_process import FlowProcess
+from penstock.flows.program.folders import FlowFolders
 from penstock.flows.views import StoredHistory
 from penstock.settings import Settings, load_settings
 from penstock.telemetry import logs
@@ -44,7 +45,7 @@ def folder_of(stated: Path | None) -> Path:
 async def check(client: Client, runs: Sequence[UUID], folder: Path, *, version: str | None) -> list[Checked]:
     """Replay runs with the flows in a folder; with ``version``, with the code of that one."""
     logs.configure(level="error", stream=sys.stderr)
-    process = FlowProcess(folder, ours=os.environ, private=frozenset(Settings.descriptions()))
+    process = FlowProcess(FlowFolders.of(folder), ours=os.environ, private=frozenset(Settings.descriptions()))
     await process.start()
     try:
         for file, problem in process.problems.items():

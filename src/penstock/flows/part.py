@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 from penstock.flows.process.flow_process import FlowProcess
+from penstock.flows.program.folders import FlowFolders
 from penstock.flows.runner.executor import RunLimits
 from penstock.flows.runner.runner import FlowRunner
 from penstock.jobs.service import JobService
@@ -15,13 +15,13 @@ from penstock.workers.part import WorkerPart
 
 
 def worker_part(
-    folder: Path, settings: Settings, *, database: Database, jobs: JobService, ours: Mapping[str, str]
+    folders: FlowFolders, settings: Settings, *, database: Database, jobs: JobService, ours: Mapping[str, str]
 ) -> WorkerPart:
-    """Run the flows of a folder. ``ours`` is the environment of this process."""
+    """Run the flows of some folders. ``ours`` is the environment of this process."""
     runner = FlowRunner(
         database,
         jobs.wakeups,
-        FlowProcess(folder, ours=ours, private=frozenset(Settings.descriptions()), watched=True),
+        FlowProcess(folders, ours=ours, private=frozenset(Settings.descriptions()), watched=True),
         limits=RunLimits(
             linger=settings.penstock_flows_linger,
             max_attempts=settings.penstock_max_attempts,

@@ -1,10 +1,11 @@
-"""The operator's folder of manifests: read it, and watch it for changes."""
+"""The operator's folders of manifests: read them, and watch them for changes."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -18,13 +19,40 @@ log = logs.get(__name__)
 _MAX_MANIFESTS: Final = 1000  # manifests
 
 
-class ModelsFolder:
-    """One folder: ``NAME.toml``, or ``NAME/model.toml``, for each model."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ManifestFiles:
+    """Where manifests are: files in and below ``root`` that match ``patterns``."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    root: Path
+    patterns: tuple[str, ...] = ("*.toml", f"*/{FILE_NAME}")
+
+    @classmethod
+    def of_apps(cls, root: Path) -> ManifestFiles:
+        """Return the manifests of the models of apps, each of which is a folder in ``root``."""
+        return cls(root=root, patterns=("*/models/*.toml", f"*/models/*/{FILE_NAME}"))
+
+    def paths(self) -> list[Path]:
+        if not self.root.is_dir():
+            return []
+        found = {path for pattern in self.patterns for path in self.root.glob(pattern)}
+        hidden = {path for path in found if any(part.startswith(".") for part in path.relative_to(self.root).parts)}
+        return sorted(found - hidden)[:_MAX_MANIFESTS]
+
+    def may_hold(self, changed: Path) -> bool:
+        """Return whether a changed file or folder may be, or have, a manifest."""
+        if not changed.is_relative_to(self.root):
+            return False
+        deepest = max(pattern.count("/") for pattern in self.patterns)
+        return changed.suffix == ".toml" or len(changed.relative_to(self.root).parts) <= deepest
+
+
+class ModelsFolder:
+    """``NAME.toml``, or ``NAME/model.toml``, for each model, in one folder or several."""
+
+    def __init__(self, *sources: ManifestFiles) -> None:
+        self.sources = sources
         self.models: dict[Key, Model] = {}
-        self.files: dict[Key, str] = {}  # the file of each, relative to the folder
+        self.files: dict[Key, str] = {}  # the file of each, relative to its folder
         self.problems: dict[str, str] = {}  # by file
         self.broken: dict[str, BrokenManifest] = {}  # invalid manifests, by file
         self._scanning = threading.Lock()
@@ -43,8 +71,7 @@ class ModelsFolder:
         files: dict[Key, str] = {}
         problems: dict[str, str] = {}
         broken: dict[str, BrokenManifest] = {}
-        for path in self._files():
-            file = str(path.relative_to(self.path))
+        for file, path in self._files():
             try:
                 model = manifest.read(path)
             except BrokenManifest as error:
@@ -75,18 +102,16 @@ class ModelsFolder:
             one.model == name for one in self.broken.values()
         )
 
-    def _files(self) -> list[Path]:
-        if not self.path.is_dir():
-            return []
-        found = [*self.path.glob("*.toml"), *self.path.glob(f"*/{FILE_NAME}")]
-        hidden = [file for file in found if any(part.startswith(".") for part in file.relative_to(self.path).parts)]
-        return sorted(set(found) - set(hidden))[:_MAX_MANIFESTS]
+    def _files(self) -> Iterator[tuple[str, Path]]:
+        for source in self.sources:
+            for path in source.paths():
+                yield str(path.relative_to(source.root)), path
 
     def concerns_manifests(self, changed: Path) -> bool:
         """Return whether a change may concern a manifest. A manifest may lack any file beside it, such as a library."""
-        return bool(self.problems) or changed.suffix == ".toml" or changed.parent == self.path
+        return bool(self.problems) or any(source.may_hold(changed) for source in self.sources)
 
     async def watch(self, on_change: Callable[[Collection[Path]], Awaitable[None]], stopping: asyncio.Event) -> None:
         """Call ``on_change`` with the files that have changed, or with none if they are not known, until ``stopping``.
-        The folder may appear and disappear at any time."""
-        await watch(self.path, on_change, stopping)
+        The folders may appear and disappear at any time."""
+        await asyncio.gather(*(watch(source.root, on_change, stopping) for source in self.sources))

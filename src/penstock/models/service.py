@@ -1,15 +1,14 @@
-"""The models of this process, kept in sync with the operator's folder and with what is registered over HTTP.
+"""The models of this process, kept in sync with the operator's folders and with what is registered over HTTP.
 
 Registrations over HTTP are stored in PostgreSQL first. Every host, gateway or worker, polls the table, so that all of
-them serve the same models. Each host has its own folder. While the database is unavailable, hosts serve known models.
+them serve the same models. Each host has its own folders. While the database is unavailable, hosts serve known models.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -23,7 +22,7 @@ from penstock.errors import (
     Overloaded,
     ScopeMissing,
 )
-from penstock.models.folder import ModelsFolder
+from penstock.models.folder import ManifestFiles, ModelsFolder
 from penstock.models.host.deployment import Deployment
 from penstock.models.host.host import Entry, ModelHost
 from penstock.models.manifest import Model
@@ -56,14 +55,14 @@ class ModelService:
         self,
         host: ModelHost,
         *,
-        folder: Path | None = None,
+        folders: Sequence[ManifestFiles] = (),
         database: Database | None = None,
         sealing: Sealing | None = None,
         tenants_reach: tuple[str, ...] = (),
         watch_code: bool = False,
     ) -> None:
         self.host = host
-        self.folder = ModelsFolder(folder) if folder is not None else None
+        self.folder = ModelsFolder(*folders) if folders else None
         self._registrations = Registrations(database, sealing=sealing, reach=tenants_reach)
         self._stopping = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -71,8 +70,9 @@ class ModelService:
 
     async def start(self) -> None:
         await self.host.start()
-        if self.folder is not None and not self.folder.path.is_dir():
-            log.warning("models_folder_missing", folder=str(self.folder.path), reason="it is read as soon as it exists")
+        for source in () if self.folder is None else self.folder.sources:
+            if not source.root.is_dir():
+                log.warning("models_folder_missing", folder=str(source.root), reason="it is read as soon as it exists")
         synchronizer = self._synchronizer
         await synchronizer.synchronize()
         if self.folder is not None:

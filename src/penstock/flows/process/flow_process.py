@@ -1,4 +1,4 @@
-"""The flows of a folder and the process that runs them, as the runner uses them."""
+"""The flows of some folders and the process that runs them, as the runner uses them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from penstock.flows.kernel.replay import Replayed
 from penstock.flows.process.environment import variables
 from penstock.flows.process.errors import FlowsUnavailable, NotResident, ProgramLost
 from penstock.flows.process.program import Limits, Program
+from penstock.flows.program.folders import FlowFolders
 from penstock.flows.program.frames import Begin, Deliver
 from penstock.models.host.guardian import Guardian
 from penstock.processes.backoff import Backoff
@@ -23,8 +24,6 @@ from penstock.telemetry import logs
 log = logs.get(__name__)
 
 _MAX_RETIRING: Final = 4  # processes of earlier code that still have resident runs
-_CODE: Final = frozenset({".py", ".so"})
-_NEVER: Final = frozenset({"__pycache__"})
 _START_SECONDS: Final = 60.0  # for which a request waits for a process to start
 
 
@@ -40,7 +39,7 @@ class FlowProcess:
 
     def __init__(
         self,
-        folder: Path,
+        folders: FlowFolders,
         *,
         ours: Mapping[str, str],
         private: frozenset[str],
@@ -52,7 +51,7 @@ class FlowProcess:
         self.flows: Mapping[tuple[str, str], FlowDescription] = {}  # by name and version
         self.problems: Mapping[str, str] = {}  # by file: why it cannot be used
         self.resident: dict[UUID, Program] = {}
-        self.folder = folder.absolute()
+        self.folders = folders
         self._watches = watched
         self._environment = variables(ours, private)
         self._limits = limits or Limits()
@@ -80,7 +79,8 @@ class FlowProcess:
         if self._running is None:
             self._running = asyncio.get_running_loop().create_task(self._run())
             if self._watches:
-                self._keep(watch(self.folder, self._files_changed, self._stopping))
+                for root in self.folders.roots:
+                    self._keep(watch(root, self._files_changed, self._stopping))
         await self._tried.wait()
 
     async def stop(self) -> None:
@@ -184,7 +184,7 @@ class FlowProcess:
         """Start a process, without the files that end or hang it. Return None if it cannot be started at all."""
         skipped: dict[str, str] = {}
         while not self._stopping.is_set():
-            program = Program(self.folder, self._environment, self._limits, self._guardian)
+            program = Program(self.folders, self._environment, self._limits, self._guardian)
             try:
                 await program.start(skipped)
             except ProgramLost as error:
@@ -193,7 +193,8 @@ class FlowProcess:
                     log.error("flows_not_started", reason=error.message)
                     return None
                 skipped[program.loading] = f"it cannot be loaded: {error.message}"
-                log.warning("flow_file_refused", file=program.loading, reason=error.message, stack=error.stack)
+                file = self.folders.label(Path(program.loading))
+                log.warning("flow_file_refused", file=file, reason=error.message, stack=error.stack)
                 continue
             program.problems = {**program.problems, **skipped}
             return program
@@ -203,7 +204,8 @@ class FlowProcess:
         before, self._current = self._current, program
         if before is not None:
             self._retiring.append(before)
-        for file, reason in program.problems.items():
+        problems = {self.folders.label(Path(path)): reason for path, reason in program.problems.items()}
+        for file, reason in problems.items():
             if self.problems.get(file) != reason:
                 log.warning("flow_file_refused", file=file, reason=reason)
         flows = {(flow.name, flow.version): flow for flow in program.flows}
@@ -214,7 +216,7 @@ class FlowProcess:
         }
         self._homes = {key: self._homes[key] for key in kept} | dict.fromkeys(flows, program)
         self.flows = kept | flows
-        self.problems = program.problems
+        self.problems = problems
         self._retire_unused()
         log.info("flows_loaded", flows=[f"{name}@{version}" for name, version in self.flows], pid=program.pid)
         self._available.set()
@@ -223,10 +225,7 @@ class FlowProcess:
 
     def _is_broken(self, flow: FlowDescription, problems: Mapping[str, str]) -> bool:
         """Return whether the file or package of a flow has a problem."""
-        path = Path(flow.file)
-        return path.is_relative_to(self.folder) and path.relative_to(self.folder).parts[0] in {
-            Path(file).parts[0] for file in problems
-        }
+        return self.folders.unit(Path(flow.file)) in {self.folders.unit(Path(path)) for path in problems}
 
     async def _until_over(self, program: Program | None) -> None:
         """Wait until the process has ended or is to be replaced."""
@@ -258,7 +257,7 @@ class FlowProcess:
             self._stop_later(unused)
 
     async def _files_changed(self, changed: Collection[Path]) -> None:
-        if not changed or any(path.suffix in _CODE and not _NEVER & set(path.parts) for path in changed):
+        if not changed or any(self.folders.concern(path) for path in changed):
             self.reload()
 
     def _stop_later(self, program: Program) -> None:

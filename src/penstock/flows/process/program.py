@@ -12,7 +12,6 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
 
@@ -24,6 +23,7 @@ from penstock.flows.process.errors import HistoryTooLarge, NotResident, NoTurn, 
 from penstock.flows.process.output import Stacks, log_lines
 from penstock.flows.process.watchdog import Watchdog
 from penstock.flows.program import frames
+from penstock.flows.program.folders import FlowFolders
 from penstock.models.host.guardian import Guardian
 from penstock.processes import exits
 from penstock.processes.binding import bound
@@ -48,13 +48,15 @@ class Limits:
 class Program:
     """A running process, and the requests that it executes."""
 
-    def __init__(self, folder: Path, environment: Mapping[str, str], limits: Limits, guardian: Guardian) -> None:
+    def __init__(
+        self, folders: FlowFolders, environment: Mapping[str, str], limits: Limits, guardian: Guardian
+    ) -> None:
         self.flows: list[FlowDescription] = []
-        self.problems: dict[str, str] = {}
-        self.loading: str | None = None  # the file that it is loading
+        self.problems: dict[str, str] = {}  # by the paths of files
+        self.loading: str | None = None  # the path of the file that it is loading
         self.ended = asyncio.Event()
         self.how_it_ended = ""
-        self._folder = folder
+        self._folders = folders
         self._environment = environment
         self._limits = limits
         self._guardian = guardian
@@ -163,11 +165,11 @@ class Program:
                     *bound(
                         [
                             sys.executable, "-P", "-m", "penstock.flows.program",
-                            str(self._folder), str(theirs.fileno()), str(stack_write), *skipped,
+                            str(theirs.fileno()), str(stack_write), *self._folders.arguments(), *skipped,
                         ]
                     ),
                     stdin=DEVNULL, stdout=PIPE, stderr=PIPE, env=dict(self._environment),
-                    cwd=self._folder if self._folder.is_dir() else "/",
+                    cwd=next((root for root in self._folders.roots if root.is_dir()), "/"),
                     pass_fds=(theirs.fileno(), stack_write), start_new_session=True,
                 )  # fmt: skip
         except BaseException:

@@ -1,4 +1,6 @@
-"""Run flow code: ``python -m penstock.flows.program FOLDER SOCKET_FD STACK_FD [SKIPPED_FILE…]``.
+"""Run flow code: ``python -m penstock.flows.program SOCKET_FD STACK_FD FLOWS APPS [SKIPPED…]``.
+
+FLOWS and APPS are folders, empty if there is none, and SKIPPED are files in them that are not loaded.
 
 One thread executes the requests that come over the socket, in order. SIGUSR1 writes its stack to STACK_FD, at any
 time. The program ends when the socket is closed.
@@ -21,14 +23,15 @@ import msgspec
 from penstock.flows.kernel import asyncio_order
 from penstock.flows.program import frames, hooks, loading
 from penstock.flows.program.effects_thread import EffectsThread
+from penstock.flows.program.folders import FlowFolders
 from penstock.flows.program.runs import Runs
 from penstock.processes.garbage import collect_rarely
 
 _READ_BYTES: Final = 2**18
 
 
-def main(folder: Path, socket_fd: int, stack_fd: int, *skipped: str) -> None:
-    """Load the folder and execute requests until the socket is closed."""
+def main(folders: FlowFolders, socket_fd: int, stack_fd: int, *skipped: str) -> None:
+    """Load the folders and execute requests until the socket is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C on the service's terminal is for the service
     for descriptor in (socket_fd, stack_fd):
         os.set_inheritable(descriptor, False)
@@ -42,7 +45,7 @@ def main(folder: Path, socket_fd: int, stack_fd: int, *skipped: str) -> None:
 
     asyncio_order.install()
     hooks.install()
-    loaded = loading.load(folder, skipped=skipped, loading=lambda file: send(frames.Loading(file)))
+    loaded = loading.load(folders, skipped=skipped, loading=lambda file: send(frames.Loading(file)))
     send(frames.Ready([flow.describe() for flow in loaded.flows.values()], loaded.problems))
     collect_rarely()
     effects = EffectsThread()
@@ -76,6 +79,7 @@ def _serve(connection: socket.socket, runs: Runs, effects: EffectsThread) -> Non
 
 if __name__ == "__main__":
     with suppress(BrokenPipeError, ConnectionResetError):  # the service has gone
-        main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), *sys.argv[4:])
+        flows, apps = (Path(path) if path else None for path in sys.argv[3:5])
+        main(FlowFolders(flows=flows, apps=apps), int(sys.argv[1]), int(sys.argv[2]), *sys.argv[5:])
     sys.stdout.flush()
     os._exit(0)  # threads of side effects may still run

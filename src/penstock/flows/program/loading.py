@@ -1,4 +1,4 @@
-"""Load the files of a folder of flows: each file is a module, and each folder a package, of its own."""
+"""Load the files of folders of flows: each file is a module, and each folder a package, of its own."""
 
 from __future__ import annotations
 
@@ -9,76 +9,73 @@ from collections.abc import Callable, Collection
 from importlib.abc import Loader
 from importlib.machinery import EXTENSION_SUFFIXES, ExtensionFileLoader, FileFinder, SourceFileLoader
 from pathlib import Path
-from types import CodeType
-from typing import Any, Final
+from types import CodeType, ModuleType
+from typing import Any
 
 from penstock.flows.kernel import origins
 from penstock.flows.kernel.declaration import Flow, take_registered
+from penstock.flows.program import app_modules
 from penstock.flows.program.checking import NotAllowed, checked_code
+from penstock.flows.program.folders import FlowFolders, module_name
 from penstock.models.replica.contract.signature import ContractError
 from penstock.models.replica.errors import described, shortened
 
-_MAX_FILES: Final = 1000
-
 
 class Loaded:
-    """The flows of a folder, and why some of its files could not be loaded."""
+    """The flows of some folders, and why some of their files could not be loaded, by path."""
 
-    def __init__(self) -> None:
+    def __init__(self, folders: FlowFolders) -> None:
+        self.folders = folders
         self.flows: dict[tuple[str, str], Flow[..., Any]] = {}
-        self.files: dict[tuple[str, str], str] = {}
+        self.files: dict[tuple[str, str], Path] = {}
         self.problems: dict[str, str] = {}
 
 
-def load(folder: Path, *, skipped: Collection[str], loading: Callable[[str], None]) -> Loaded:
+def load(folders: FlowFolders, *, skipped: Collection[str], loading: Callable[[str], None]) -> Loaded:
     """Load all files except the ``skipped`` ones; call ``loading`` before each. No error leaves this function."""
-    loaded = Loaded()
-    origins.add_folder(str(folder))
+    loaded = Loaded(folders)
+    for root in folders.roots:
+        origins.add_folder(str(root))
     sys.dont_write_bytecode = True
-    sys.path_hooks.insert(0, _hook(folder))
-    sys.path.append(str(folder))
+    sys.path_hooks.insert(0, _hook(folders))
+    if folders.flows is not None:
+        sys.path.append(str(folders.flows))
+    app_modules.install(folders)
     sys.path_importer_cache.clear()
-    for path in _files(folder):
-        file = str(path.relative_to(folder))
-        if file in skipped:
+    for path in folders.files():
+        if str(path) in skipped:
             continue
-        loading(file)
+        loading(str(path))
         take_registered()
         try:
-            _import(path)
+            _import(path, folders)
         except BaseException as error:  # noqa: BLE001  (foreign code; whatever it raises concerns this file only)
-            loaded.problems[file] = _reason(error, folder)
+            loaded.problems[str(path)] = _reason(error, folders)
             continue
-        _add(loaded, file)
+        _add(loaded, path)
     return loaded
 
 
-def _add(loaded: Loaded, file: str) -> None:
+def _add(loaded: Loaded, path: Path) -> None:
     for flow in take_registered():
         key = (flow.name, flow.version)
         if key in loaded.flows:
-            loaded.problems[file] = (
-                f"flow {flow.name} version {flow.version} is also defined in {loaded.files[key]}, which is used"
+            there = loaded.folders.label(loaded.files[key])
+            loaded.problems[str(path)] = (
+                f"flow {flow.name} version {flow.version} is also defined in {there}, which is used"
             )
         else:
-            loaded.flows[key], loaded.files[key] = flow, file
+            loaded.flows[key], loaded.files[key] = flow, path
 
 
-def _files(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    found = [*folder.glob("*.py"), *folder.glob("*/__init__.py")]
-    return sorted(path for path in found if not _name(path).startswith(("_", ".", "test_")))[:_MAX_FILES]
-
-
-def _name(path: Path) -> str:
-    return path.parent.name if path.name == "__init__.py" else path.stem
-
-
-def _import(path: Path) -> None:
-    name = _name(path)
+def _import(path: Path, folders: FlowFolders) -> None:
+    name = module_name(path)
     if not name.isidentifier():
         raise ImportError(f"{name} cannot be the name of a module: use letters, digits and _")
+    app = folders.home(path)
+    if app is not None and app != folders.flows:
+        importlib.import_module(f"{app_modules.package_of(app)}.{name}")
+        return
     if name in sys.modules and getattr(sys.modules[name], "__file__", None) == str(path):
         return  # another file has already imported it
     found = importlib.util.find_spec(name)
@@ -88,9 +85,9 @@ def _import(path: Path) -> None:
     importlib.import_module(name)
 
 
-def _hook(folder: Path) -> Callable[[str], Any]:
+def _hook(folders: FlowFolders) -> Callable[[str], Any]:
     def find(path: str) -> FileFinder:
-        if not Path(path).is_relative_to(folder):
+        if not any(Path(path).is_relative_to(root) for root in folders.roots):
             raise ImportError(f"{path} is not a folder of flows")
         loaders: list[tuple[type[Loader], list[str]]] = [
             (_FlowLoader, [".py"]),
@@ -107,11 +104,15 @@ class _FlowLoader(SourceFileLoader):
     def path_stats(self, path: str) -> Any:
         raise OSError(f"{path} is not cached")
 
+    def exec_module(self, module: ModuleType) -> None:
+        app_modules.prepare(module)
+        super().exec_module(module)
+
     def source_to_code(self, data: Any, path: Any, *, _optimize: int = -1) -> CodeType:  # type: ignore[override]
         return checked_code(data, str(path))
 
 
-def _reason(error: BaseException, folder: Path) -> str:
+def _reason(error: BaseException, folders: FlowFolders) -> str:
     if isinstance(error, ContractError | NotAllowed):
         return str(error)
     if isinstance(error, SyntaxError):
@@ -119,6 +120,6 @@ def _reason(error: BaseException, folder: Path) -> str:
     lines = [
         frame.lineno
         for frame in traceback.extract_tb(error.__traceback__)
-        if Path(frame.filename).is_relative_to(folder)
+        if folders.home(Path(frame.filename)) is not None
     ]
     return shortened(f"line {lines[-1]}: {described(error)}" if lines else described(error))

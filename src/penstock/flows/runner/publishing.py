@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from datetime import timedelta
-from pathlib import Path
 from typing import Final
 
 from penstock.errors import DatabaseUnavailable
 from penstock.flows.process.flow_process import FlowProcess
+from penstock.flows.program.folders import FlowFolders
 from penstock.flows.sql import catalogue
 from penstock.jobs.announcements import announce_mail
 from penstock.postgres.pool import Database
@@ -48,7 +48,7 @@ class Publishing:
     async def once(self) -> None:
         """Publish the flows, and release the runs that other code has held."""
         flows = list(self._process.flows.values())
-        self.code = await asyncio.to_thread(fingerprint, self._process.folder)
+        self.code = await asyncio.to_thread(fingerprint, self._process.folders)
         async with self._database.acquire() as connection:
             await catalogue.publish(connection, flows, code=self.code)
             released = await catalogue.release_held(
@@ -59,13 +59,13 @@ class Publishing:
             announce_mail(self._wakeups, tenant, mailed)
 
 
-def fingerprint(folder: Path) -> str:
-    """Return a hash of all Python files of a folder."""
+def fingerprint(folders: FlowFolders) -> str:
+    """Return a hash of all files of flow code."""
     found = hashlib.sha256()
-    for path in sorted(folder.rglob("*.py")):
+    for path in sorted(path for root in folders.roots for path in root.rglob("*.py") if folders.concern(path)):
         try:
             content = path.read_bytes()
         except OSError:
             continue
-        found.update(str(path.relative_to(folder)).encode() + b"\0" + content + b"\0")
+        found.update(folders.label(path).encode() + b"\0" + content + b"\0")
     return found.hexdigest()
