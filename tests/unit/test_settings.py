@@ -254,3 +254,44 @@ def test_texts_that_are_not_durations_are_refused(text: str) -> None:
 @given(st.timedeltas(min_value=timedelta(0), max_value=timedelta(days=3650)))
 def test_a_duration_is_read_back_as_it_was_written(duration: timedelta) -> None:
     assert durations.parse(durations.text(duration)) == duration
+
+
+def test_the_database_can_be_named_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = load(
+        monkeypatch,
+        POSTGRES_HOST="aimarket_postgres",
+        POSTGRES_USER="aimarketAdmin",
+        POSTGRES_PASSWORD="hush/p@ss:#1",
+        POSTGRES_DB="aimarketDb",
+    )
+    assert settings.database_url is not None
+    expected = "postgresql://aimarketAdmin:hush%2Fp%40ss%3A%231@aimarket_postgres:5432/aimarketDb"
+    assert settings.database_url.reveal() == expected
+    assert "hush" not in repr(settings.masked())
+    assert {"hush/p@ss:#1", "hush%2Fp%40ss%3A%231"} <= settings.secret_values()
+    assert settings.penstock_blob_url == "postgres", "as with a DATABASE_URL"
+
+
+@pytest.mark.parametrize(
+    ("host", "address"), [("db:6432", "db:6432"), ("[::1]", "[::1]:7777"), ("[::1]:6432", "[::1]:6432")]
+)
+def test_the_host_of_the_database_may_have_a_port(monkeypatch: pytest.MonkeyPatch, host: str, address: str) -> None:
+    settings = load(monkeypatch, POSTGRES_HOST=host, POSTGRES_PORT="7777", POSTGRES_USER="me")
+    assert settings.database_url is not None
+    assert settings.database_url.reveal() == f"postgresql://me@{address}/postgres"
+
+
+def test_a_url_of_the_database_wins_over_its_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = load(monkeypatch, POSTGRES_HOST="other", DATABASE_URL="postgresql://penstock@host/jobs")
+    assert settings.database_url is not None
+    assert settings.database_url.reveal() == "postgresql://penstock@host/jobs"
+    assert load(monkeypatch, POSTGRES_HOST="", DATABASE_URL="", POSTGRES_USER="me").database_url is None
+
+
+def test_the_marketplace_is_secret_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = load(
+        monkeypatch, MARKETPLACE_CALLBACK="https://market.example/hush-path", MARKETPLACE_TOKEN="hush-token"
+    )
+    assert "hush" not in repr(settings.masked())
+    assert list(problems(monkeypatch, MARKETPLACE_CALLBACK="")) == ["MARKETPLACE_TOKEN"]
+    assert list(problems(monkeypatch, MARKETPLACE_CALLBACK="market.example")) == ["MARKETPLACE_CALLBACK"]
