@@ -44,6 +44,8 @@ lock: $(VENV)/.installed-dev ## resolve the newest allowed versions into the loc
 	$(BIN)/uv pip compile pyproject.toml --all-extras --output-file requirements.lock $(UV_COMPILE)
 	$(BIN)/uv pip compile pyproject.toml --extra examples --extra media --extra build --constraint requirements.lock \
 		--output-file requirements-demo.lock $(UV_COMPILE)
+	printf 'msgspec\npydantic\n' | $(BIN)/uv pip compile - --constraint requirements.lock \
+		--output-file src/penstock/models/environments/replica.lock $(UV_COMPILE)
 
 clean: ## remove the virtual environment and what tools left behind
 	rm -rf $(VENV) build dist .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -234,6 +234,39 @@ def new(
     typer.echo(f"Try it: penstock model test {made[0]}")
 
 
+@app.command()
+def install(
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[NAME|FOLDER]…", help="Models, or folders of models or apps; without, all models."),
+    ] = None,
+    lock: Annotated[str | None, typer.Option(metavar="FILE", help="Of several lock files, install this one.")] = None,
+    show: Annotated[bool, typer.Option("--list", help="List the environments of this user.")] = False,
+    prune: Annotated[bool, typer.Option("--prune", help="Remove environments that were not used for a while.")] = False,
+    unused_for: Annotated[str, typer.Option(help="With --prune: for how long.")] = "30d",
+    as_json: AsJson = False,
+) -> None:
+    """Install the packages that models need into environments of their own, as their lock files state.
+
+    Without arguments, for all models of PENSTOCK_MODELS_DIR and PENSTOCK_APPS_DIR. Models with the same packages share
+    one environment.
+
+    penstock model install summary
+
+    penstock model install models/summary --lock requirements-cpu.lock
+
+    penstock model install --list
+    """
+    from penstock.cli import model_environments
+
+    if show:
+        model_environments.show(as_json=as_json)
+    elif prune:
+        model_environments.prune(unused_for, as_json=as_json)
+    else:
+        model_environments.install(models or [], lock)
+
+
 @app.command("test")
 def try_out(
     manifest: Annotated[Path, typer.Argument(metavar="MANIFEST", help="A model.toml, or the folder that holds it.")],

@@ -55,6 +55,7 @@ class ModelsFolder:
         self.files: dict[Key, str] = {}  # the file of each, relative to its folder
         self.problems: dict[str, str] = {}  # by file
         self.broken: dict[str, BrokenManifest] = {}  # invalid manifests, by file
+        self._locks: set[Path] = set()  # lock files of the models' environments
         self._scanning = threading.Lock()
 
     def scan(self) -> None:
@@ -90,6 +91,7 @@ class ModelsFolder:
             if self.problems.get(file) != reason:
                 log.warning("manifest_refused", file=file, reason=reason)
         self.models, self.files, self.problems, self.broken = models, files, problems, broken
+        self._locks = {one.lock for model in models.values() for one in model.environments}
 
     def find(self, name: str, version: str) -> Model | None:
         """Return the model of the present manifest; None if there is none, or if it cannot be used."""
@@ -109,7 +111,8 @@ class ModelsFolder:
 
     def concerns_manifests(self, changed: Path) -> bool:
         """Return whether a change may concern a manifest. A manifest may lack any file beside it, such as a library."""
-        return bool(self.problems) or any(source.may_hold(changed) for source in self.sources)
+        listed = any(source.may_hold(changed) for source in self.sources)
+        return bool(self.problems) or listed or changed in self._locks
 
     async def watch(self, on_change: Callable[[Collection[Path]], Awaitable[None]], stopping: asyncio.Event) -> None:
         """Call ``on_change`` with the files that have changed, or with none if they are not known, until ``stopping``.

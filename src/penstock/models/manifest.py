@@ -15,7 +15,8 @@ import msgspec
 from msgspec import Struct, field
 
 from penstock.errors import FieldProblem, InvalidInput
-from penstock.models.manifest_checks import mistakes_of
+from penstock.models.environments.environment import Environment
+from penstock.models.manifest_checks import environments_of, mistakes_of
 from penstock.models.manifest_keys import Manifest, duration, size_in_bytes
 from penstock.models.replica import runtimes, secrets
 from penstock.models.replica.runtime import Runtime, Schema
@@ -40,8 +41,9 @@ class Model(Struct, kw_only=True, frozen=True):
     unload_after: timedelta | None
     memory_limit_bytes: int | None
     concurrency: int  # calls that one replica runs at a time
+    environments: tuple[Environment, ...] = ()  # alternatives, the best first; none: Penstock's own, or an interpreter
     secrets: tuple[str, ...] = field(default=())
-    fingerprint: str = ""  # changes when the manifest does
+    fingerprint: str = ""  # changes when the manifest does, or a lock file that it names
 
     @property
     def name(self) -> str:
@@ -133,6 +135,8 @@ def check(
 
 
 def _model(manifest: Manifest, folder: Path, source: str, owner: str | None, reach: tuple[str, ...] | None) -> Model:
+    environments = environments_of(manifest.runtime, manifest.options, folder)
+    stated = msgspec.json.encode([manifest, [one.key for one in environments]], order="sorted")
     return Model(
         manifest=manifest,
         folder=folder,
@@ -145,6 +149,7 @@ def _model(manifest: Manifest, folder: Path, source: str, owner: str | None, rea
         unload_after=None if manifest.unload_after is None else duration(manifest.unload_after),
         memory_limit_bytes=None if manifest.memory_limit is None else size_in_bytes(manifest.memory_limit),
         concurrency=manifest.concurrency or runtimes.find(manifest.runtime).default_concurrency,
+        environments=environments,
         secrets=secrets.secrets_in(manifest.environment, manifest.options),
-        fingerprint=hashlib.sha256(msgspec.json.encode(manifest, order="sorted")).hexdigest(),
+        fingerprint=hashlib.sha256(stated).hexdigest(),
     )

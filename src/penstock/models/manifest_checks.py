@@ -11,6 +11,7 @@ import msgspec
 from penstock.checking import all_of
 from penstock.errors import FieldProblem, InvalidInput
 from penstock.models.checking import Checker
+from penstock.models.environments.environment import Environment, of_lock
 from penstock.models.manifest_keys import Stated, duration, size_in_bytes
 from penstock.models.replica import runtimes
 from penstock.models.replica.runtime import Schema
@@ -89,8 +90,25 @@ def _check_options(runtime: object, tables: Mapping[str, Any], folder: Path) -> 
     if not isinstance(options, Mapping):
         yield FieldProblem(field=runtime, detail=f"must be a table: the runtime's options are in [{runtime}]")
         return
-    for name, detail in runtimes.find(runtime).check(options, folder):
+    found = runtimes.find(runtime).check(options, folder)
+    for name, detail in found:
         yield FieldProblem(field=f"{runtime}.{name}" if name else runtime, detail=detail)
+    if all(name != "environment" for name, _detail in found):
+        try:
+            environments_of(runtime, options, folder)
+        except InvalidInput as error:
+            yield from error.problems
+
+
+def environments_of(runtime: str, options: Mapping[str, Any], folder: Path) -> tuple[Environment, ...]:
+    """Return the environments that a model's options name, whose lock files this reads. Raises InvalidInput."""
+    found: list[Environment] = []
+    for path in runtimes.find(runtime).lock_files(options, folder):
+        try:
+            found.append(of_lock(path))
+        except ValueError as error:
+            raise InvalidInput.of(f"{runtime}.environment", f"{path.name}: {error}") from None
+    return tuple(found)
 
 
 def _check_values(sound: Mapping[str, Any]) -> Iterator[FieldProblem]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from penstock import masking
 from penstock.errors import ModelUnavailable
+from penstock.models.environments.environment import first_installed
 from penstock.models.manifest import Model
 from penstock.models.replica.secrets import is_secret
 
@@ -24,9 +25,25 @@ def command(model: Model, *fds: int) -> list[str]:
 
 
 def interpreter(model: Model) -> str:
-    """Return the Python that runs the replica: the model's own if it names one."""
+    """Return the Python that runs the replica: that of the model's environment, or its own if it names one.
+
+    Raises ModelUnavailable if the environment is not installed.
+    """
+    if model.environments:
+        return _of_environment(model)
     own = model.runtime.interpreter(model.manifest.options, model.folder)
     return sys.executable if own is None else str(own)
+
+
+def _of_environment(model: Model) -> str:
+    installed = first_installed(model.environments)
+    if installed is None:
+        raise ModelUnavailable(
+            f"the environment of model {model.name} is not installed; install it with "
+            f"`penstock model install {model.name}`"
+        )
+    installed.note_use()
+    return str(installed.python)
 
 
 def working_folder(model: Model) -> Path:

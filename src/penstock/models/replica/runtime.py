@@ -232,6 +232,12 @@ class Runtime(ABC):
         """Return the Python that runs the replicas; None for Penstock's own. Runs in the host."""
         return None
 
+    @classmethod
+    def lock_files(cls, options: Mapping[str, Any], folder: Path) -> Sequence[Path]:
+        """Return the lock files of alternative environments, the best first; none for Penstock's own or that of
+        ``interpreter``. Runs in the host."""
+        return ()
+
     def describe(self) -> Schema:
         """Return the model's schema. Called before ``load``; may import the model's code but must not load weights."""
         return self.spec.schema

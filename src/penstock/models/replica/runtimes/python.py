@@ -4,7 +4,8 @@ The manifest's table::
 
     [python]
     class = "model:Embedding"        # module:Class; modules are searched for in the manifest's folder first
-    interpreter = "venv"             # a Python, or the folder of a virtual environment; by default Penstock's own
+    environment = "requirements.lock"  # its packages, which `penstock model install` installs
+    interpreter = "venv"             # instead: a Python, or the folder of a virtual environment
     config = { model = "tiny" }      # keyword arguments of the class
 
 The class:
@@ -24,14 +25,14 @@ exception (``Cancelled``, which does not derive from ``Exception``) as soon as i
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
 from penstock.models.replica.runtime import Runtime, Spec, unknown_options
 
 _CLASS: Final = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
-_OPTIONS: Final = ("class", "interpreter", "config")
+_OPTIONS: Final = ("class", "environment", "interpreter", "config")
 
 
 class PythonRuntime(Runtime):
@@ -56,16 +57,8 @@ class PythonRuntime(Runtime):
             problems.append(("class", 'is required, as "module:Class"'))
         if not isinstance(options.get("config", {}), Mapping):
             problems.append(("config", "must be a table: the keyword arguments of the class"))
-        if "interpreter" in options:
-            if not isinstance(options["interpreter"], str) or not options["interpreter"]:
-                problems.append(("interpreter", "must be the path of a Python, or of a virtual environment's folder"))
-            elif not _interpreter(options["interpreter"], folder).is_file():
-                problems.append(
-                    (
-                        "interpreter",
-                        f"must exist, and be a Python or a folder with bin/python: {options['interpreter']}",
-                    )
-                )
+        problems += _interpreter_mistakes(options, folder)
+        problems += _environment_mistakes(options)
         problems += unknown_options(cls.name, options, _OPTIONS)
         return problems
 
@@ -73,6 +66,11 @@ class PythonRuntime(Runtime):
     def interpreter(cls, options: Mapping[str, Any], folder: Path) -> Path | None:
         stated = options.get("interpreter")
         return _interpreter(stated, folder) if stated else None
+
+    @classmethod
+    def lock_files(cls, options: Mapping[str, Any], folder: Path) -> Sequence[Path]:
+        stated = options.get("environment", [])
+        return [folder / name for name in ([stated] if isinstance(stated, str) else stated)]
 
 
 def _interpreter(stated: str, folder: Path) -> Path:
@@ -82,3 +80,24 @@ def _interpreter(stated: str, folder: Path) -> Path:
     """
     path = folder / Path(stated).expanduser()
     return (path / "bin" / "python" if path.is_dir() else path).absolute()
+
+
+def _interpreter_mistakes(options: Mapping[str, Any], folder: Path) -> Iterator[tuple[str, str]]:
+    stated = options.get("interpreter")
+    if stated is None:
+        return
+    if not isinstance(stated, str) or not stated:
+        yield "interpreter", "must be the path of a Python, or of a virtual environment's folder"
+    elif not _interpreter(stated, folder).is_file():
+        yield "interpreter", f"must exist, and be a Python or a folder with bin/python: {stated}"
+
+
+def _environment_mistakes(options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    stated = options.get("environment")
+    if stated is None:
+        return
+    names = [stated] if isinstance(stated, str) else stated
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) and name for name in names):
+        yield "environment", "must be the name of a lock file, or a list of such names"
+    elif "interpreter" in options:
+        yield "environment", "does not go with interpreter: a model runs in one of them"
