@@ -29,29 +29,35 @@ call() {
         --header 'Content-Type: application/json' --data-binary @- "$url$1" <<<"$2"
 }
 
-# Keeps the lease of a job while the work of process $3 goes on; stops that work when the job was cancelled or lost.
+# Keeps the lease of a job until its stdin ends; stops the work, process $3, when the job was cancelled or lost.
 keep() {
-    local id=$1 body=$2 busy=$3 answer
-    exec 9<> <(:)
-    while ! read -rt "$((lease / 3 + 1))" -u 9; do # sleeps without a process that would outlive this one
+    local id=$1 body=$2 busy=$3 answer ended
+    while true; do
+        ended=0
+        read -rt "$((lease / 3 + 1))" || ended=$?
+        [ "$ended" -gt 128 ] || return 0 # 1 is the end of stdin; above 128, the time is over
         if ! answer=$(call "/$id/heartbeat" "$body" 2>/dev/null) || jq -e .cancel_requested <<<"$answer" >/dev/null; then
             kill "$busy" 2>/dev/null || true
-            return
+            return 0
         fi
     done
 }
 
 run() {
-    local job=$1 id report status=0 busy keeper
+    local job=$1 id report status busy keeper lifeline
     id=$(jq -r .id <<<"$job")
     report=$(jq -c --arg worker "$worker" '{worker_id: $worker, epoch: .epoch}' <<<"$job")
 
-    jq -c .input <<<"$job" | work >"$folder/result" 2>"$folder/error" &
+    jq -c .input <<<"$job" >"$folder/input"
+    work <"$folder/input" >"$folder/result" 2>"$folder/error" &
     busy=$!
-    keep "$id" "$report" "$busy" &
+    # Only this process holds the other end of the pipe, so `keep` ends with it, even if it is killed: the lease of a job
+    # that nobody works on must expire.
+    exec {lifeline}> >(keep "$id" "$report" "$busy")
     keeper=$!
-    wait "$busy" || status=$?
-    kill "$keeper" 2>/dev/null || true
+    # A signal that is trapped interrupts `wait`; the next one returns the status of the work.
+    until interrupted='' status=0; wait "$busy" || status=$?; [ -z "$interrupted" ]; do :; done
+    exec {lifeline}>&-
     wait "$keeper" 2>/dev/null || true
 
     if [ "$status" = 0 ]; then
@@ -75,7 +81,7 @@ category() {
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 stopping=
-trap 'stopping=yes' TERM INT # the job in hand is finished first
+trap 'stopping=yes interrupted=yes' TERM INT # the job in hand is finished first
 
 ask=$(jq -nc --arg worker "$worker" --arg type "$task_type" --arg profile "$model_profile" --argjson lease "$lease" \
     '{worker_id: $worker, task_types: [$type], model_profiles: [$profile], limit: 1, lease_seconds: $lease, wait_seconds: 5}')

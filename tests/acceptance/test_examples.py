@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import re
+import shlex
 import shutil
 import signal
 import sys
 from asyncio.subprocess import PIPE, STDOUT, Process
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
@@ -56,15 +60,42 @@ async def gateway(module_database_url: str, tmp_path_factory: pytest.TempPathFac
 
 @asynccontextmanager
 async def program(*command: str, client: Client, **variables: str) -> AsyncIterator[Process]:
-    """Run an example as a separate process; kill it at the end if it still runs."""
+    """Run an example as a separate process; kill it at the end if it still runs. A failure shows what it printed."""
     environment = clean_environment(PENSTOCK_URL=client.url, AI_SERVICE_TOKEN=TOKEN, **variables)
     process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, env=environment, stdout=PIPE, stderr=STDOUT)
     try:
         yield process
+    except BaseException as error:
+        with suppress(ProcessLookupError):
+            process.kill()
+        output, _ = await process.communicate()
+        error.add_note(f"{command} printed:\n{output.decode()}")
+        raise
     finally:
         if process.returncode is None:
             process.kill()
         await process.communicate()
+
+
+@dataclass(frozen=True)
+class SlowWorker:
+    """A copy of ``examples/worker.sh`` whose work returns what the test writes into ``result``, a named pipe."""
+
+    script: Path
+    result: Path
+
+
+@pytest.fixture
+def slow_worker(tmp_path: Path) -> SlowWorker:
+    """Make the copy."""
+    result = tmp_path / "result"
+    os.mkfifo(result)
+    text = (ROOT / "examples/worker.sh").read_text()
+    changed = re.sub(r"(?<=    exec )jq -ce .*", f"cat {shlex.quote(str(result))}", text)
+    assert changed != text
+    script = tmp_path / "worker.sh"
+    script.write_text(changed)
+    return SlowWorker(script, result)
 
 
 async def said(process: Process) -> str:
@@ -104,6 +135,24 @@ class TestShellWorker:
             await asyncio.wait_for(process.stdout.readline(), 10)
             process.send_signal(signal.SIGTERM)
             await said(process)
+
+    async def test_a_worker_that_is_stopped_finishes_its_job(self, gateway: Client, slow_worker: SlowWorker) -> None:
+        job = await gateway.submit("shout", "bash", {})
+        async with program("bash", str(slow_worker.script), client=gateway) as process:
+            with slow_worker.result.open("w") as result:  # opens when the work reads it
+                process.send_signal(signal.SIGTERM)
+                result.write('{"text": "FINISHED"}')
+            await said(process)
+        done = await gateway.wait(job.id, SOON)
+        assert done.result == {"text": "FINISHED"}
+
+    async def test_the_lease_of_a_killed_worker_is_not_kept(self, gateway: Client, slow_worker: SlowWorker) -> None:
+        await gateway.submit("shout", "bash", {})
+        async with program("bash", str(slow_worker.script), client=gateway) as process:
+            with slow_worker.result.open("w"):
+                process.kill()
+            # Whatever still runs of it holds its output open, the process that sends heartbeats too.
+            await asyncio.wait_for(process.communicate(), 10)
 
 
 class TestDigits:
