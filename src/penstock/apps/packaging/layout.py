@@ -1,0 +1,119 @@
+"""The components of an app: the API of the app, and an API and a worker for each of its services.
+
+RabbitMQ, Redis and PostgreSQL are three more, so an app with one service has 6 components, with two 8, with three 10.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+APP_PORT: Final = 8007
+APP_PORT_VARIABLE: Final = "APP_API_PORT"
+APP_API: Final = "app-api"
+EVERY: Final = "all"
+WORKER_PORT: Final = 8090  # of a worker's health, within its container
+MODEL_FOLDER_VARIABLE: Final = "CACHE_MODEL_DIR"  # the folder of the host with weights; workers see it as /model_hub
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """A model of an app with an API and a worker of its own."""
+
+    name: str
+    model: str
+    port: int
+    port_variable: str
+    has_environment: bool = False  # whether the model needs packages of its own
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Component:
+    """One container that runs the app's image."""
+
+    name: str
+    command: Sequence[str]
+    meaning: str
+    port: int  # of its API or, of a worker, its health
+    port_variable: str | None  # None: a worker's, which is not published
+    image_suffix: str = ""  # of the tag
+
+    @property
+    def is_worker(self) -> bool:
+        return self.port_variable is None
+
+    @property
+    def is_app(self) -> bool:
+        return self.name == APP_API
+
+    @property
+    def probe(self) -> str:
+        """A line of Python that fails if the component is not healthy."""
+        if self.port_variable is None:
+            return f"import urllib.request as r; r.urlopen('http://127.0.0.1:{self.port}/healthz', timeout=4)"
+        port = f"os.environ.get('{self.port_variable}') or '{self.port}'"
+        return f"import os, urllib.request as r; r.urlopen('http://127.0.0.1:' + ({port}) + '/healthz', timeout=4)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """An app as it is deployed."""
+
+    name: str
+    version: str
+    title: str
+    services: Sequence[Service]
+    variables: Mapping[str, str]  # of the app's flow and models, with their defaults
+
+    @property
+    def components(self) -> list[Component]:
+        """The components that run the app's image, in the order of the document."""
+        found = [
+            Component(
+                name=APP_API,
+                command=self.command(APP_API),
+                meaning="Required: the API of the app, its flow, and the housekeeping, which sends the results.",
+                port=APP_PORT,
+                port_variable=APP_PORT_VARIABLE,
+            )
+        ]
+        for service in self.services:
+            api, worker = f"{service.name}-api", f"{service.name}-worker"
+            found.append(
+                Component(
+                    name=api,
+                    command=self.command(api),
+                    meaning=f"The API of the service {service.name}: its tasks, and nothing else.",
+                    port=service.port,
+                    port_variable=service.port_variable,
+                )
+            )
+            found.append(
+                Component(
+                    name=worker,
+                    command=self.command(worker),
+                    meaning=f"The worker of the service {service.name}, which runs the model {service.model}.",
+                    port=WORKER_PORT,
+                    port_variable=None,
+                    image_suffix=f"-{service.name}" if service.has_environment else "",
+                )
+            )
+        return found
+
+    @property
+    def default(self) -> Component:
+        """The component that the image runs unless told otherwise."""
+        return self.components[0]
+
+    @property
+    def ports(self) -> list[int]:
+        return [one.port for one in self.components if not one.is_worker]
+
+    @property
+    def model_folder(self) -> str | None:
+        """The folder of the host that holds weights, if the app's models read one."""
+        return self.variables.get(MODEL_FOLDER_VARIABLE)
+
+    def command(self, component: str) -> list[str]:
+        return ["penstock", "app", "serve", self.name, "--component", component]
