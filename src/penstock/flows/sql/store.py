@@ -132,7 +132,9 @@ async def commit(connection: Connection, tenant: TenantId, turns: Sequence[NewTu
     """Store turns, each as a whole or not at all; return the outcome of each, in order."""
     steps = [(place, new, step) for place, new in enumerate(turns, 1) for step in new.turn.steps]
     jobs = [(place, no, job) for place, new in enumerate(turns, 1) for no, job in sorted(new.children.items())]
-    recorded = [(place, one) for place, new in enumerate(turns, 1) for one in new.turn.recorded]
+    recorded = [
+        (place, order, one) for place, new in enumerate(turns, 1) for order, one in enumerate(new.turn.recorded, 1)
+    ]
     dropped = [(place, no) for place, new in enumerate(turns, 1) for no in new.turn.dropped]
     blocks = [block for new in turns for block in new.blocks]
     rows = await _sql.commit.rows(
@@ -151,6 +153,8 @@ async def commit(connection: Connection, tenant: TenantId, turns: Sequence[NewTu
         parks=[new.park for new in turns],
         ends=[new.ends for new in turns],
         progresses=[new.progress or _progress(new.turn) for new in turns],
+        recordeds=[len(new.turn.recorded) for new in turns],
+        childrens=[len(new.children) for new in turns],
         st_run=[place for place, _, _ in steps],
         st_no=[step.no for _, _, step in steps],
         st_key=[step.key for _, _, step in steps],
@@ -173,11 +177,12 @@ async def commit(connection: Connection, tenant: TenantId, turns: Sequence[NewTu
         jb_timeout=[job.timeout_seconds for _, _, job in jobs],
         jb_key=[job.concurrency_key for _, _, job in jobs],
         jb_gate=[job.gate for _, _, job in jobs],
-        rc_run=[place for place, _ in recorded],
-        rc_no=[one.no for _, one in recorded],
-        rc_value=[one.value for _, one in recorded],
-        rc_category=[one.fault.category.value if one.fault else None for _, one in recorded],
-        rc_message=[_fault_text(one.fault) if one.fault else None for _, one in recorded],
+        rc_run=[place for place, _, _ in recorded],
+        rc_order=[order for _, order, _ in recorded],
+        rc_no=[one.no for _, _, one in recorded],
+        rc_value=[one.value for _, _, one in recorded],
+        rc_category=[one.fault.category.value if one.fault else None for _, _, one in recorded],
+        rc_message=[_fault_text(one.fault) if one.fault else None for _, _, one in recorded],
         dr_run=[place for place, _ in dropped],
         dr_no=[no for _, no in dropped],
         bl_job=[block.job_id for block in blocks],

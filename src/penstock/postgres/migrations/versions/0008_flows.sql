@@ -562,59 +562,90 @@ END $$;
 CREATE FUNCTION flow_commit(
     the_tenant integer, run_ids uuid[], epochs bigint[], numbers integer[], ats float8[], first_nos integer[], takens text[],
     patcheds text[], warnings text[], seens integer[], needs integer[], parks boolean[], ends boolean[], progresses json[],
+    recordeds integer[], childrens integer[],
     st_run integer[], st_no integer[], st_key text[], st_kind text[], st_name text[], st_hash bytea[], st_target json[],
     st_job uuid[], st_abandon boolean[], st_input json[], st_due float8[],
     jb_run integer[], jb_no integer[], jb_id uuid[], jb_series integer[], jb_lane integer[], jb_input json[], jb_bytes integer[],
     jb_attempts smallint[], jb_timeout float8[], jb_key text[], jb_gate text[],
-    rc_run integer[], rc_no integer[], rc_value json[], rc_category text[], rc_message text[],
+    rc_run integer[], rc_order integer[], rc_no integer[], rc_value json[], rc_category text[], rc_message text[],
     dr_run integer[], dr_no integer[],
     bl_job uuid[], bl_first integer[], bl_items integer[], bl_inputs json[]
 ) RETURNS TABLE (place integer, outcome text, arrived integer, parked boolean, at float8) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
-    leased integer[]; -- the places of turns whose lease holds
-    good integer[]; -- and that come next in their run's history
+    -- By place. A row that this transaction has locked stays where it is, so it is found again by its ctid.
+    leases tid[]; -- null where the epoch no longer holds
+    claimed_ats timestamptz[]; -- when the lease was taken
+    gates tid[]; -- null where the turn is not stored: it has no lease, or does not come next in the history of its run
+    mails integer[]; -- the id of the newest mail before the turn; null likewise
+    repeats boolean[]; -- whether the same lease has stored the turn before
+    parkeds boolean[] := '{}'; -- true where the run is parked now
+    --
+    parents uuid[]; -- of runs that end
+    is_late boolean; -- whether a run that ends was claimed again, or has progress
+    parked_places integer[];
+    one integer;
     now_at timestamptz := clock();
 BEGIN
-    leased := ARRAY(
-        SELECT w.place FROM (
-            SELECT * FROM unnest(run_ids, epochs) WITH ORDINALITY AS w(run_id, epoch, place) ORDER BY w.run_id
-        ) w
-        CROSS JOIN LATERAL (SELECT FROM lease WHERE tenant_id = the_tenant AND job_id = w.run_id AND epoch = w.epoch FOR UPDATE) l);
-    PERFORM flow_lock(the_tenant, ARRAY(
-        SELECT run_ids[h] FROM unnest(leased) AS h
-        UNION ALL
-        SELECT l.parent_id FROM unnest(leased) AS h
-        CROSS JOIN LATERAL (SELECT parent_id, step_no FROM lease WHERE tenant_id = the_tenant AND job_id = run_ids[h] OFFSET 0) l
-        WHERE ends[h] AND l.step_no >= 0));
-    good := ARRAY(
-        SELECT h FROM unnest(leased) AS h
-        CROSS JOIN LATERAL (SELECT turns, hold FROM flow_gate WHERE tenant_id = the_tenant AND run_id = run_ids[h] OFFSET 0) g
-        WHERE g.turns = numbers[h] AND g.hold IS NULL);
+    SELECT array_agg(l.row_tid ORDER BY w.place), array_agg(l.started_at ORDER BY w.place),
+           array_agg(l.parent_id) FILTER (WHERE w.ends AND l.step_no >= 0)
+    INTO leases, claimed_ats, parents
+    FROM (SELECT * FROM unnest(run_ids, epochs, ends) WITH ORDINALITY AS w(run_id, epoch, ends, place) ORDER BY w.run_id) w
+    LEFT JOIN LATERAL (
+        SELECT ctid AS row_tid, started_at, parent_id, step_no FROM lease
+        WHERE tenant_id = the_tenant AND job_id = w.run_id AND epoch = w.epoch FOR UPDATE
+    ) l ON true;
+    IF parents IS NOT NULL THEN
+        PERFORM flow_lock(the_tenant, parents || ARRAY(
+            SELECT w.run_id FROM unnest(run_ids, leases) AS w(run_id, lease) WHERE w.lease IS NOT NULL));
+    END IF;
+    SELECT array_agg(g.row_tid ORDER BY w.place), array_agg(g.arrived ORDER BY w.place),
+           bool_or(w.ends AND (w.progress IS NOT NULL OR g.progress IS NOT NULL OR g.started_at < w.claimed_at))
+    INTO gates, mails, is_late
+    FROM (
+        SELECT * FROM unnest(run_ids, numbers, ends, progresses, leases, claimed_ats) WITH ORDINALITY
+                      AS w(run_id, number, ends, progress, lease, claimed_at, place) ORDER BY w.run_id
+    ) w
+    LEFT JOIN LATERAL (
+        SELECT * FROM (
+            SELECT ctid AS row_tid, turns, arrived, hold, started_at, progress FROM flow_gate
+            WHERE tenant_id = the_tenant AND run_id = w.run_id AND w.lease IS NOT NULL OFFSET 0 FOR UPDATE
+        ) l
+        WHERE l.turns = w.number AND l.hold IS NULL
+    ) g ON true;
 
     INSERT INTO flow_turn (tenant_id, run_id, number, epoch, first_no, at, taken, patched, warnings)
-    SELECT the_tenant, run_ids[h], numbers[h], epochs[h], first_nos[h], ats[h], string_to_array(takens[h], ',')::integer[],
-           string_to_array(patcheds[h], chr(31)), string_to_array(warnings[h], chr(31))
-    FROM unnest(good) AS h;
+    SELECT the_tenant, t.run_id, t.number, t.epoch, t.first_no, t.at, string_to_array(t.taken, ',')::integer[],
+           string_to_array(t.patched, chr(31)), string_to_array(t.warnings, chr(31))
+    FROM unnest(run_ids, numbers, epochs, first_nos, ats, takens, patcheds, warnings, gates)
+         AS t(run_id, number, epoch, first_no, at, taken, patched, warnings, gate)
+    WHERE t.gate IS NOT NULL;
 
     IF st_no <> '{}' THEN
         INSERT INTO flow_step (tenant_id, run_id, no, key, kind, name, input_hash, target, job_id, abandon, input, due, at)
         SELECT the_tenant, run_ids[s.run], s.no, s.key, s.kind, s.name, s.hash, s.target, s.job, s.abandon, s.input, s.due, now_at
         FROM unnest(st_run, st_no, st_key, st_kind, st_name, st_hash, st_target, st_job, st_abandon, st_input, st_due)
              AS s(run, no, key, kind, name, hash, target, job, abandon, input, due)
-        WHERE s.run = ANY (good);
+        WHERE gates[s.run] IS NOT NULL;
+    END IF;
+    IF 'timer' = ANY (st_kind) THEN
         INSERT INTO flow_timer (tenant_id, run_id, no, run_at)
         SELECT the_tenant, run_ids[s.run], s.no, to_timestamp(s.due)
-        FROM unnest(st_run, st_no, st_due) AS s(run, no, due) WHERE s.due IS NOT NULL AND s.run = ANY (good) AND NOT ends[s.run];
+        FROM unnest(st_run, st_no, st_due) AS s(run, no, due)
+        WHERE s.due IS NOT NULL AND gates[s.run] IS NOT NULL AND NOT ends[s.run];
+    END IF;
+    IF 'event' = ANY (st_kind) THEN
         INSERT INTO flow_wait (tenant_id, run_id, no, kind, match, after)
         SELECT the_tenant, run_ids[s.run], s.no, s.name, s.input, g.first_position
         FROM unnest(st_run, st_no, st_kind, st_name, st_input) AS s(run, no, kind, name, input)
-        CROSS JOIN LATERAL (SELECT first_position FROM flow_gate WHERE tenant_id = the_tenant AND run_id = run_ids[s.run] OFFSET 0) g
-        WHERE s.kind = 'event' AND s.run = ANY (good) AND NOT ends[s.run];
+        CROSS JOIN LATERAL (SELECT first_position FROM flow_gate WHERE ctid = gates[s.run] OFFSET 0) g
+        WHERE s.kind = 'event' AND NOT ends[s.run];
+    END IF;
+    IF 'publish' = ANY (st_kind) THEN
         INSERT INTO event (tenant_id, at, kind, subject, data)
         SELECT the_tenant, now_at, s.name, 'flow/' || run_ids[s.run], s.input
         FROM unnest(st_run, st_kind, st_name, st_input) AS s(run, kind, name, input)
-        WHERE s.kind = 'publish' AND s.run = ANY (good);
+        WHERE s.kind = 'publish' AND gates[s.run] IS NOT NULL;
     END IF;
 
     IF jb_no <> '{}' THEN
@@ -624,9 +655,9 @@ BEGIN
                         jb_gate)
                  AS c(run, no, id, series_id, lane_id, input, input_bytes, max_attempts, timeout_seconds, concurrency_key,
                       gate)
-            CROSS JOIN LATERAL (SELECT submitter_id FROM lease WHERE tenant_id = the_tenant AND job_id = run_ids[c.run] OFFSET 0) l
+            CROSS JOIN LATERAL (SELECT submitter_id FROM lease WHERE ctid = leases[c.run] OFFSET 0) l
             CROSS JOIN LATERAL (SELECT owner_ref, user_id FROM job WHERE tenant_id = the_tenant AND id = run_ids[c.run] OFFSET 0) p
-            WHERE c.run = ANY (good)
+            WHERE gates[c.run] IS NOT NULL
         ), kept AS (
             INSERT INTO job (tenant_id, id, series_id, lane_id, submitter_id, owner_ref, user_id, input, max_attempts,
                              timeout_seconds, created_at, concurrency_key, parent_id, step_no)
@@ -666,12 +697,10 @@ BEGIN
 
     IF rc_no <> '{}' THEN
         INSERT INTO flow_mail (tenant_id, run_id, id, kind, no, name, status, value, category, message, at)
-        SELECT the_tenant, run_ids[r.run], g.arrived + row_number() OVER (PARTITION BY r.run ORDER BY r.place), 'ended', r.no, '',
+        SELECT the_tenant, run_ids[r.run], mails[r.run] + r.place, 'ended', r.no, '',
                CASE WHEN r.category IS NULL THEN 'completed' ELSE 'failed' END, r.value, r.category, r.message, now_at
-        FROM unnest(rc_run, rc_no, rc_value, rc_category, rc_message) WITH ORDINALITY
-             AS r(run, no, value, category, message, place)
-        CROSS JOIN LATERAL (SELECT arrived FROM flow_gate WHERE tenant_id = the_tenant AND run_id = run_ids[r.run] OFFSET 0) g
-        WHERE r.run = ANY (good);
+        FROM unnest(rc_run, rc_order, rc_no, rc_value, rc_category, rc_message) AS r(run, place, no, value, category, message)
+        WHERE gates[r.run] IS NOT NULL;
     END IF;
 
     IF dr_no <> '{}' THEN
@@ -680,65 +709,64 @@ BEGIN
         FROM unnest(dr_run, dr_no) AS d(run, no)
         CROSS JOIN LATERAL (SELECT job_id FROM flow_step WHERE tenant_id = the_tenant AND run_id = run_ids[d.run] AND no = d.no
                             OFFSET 0) s
-        WHERE d.run = ANY (good) AND s.job_id IS NOT NULL ORDER BY s.job_id
+        WHERE gates[d.run] IS NOT NULL AND s.job_id IS NOT NULL ORDER BY s.job_id
         ON CONFLICT DO NOTHING;
         DELETE FROM flow_timer WHERE ctid = ANY (ARRAY( -- a timer that is firing becomes mail that the code ignores
             SELECT t.row_tid FROM unnest(dr_run, dr_no) AS d(run, no)
             CROSS JOIN LATERAL (SELECT ctid AS row_tid FROM flow_timer WHERE tenant_id = the_tenant AND run_id = run_ids[d.run]
                                 AND no = d.no FOR UPDATE SKIP LOCKED) t
-            WHERE d.run = ANY (good)));
+            WHERE gates[d.run] IS NOT NULL));
         DELETE FROM flow_wait WHERE ctid = ANY (ARRAY(
             SELECT t.row_tid FROM unnest(dr_run, dr_no) AS d(run, no)
             CROSS JOIN LATERAL (SELECT ctid AS row_tid FROM flow_wait WHERE tenant_id = the_tenant AND run_id = run_ids[d.run]
                                 AND no = d.no FOR UPDATE SKIP LOCKED) t
-            WHERE d.run = ANY (good)));
+            WHERE gates[d.run] IS NOT NULL));
     END IF;
 
-    RETURN QUERY
-    WITH turn AS MATERIALIZED (
-        SELECT h AS place, (SELECT count(*) FROM unnest(rc_run) AS r WHERE r = h)::int AS recorded,
-               (SELECT count(*) FROM unnest(jb_run) AS c WHERE c = h)::int AS children
-        FROM unnest(good) AS h
-    ), moved AS (
+    IF is_late THEN
+        UPDATE lease l SET started_at = least(l.started_at, t.started_at), progress = coalesce(t.progress, l.progress)
+        FROM (
+            SELECT w.lease, g.started_at, coalesce(w.progress, g.progress) AS progress
+            FROM unnest(leases, gates, progresses, ends) AS w(lease, gate, progress, ends)
+            CROSS JOIN LATERAL (SELECT started_at, progress FROM flow_gate WHERE ctid = w.gate OFFSET 0) g
+            WHERE w.ends
+        ) t
+        WHERE l.ctid = t.lease;
+    END IF;
+    WITH moved AS (
         UPDATE flow_gate g
         SET turns = g.turns + 1, arrived = g.arrived + t.recorded, children = g.children + t.children,
-            seen = seens[t.place], need = needs[t.place], deaths = 0,
-            urgent = g.urgent AND g.arrived > seens[t.place],
-            progress = coalesce(progresses[t.place], g.progress),
-            started_at = coalesce(g.started_at, to_timestamp(ats[t.place])),
-            parked_at = CASE WHEN parks[t.place] AND NOT ends[t.place]
-                              AND g.arrived + t.recorded - seens[t.place] < needs[t.place]
-                              AND NOT (g.urgent AND g.arrived > seens[t.place]) THEN now_at END
-        FROM turn t
-        WHERE g.tenant_id = the_tenant AND g.run_id = ANY (ARRAY(SELECT run_ids[h] FROM unnest(good) AS h))
-          AND g.run_id = run_ids[t.place]
-        RETURNING t.place, g.arrived, g.parked_at IS NOT NULL AS parked
+            seen = t.seen, need = t.need, deaths = 0, urgent = g.urgent AND g.arrived > t.seen,
+            progress = coalesce(t.progress, g.progress), started_at = coalesce(g.started_at, to_timestamp(t.at)),
+            parked_at = CASE WHEN t.park AND NOT t.ends AND g.arrived + t.recorded - t.seen < t.need
+                              AND NOT (g.urgent AND g.arrived > t.seen) THEN now_at END
+        FROM unnest(gates, recordeds, childrens, seens, needs, progresses, ats, parks, ends) WITH ORDINALITY
+             AS t(row_tid, recorded, children, seen, need, progress, at, park, ends, place)
+        WHERE g.ctid = t.row_tid AND (NOT t.ends OR t.children > 0) -- flow_close() removes the others
+        RETURNING t.place::integer, g.parked_at
     )
-    SELECT w.place::int,
-           CASE WHEN m.place IS NOT NULL THEN 'committed'
-                WHEN EXISTS (SELECT FROM flow_turn WHERE tenant_id = the_tenant AND run_id = w.run_id AND number = w.number
-                             AND epoch = w.epoch OFFSET 0) THEN 'repeated'
-                ELSE 'stale' END,
-           coalesce(m.arrived, 0), coalesce(m.parked, false), extract(epoch FROM now_at)::float8
-    FROM unnest(run_ids, numbers, epochs) WITH ORDINALITY AS w(run_id, number, epoch, place)
-    LEFT JOIN moved m ON m.place = w.place
-    ORDER BY w.place;
-
-    PERFORM flow_unlease(the_tenant, parked_now.run_ids) FROM (
-        SELECT array_agg(g.run_id) AS run_ids FROM unnest(good) AS h
-        CROSS JOIN LATERAL (SELECT run_id FROM flow_gate WHERE tenant_id = the_tenant AND run_id = run_ids[h]
-                            AND parked_at IS NOT NULL OFFSET 0) g
-    ) parked_now WHERE parked_now.run_ids IS NOT NULL;
-
-    IF true = ANY (ends) THEN
-        UPDATE lease l SET started_at = coalesce(g.started_at, l.started_at), progress = coalesce(g.progress, l.progress)
-        FROM flow_gate g
-        WHERE l.tenant_id = the_tenant AND g.tenant_id = the_tenant AND g.run_id = l.job_id
-          AND l.job_id = ANY (ARRAY(SELECT run_ids[h] FROM unnest(good) AS h WHERE ends[h]))
-          AND g.run_id = ANY (ARRAY(SELECT run_ids[h] FROM unnest(good) AS h WHERE ends[h]))
-          AND (l.started_at > g.started_at OR g.progress IS NOT NULL); -- it was claimed again, or has progress
-        PERFORM flow_close(the_tenant, ARRAY(SELECT run_ids[h] FROM unnest(good) AS h WHERE ends[h]));
+    SELECT array_agg(m.place) INTO parked_places FROM moved m WHERE m.parked_at IS NOT NULL;
+    IF parked_places IS NOT NULL THEN
+        FOREACH one IN ARRAY parked_places LOOP
+            parkeds[one] := true;
+        END LOOP;
+        PERFORM flow_unlease(the_tenant, ARRAY(SELECT run_ids[p] FROM unnest(parked_places) AS p));
     END IF;
+    IF true = ANY (ends) THEN
+        PERFORM flow_close(the_tenant, ARRAY(
+            SELECT w.run_id FROM unnest(run_ids, gates, ends) AS w(run_id, gate, ends) WHERE w.ends AND w.gate IS NOT NULL));
+    END IF;
+
+    IF array_position(gates, NULL) IS NOT NULL THEN
+        repeats := ARRAY(
+            SELECT EXISTS (SELECT FROM flow_turn WHERE tenant_id = the_tenant AND run_id = w.run_id AND number = w.number
+                           AND epoch = w.epoch OFFSET 0)
+            FROM unnest(run_ids, numbers, epochs) WITH ORDINALITY AS w(run_id, number, epoch, place) ORDER BY w.place);
+    END IF;
+    RETURN QUERY
+    SELECT w.place::integer, CASE WHEN w.gate IS NOT NULL THEN 'committed' WHEN repeats[w.place] THEN 'repeated' ELSE 'stale' END,
+           coalesce(w.mail + w.recorded, 0), coalesce(parkeds[w.place], false), extract(epoch FROM now_at)::float8
+    FROM unnest(gates, mails, recordeds) WITH ORDINALITY AS w(gate, mail, recorded, place);
 END $$;
 
 -- Returns a new time-ordered id, for rows that the database creates by itself.
