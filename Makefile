@@ -6,10 +6,10 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test coverage check fix bench lock clean
+.PHONY: help demo run test test-heavy coverage check fix bench lock clean
 
 help: ## show this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{ printf "  make %-8s %s\n", $$1, $$2 }'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{ printf "  make %-10s %s\n", $$1, $$2 }'
 
 demo: $(VENV)/.installed-demo ## classify 1,797 images as durable jobs and kill a worker half way (about a minute)
 	$(BIN)/python -m examples.digits.demo
@@ -20,6 +20,10 @@ run: $(VENV)/.installed-demo ## start Penstock here: gateway, worker, housekeepe
 test: $(VENV)/.installed-dev ## run all tests on all cores (they start their own servers on free ports)
 	@scripts/test-tools
 	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
+
+test-heavy: $(VENV)/.installed-dev ## run the tests that need torch, OpenCV and the like; installs those into your cache folder
+	$(BIN)/penstock model install $(wildcard apps) tests/heavy
+	$(BIN)/python -m pytest tests/heavy $(ARGS)
 
 coverage: $(VENV)/.installed-dev ## run all tests and show which lines none of them runs; a third slower
 	@scripts/test-tools

@@ -23,7 +23,11 @@ from penstock.models.manifest import Model
 from penstock.settings import Settings, load_settings
 
 # A folder that a person names may be a model, or hold models, or be an app, or hold apps.
-_PATTERNS: Final = ("*.toml", "*/model.toml", "models/*.toml", "models/*/model.toml", "*/models/*/model.toml")
+_PATTERNS: Final = (
+    *("*.toml", "*/model.toml"),
+    *("models/*.toml", "models/*/model.toml"),
+    *("*/models/*.toml", "*/models/*/model.toml"),
+)
 _NO_MODEL: Final = frozenset({"app.toml", "pyproject.toml"})
 
 
@@ -36,20 +40,23 @@ def install(stated: Sequence[str], lock: str | None) -> None:
         signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM)
     )  # unwinds, which removes what is unfinished
     failed = False
-    done: set[str] = set()
-    for model in _models(stated):
+    models = [model for model in _models(stated) if model.environments]
+    names = {one.lock.name for model in models for one in model.environments}
+    if lock is not None and lock not in names:
+        known = f"their lock files are {', '.join(sorted(names))}" if names else "none of these models has one"
+        raise typer.BadParameter(f"no model has {lock}: {known}", param_hint="--lock")
+    for model in models:
         try:
             environment = _chosen(model, lock)
-            if environment is not None and environment.key not in done:
-                done.add(environment.key)
+            if environment is not None:
                 _install(model, environment)
         except PenstockError as error:
             typer.echo(f"penstock: {model.name}: {error.message}", err=True)
             failed = True
     if failed:
         raise typer.Exit(1)
-    if not done:
-        typer.echo("No model states an environment that is still to be installed.")
+    if not models:
+        typer.echo("No model states an environment.")
 
 
 def show(*, as_json: bool) -> None:
@@ -116,19 +123,14 @@ def _read(sources: Iterable[ManifestFiles]) -> Iterator[Model]:
 def _chosen(model: Model, lock: str | None) -> Environment | None:
     """Return the environment to install for a model; None if it needs none, or has one already."""
     alternatives = model.environments
-    if not alternatives:
-        return None
-    if lock is not None:
-        named = [one for one in alternatives if one.lock.name == lock]
-        if not named:
-            names = ", ".join(one.lock.name for one in alternatives)
-            raise typer.BadParameter(f"model {model.name} has {names}", param_hint="--lock")
+    named = [one for one in alternatives if one.lock.name == lock]
+    if named and not named[0].installed:
         return named[0]
-    present = first_installed(alternatives)
+    present = first_installed(named or alternatives)
     if present is not None:
         typer.echo(f"{model.name}: {present.lock.name} is installed already, in {present.folder}")
         return None
-    return alternatives[0]
+    return alternatives[0] if alternatives else None
 
 
 def _install(model: Model, environment: Environment) -> None:

@@ -240,7 +240,9 @@ def install(
         list[str] | None,
         typer.Argument(metavar="[NAME|FOLDER]…", help="Models, or folders of models or apps; without, all models."),
     ] = None,
-    lock: Annotated[str | None, typer.Option(metavar="FILE", help="Of several lock files, install this one.")] = None,
+    lock: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Of models with several lock files, install this one.")
+    ] = None,
     show: Annotated[bool, typer.Option("--list", help="List the environments of this user.")] = False,
     prune: Annotated[bool, typer.Option("--prune", help="Remove environments that were not used for a while.")] = False,
     unused_for: Annotated[str, typer.Option(help="With --prune: for how long.")] = "30d",
