@@ -25,6 +25,7 @@ MARK = "belongs-to-alpha"  # in everything that the first tenant has
 ABSENT = "belongs-to-nobody"
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _EPOCH = re.compile(r'"epoch":\d+')
+_LISTS = ("/jobs", "/stats", "/keys", "/callbacks", "/collections", f"/collections/{MARK}/items")
 _ENDLESS = {"/api/v1/events"}  # tested separately
 
 
@@ -43,7 +44,7 @@ class Member:
     async def everything(self) -> list[Any]:
         """Return the state of all that it has."""
         found = [(await self.call("GET", f"/jobs/{one}")).json for one in self.ids if _is_job(one)]
-        found += [(await self.call("GET", path)).json for path in ("/jobs", "/stats", "/keys", "/callbacks")]
+        found += [(await self.call("GET", path)).json for path in _LISTS]
         for listed in found:
             _forget_times(listed)
         return found
@@ -120,6 +121,9 @@ async def alpha(operator: HttpCaller) -> Member:
     assert upload.status == 201, upload.body
     callback = await alpha.call("POST", "/callbacks", {"url": f"https://hooks.example/{MARK}", "events": ["*"]})
     assert callback.status == 201, callback.body
+    assert (await alpha.call("POST", "/collections", {"name": MARK, "dimension": 3, "metric": "l2"})).status == 201
+    item = {"key": MARK, "vector": [1, 2, 3], "attributes": {"text": MARK}, "group": MARK}
+    assert (await alpha.call("POST", f"/collections/{MARK}/items", {"items": [item]})).status == 200
     alpha.ids += [completed, failed, running, pending, upload.json["id"], callback.json["id"]]
     return alpha
 

@@ -23,6 +23,7 @@ from penstock.callbacks import cursors as callback_cursors
 from penstock.callbacks import deliveries as callback_deliveries
 from penstock.callbacks import store as callback_store
 from penstock.callbacks import upkeep as callback_upkeep
+from penstock.collections import store as collection_store
 from penstock.errors import NotFound, StaleEpoch
 from penstock.events import store as event_log
 from penstock.failures import Category
@@ -53,6 +54,7 @@ ROOMS = {
     "providers": (provider_store,),
     "access": (access_store,),
     "quotas": (quota_store,),
+    "collections": (collection_store,),
     "callbacks": (callback_store, callback_cursors, callback_deliveries, callback_upkeep),
 }
 SOURCES = Path(store.__file__).parents[2]

@@ -17,7 +17,8 @@ TENANT_PATTERN: Final = r"^[a-z0-9][a-z0-9._-]{0,62}$"
 TenantName = Annotated[str, Meta(pattern=TENANT_PATTERN + _END)]
 Names = Annotated[list[Text], Meta(max_length=100)]
 Scope = Literal[
-    "jobs:read", "jobs:submit", "jobs:work", "models:call", "models:manage", "files", "usage:read", "tenant:admin",
+    "jobs:read", "jobs:submit", "jobs:work", "models:call", "models:manage", "files", "collections:read",
+    "collections:write", "usage:read", "tenant:admin",
     "operator",
 ]  # fmt: skip
 ScopeList = Annotated[list[Scope], Meta(min_length=1, max_length=len(scopes.ALL))]

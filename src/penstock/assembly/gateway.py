@@ -10,6 +10,7 @@ from penstock.blobs import part as blobs
 from penstock.blobs.parted import PartedUploads
 from penstock.callbacks import part as callbacks
 from penstock.callbacks.service import CallbackService
+from penstock.collections import part as collections
 from penstock.flows import gateway_part as flows
 from penstock.flows.service import FlowService
 from penstock.gateway import part as system
@@ -106,6 +107,7 @@ class GatewayAssembly(Shared):
                 ),
                 system.part(self.database, self.jobs, self.flows, brokers=self.brokers.all, stores=self.blobs.stores),
                 callbacks.part(self.callbacks),
+                collections.part(self.collections),
                 self.access.part,
                 sidecar.part(self.infra),
                 *self.brokers.parts(self.jobs.wakeups),

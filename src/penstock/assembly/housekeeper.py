@@ -9,6 +9,7 @@ from penstock.assembly.shared import Shared
 from penstock.blobs.reconciler import Reconciler
 from penstock.callbacks import duties as callbacks
 from penstock.callbacks.sender import Sender
+from penstock.collections.duties import CollectionIndexes, CollectionUpkeep
 from penstock.events.positions import Positions
 from penstock.flows.duties import FlowKeeper
 from penstock.housekeeping.admitter import Admitter
@@ -77,6 +78,7 @@ class HousekeeperAssembly(Shared):
             ),
             Part(duties=[QuotaExpiry(database)]),
             Part(duties=[FlowKeeper(database, wakeups)]),
+            Part(duties=[CollectionUpkeep(database, wakeups, keep=self._retention), CollectionIndexes(database)]),
             Part(duties=[Positions(database)]),
             Part(duties=[sweeper, Reconciler(database, self.blobs.stores), TenantRemoval(database, sweeper, wakeups)]),
             Part(duties=callbacks.duties(database, wakeups, self.sending)),

@@ -14,6 +14,7 @@ from penstock.blobs.uploads import Uploads
 from penstock.callbacks.sealing import Sealing as CallbackSealing
 from penstock.callbacks.sender import policy_of
 from penstock.callbacks.targets import CallbackTargets
+from penstock.collections.service import CollectionService
 from penstock.jobs.limits import JobLimits
 from penstock.jobs.service import JobService
 from penstock.jobs.usage import charging
@@ -123,6 +124,10 @@ class Shared:
     @cached_property
     def blobs(self) -> BlobService:
         return blob_service(self.settings, self.database)
+
+    @cached_property
+    def collections(self) -> CollectionService:
+        return CollectionService(self.database, self.blobs, self.jobs.wakeups)
 
     @cached_property
     def uploads(self) -> Uploads:

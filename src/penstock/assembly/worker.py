@@ -10,7 +10,7 @@ from penstock.client import Client
 from penstock.flows import part as flows
 from penstock.flows.program.folders import FlowFolders
 from penstock.settings import Settings
-from penstock.workers import models, process, profiles
+from penstock.workers import collections, models, process, profiles
 from penstock.workers.models import WorkerModels
 from penstock.workers.part import WorkerPart
 from penstock.workers.result_media import ResultMedia
@@ -58,6 +58,7 @@ class WorkerAssembly(Shared):
                 blobs=self.blobs,
                 models=self.worker_models.caller,
             ),
+            collections.part(self.collections),
             *self.flows,
             WorkerPart(start=self.usage.start, stop=self.usage.stop),
             WorkerPart(start=self.jobs.start, stop=self.jobs.stop),

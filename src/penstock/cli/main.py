@@ -16,6 +16,7 @@ from penstock.cli import (
     audit,
     blobs,
     callbacks,
+    collections,
     compare,
     config,
     database,
@@ -56,6 +57,7 @@ app.add_typer(flows.app, name="flow")
 app.add_typer(queues.app, name="queue")
 app.add_typer(models.app, name="model")
 app.add_typer(blobs.app, name="blob")
+app.add_typer(collections.app, name="collection")
 command(app, "stats")(jobs.stats)
 command(app, "usage")(usage.usage)
 command(app, "compare")(compare.compare)

@@ -14,6 +14,7 @@ from typing import Any, Self
 from penstock.client.access import AccessCalls
 from penstock.client.blobs import BlobCalls
 from penstock.client.callbacks import CallbackCalls
+from penstock.client.collections import CollectionCalls
 from penstock.client.flows import FlowCalls
 from penstock.client.jobs import JobCalls
 from penstock.client.models import ModelCalls
@@ -40,6 +41,7 @@ class Client(
     QuotaCalls,
     UsageCalls,
     CallbackCalls,
+    CollectionCalls,
     FlowCalls,
 ):
     """A client of one gateway; use it as ``async with Client(url, token=…) as client``.

@@ -15,6 +15,8 @@ JOBS_WORK: Final = "jobs:work"
 MODELS_CALL: Final = "models:call"
 MODELS_MANAGE: Final = "models:manage"
 FILES: Final = "files"
+COLLECTIONS_READ: Final = "collections:read"
+COLLECTIONS_WRITE: Final = "collections:write"
 USAGE_READ: Final = "usage:read"
 TENANT_ADMIN: Final = "tenant:admin"
 OPERATOR: Final = "operator"
@@ -27,6 +29,8 @@ MEANINGS: Final[Mapping[str, str]] = MappingProxyType(
         MODELS_CALL: "list models and call them",
         MODELS_MANAGE: "register, reload and remove models, and read their logs",
         FILES: "upload, read and delete files",
+        COLLECTIONS_READ: "read collections and search in them",
+        COLLECTIONS_WRITE: "create and delete collections, and write and delete their items",
         USAGE_READ: "read usage and cost",
         TENANT_ADMIN: "manage the tenant's keys, pause its queues, and read its audit log",
         OPERATOR: "everything, for every tenant",
