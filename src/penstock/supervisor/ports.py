@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import random
 import socket
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -65,21 +67,35 @@ def settled(settings: Settings) -> Settings:
     return settings.replace(**changes)
 
 
-async def check_ports(settings: Settings) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listening:
+    """An address that a child listens on, and the variable that changes its port."""
+
+    variable: str
+    host: str
+    port: int
+
+
+def listening(settings: Settings) -> list[Listening]:
+    """Return the addresses of the children of ``penstock serve``."""
+    found = [Listening(variable="HTTP_PORT", host=settings.http_host, port=settings.http_port)]
+    if settings.worker_http_port:
+        ports = range(settings.worker_http_port, settings.worker_http_port + settings.penstock_workers)
+        found += [Listening(variable="WORKER_HTTP_PORT", host=settings.worker_http_host, port=port) for port in ports]
+    return found
+
+
+async def check_ports(wanted: Iterable[Listening]) -> None:
     """Raise CannotStart when a port that a child needs stays taken, because restarting the child would not help.
 
     Waits for a moment first, because the children of a supervisor that was just killed may still be ending.
     """
-    wanted = [("HTTP_PORT", settings.http_host, settings.http_port)]
-    if settings.worker_http_port:
-        ports = range(settings.worker_http_port, settings.worker_http_port + settings.penstock_workers)
-        wanted += [("WORKER_HTTP_PORT", settings.worker_http_host, port) for port in ports]
     clock = asyncio.get_running_loop().time
     deadline = clock() + _TIMEOUT_SECONDS
-    for variable, host, port in wanted:
-        while (obstacle := _obstacle(host, port)) is not None:
+    for one in wanted:
+        while (obstacle := _obstacle(one.host, one.port)) is not None:
             if clock() > deadline:
-                raise CannotStart(f"Cannot listen on {host} port {port}: {obstacle}. Set {variable}.")
+                raise CannotStart(f"Cannot listen on {one.host} port {one.port}: {obstacle}. Set {one.variable}.")
             await asyncio.sleep(0.05)
 
 

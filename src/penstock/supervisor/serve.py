@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import Any, Final
@@ -24,7 +24,7 @@ from penstock.processes.stopping import on_signals
 from penstock.settings import Settings
 from penstock.supervisor import leftovers
 from penstock.supervisor.child import Child
-from penstock.supervisor.ports import check_ports
+from penstock.supervisor.ports import Listening, check_ports, listening
 from penstock.telemetry import logs
 
 _DATABASE_TIMEOUT: Final = timedelta(seconds=60)
@@ -32,12 +32,23 @@ _EXIT_MARGIN_SECONDS: Final = 5.0  # the time that a child needs beyond the grac
 
 log = logs.get(__name__)
 
+COMMAND: Final = (sys.executable, "-m", "penstock")
+# Makes the children on the database at a URL, which they use once the event is set.
+Family = Callable[[Settings, str, asyncio.Event], list[Child]]
+
 
 class Supervisor:
-    """Owns the database server and the children. ``on_ready`` is called once, when the gateway is ready."""
+    """Owns the database server and the children that ``family`` makes.
 
-    def __init__(self, settings: Settings, *, on_ready: Callable[[], None]) -> None:
+    ``ports`` are the addresses of the children. ``on_ready`` is called once, when the gateway is ready.
+    """
+
+    def __init__(
+        self, settings: Settings, *, family: Family, ports: Sequence[Listening], on_ready: Callable[[], None]
+    ) -> None:
         self._settings = settings
+        self._family = family
+        self._ports = ports
         self._on_ready = on_ready
         self._server = EmbeddedServer(settings.penstock_data_dir) if settings.database_url is None else None
         self._children: list[Child] = []
@@ -46,10 +57,10 @@ class Supervisor:
 
     async def run(self) -> None:
         """Serve until ``stop``; everything has ended when this returns. Raises CannotStart."""
-        await check_ports(self._settings)
+        await check_ports(self._ports)
         running: list[asyncio.Task[None]] = []
         try:
-            self._children = children(self._settings, database_url(self._settings), database_ready=self._database_ready)
+            self._children = self._family(self._settings, database_url(self._settings), self._database_ready)
             running = [asyncio.create_task(child.run(), name=child.name) for child in self._children]
             if not await self._unless_stopped(self._bring_up_database()):
                 return
@@ -142,23 +153,34 @@ class Supervisor:
 
 
 async def serve(settings: Settings, *, on_ready: Callable[[], None]) -> None:
+    """Run a complete Penstock until SIGTERM, SIGINT or SIGHUP; see ``supervise``."""
+    await supervise(Supervisor(settings, family=children, ports=listening(settings), on_ready=on_ready))
+
+
+async def supervise(supervisor: Supervisor) -> None:
     """Run a supervisor until SIGTERM, SIGINT or SIGHUP; a second signal kills the children that still drain."""
-    supervisor = Supervisor(settings, on_ready=on_ready)
     with on_signals(supervisor.stop, signal.SIGHUP):
         await supervisor.run()
 
 
-def children(settings: Settings, url: str, *, database_ready: asyncio.Event) -> list[Child]:
-    """Return the processes of a complete Penstock on the database at ``url``, which they use once it is ready."""
-    command = (sys.executable, "-m", "penstock")
-    shared = {
+def shared_variables(settings: Settings, url: str) -> dict[str, str]:
+    """Return the variables that all children get, which use the database at ``url``."""
+    return {
         "DATABASE_URL": url,
         "MIGRATE_ON_START": "false",  # done before they start
-        "HTTP_PORT": str(settings.http_port),
-        "PENSTOCK_WORKERS": "1",
         "PENSTOCK_BLOB_URL": settings.penstock_blob_url,  # its default depends on DATABASE_URL, which is set here
     }
-    found = [Child(role, [*command, role], shared, needs=database_ready) for role in ("gateway", "housekeeper")]
+
+
+def handing_on(settings: Settings, url: str, worker_id: str) -> Callable[[], Awaitable[None]] | None:
+    """Return what hands on the jobs of a dead worker, if nothing else can have its name."""
+    return partial(leftovers.hand_on, url, settings, worker_id) if settings.database_url is None else None
+
+
+def children(settings: Settings, url: str, database_ready: asyncio.Event) -> list[Child]:
+    """Return the processes of a complete Penstock on the database at ``url``, which they use once it is ready."""
+    shared = shared_variables(settings, url) | {"HTTP_PORT": str(settings.http_port), "PENSTOCK_WORKERS": "1"}
+    found = [Child(role, [*COMMAND, role], shared, needs=database_ready) for role in ("gateway", "housekeeper")]
     models_url = settings.penstock_models_url or gateway_url(settings)
     for index in range(settings.penstock_workers):
         number = index + 1
@@ -169,9 +191,9 @@ def children(settings: Settings, url: str, *, database_ready: asyncio.Event) -> 
             "WORKER_HTTP_HOST": settings.worker_http_host,
             "WORKER_HTTP_PORT": str(settings.worker_http_port + index if settings.worker_http_port else 0),
         }
-        hand_on = partial(leftovers.hand_on, url, settings, worker_id) if settings.database_url is None else None
+        hand_on = handing_on(settings, url, worker_id)
         child = Child(
-            f"worker-{number}", [*command, "worker"], shared | one, needs=database_ready, before_release=hand_on
+            f"worker-{number}", [*COMMAND, "worker"], shared | one, needs=database_ready, before_release=hand_on
         )
         found.append(child)
     return found
