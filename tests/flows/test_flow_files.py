@@ -80,14 +80,14 @@ async def test_a_file_cannot_take_the_name_of_another_module(start: Start, write
 
 APP = """
 import json
-import words
-from pack.inner import more
 from penstock.flows import flow
-from words import text
+from . import words
+from .pack.inner import more
+from .words import text
 
 @flow(name="{0}", version="1")
 async def f() -> str:
-    from _late import late
+    from ._late import late
     return json.dumps([words.text, text, more, late])
 """
 
@@ -100,7 +100,7 @@ async def test_files_of_apps_import_each_other_and_do_not_meet_those_of_other_ap
             "words.py": f'text = "{app}"\n',
             "_late.py": "from . import words\nlate = words.text\n",
             "pack/__init__.py": "",
-            "pack/inner.py": "from words import text as more\n",
+            "pack/inner.py": "from ..words import text as more\n",
             "models/m/model.py": "raise SystemExit\n",
             "test_main.py": "raise SystemExit\n",
         }
@@ -122,10 +122,13 @@ async def test_a_bad_file_of_an_app_takes_nothing_else_down(start: Start, write:
     write("../apps/good/flow.py", GOOD.format("good"))
     write("../apps/bad/flow.py", "import os\nos._exit(3)")
     write("../apps/bad/other.py", "import words")
+    write("../apps/bad/third.py", "import flow")
     process = await start()
     assert process.problems == {
         "bad/flow.py": "it cannot be loaded: its process ended: exit status 3",
         "bad/other.py": "line 1: ModuleNotFoundError: No module named 'words'",
+        "bad/third.py": "line 1: ModuleNotFoundError: No module named 'flow': import files of the same app relatively, "
+        "as in `from .flow import …` or `from . import flow`",
     }
     assert await result(process, "good") == "good"
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection
 from importlib.abc import Loader
 from importlib.machinery import EXTENSION_SUFFIXES, ExtensionFileLoader, FileFinder, SourceFileLoader
 from pathlib import Path
-from types import CodeType, ModuleType
+from types import CodeType
 from typing import Any
 
 from penstock.flows.kernel import origins
@@ -104,10 +104,6 @@ class _FlowLoader(SourceFileLoader):
     def path_stats(self, path: str) -> Any:
         raise OSError(f"{path} is not cached")
 
-    def exec_module(self, module: ModuleType) -> None:
-        app_modules.prepare(module)
-        super().exec_module(module)
-
     def source_to_code(self, data: Any, path: Any, *, _optimize: int = -1) -> CodeType:  # type: ignore[override]
         return checked_code(data, str(path))
 
@@ -117,9 +113,20 @@ def _reason(error: BaseException, folders: FlowFolders) -> str:
         return str(error)
     if isinstance(error, SyntaxError):
         return f"line {error.lineno}: {error.msg}"
-    lines = [
-        frame.lineno
-        for frame in traceback.extract_tb(error.__traceback__)
-        if folders.home(Path(frame.filename)) is not None
+    frames = [
+        frame for frame in traceback.extract_tb(error.__traceback__) if folders.home(Path(frame.filename)) is not None
     ]
-    return shortened(f"line {lines[-1]}: {described(error)}" if lines else described(error))
+    if not frames:
+        return shortened(described(error))
+    hint = _import_hint(error, folders.home(Path(frames[-1].filename)))
+    return shortened(f"line {frames[-1].lineno}: {described(error)}{hint}")
+
+
+def _import_hint(error: BaseException, home: Path | None) -> str:
+    """Return how to import a module that was not found but is a file of the same app."""
+    if not isinstance(error, ModuleNotFoundError) or not error.name or home is None:
+        return ""
+    first = error.name.partition(".")[0]
+    if not (home / f"{first}.py").is_file() and not (home / first / "__init__.py").is_file():
+        return ""
+    return f": import files of the same app relatively, as in `from .{error.name} import …` or `from . import {first}`"
