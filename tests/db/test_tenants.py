@@ -18,6 +18,7 @@ from pglast import ast
 from pglast.enums import A_Expr_Kind, BoolExprType
 
 from penstock.access import store as access_store
+from penstock.apps import catalogue as app_catalogue
 from penstock.blobs import store as blob_store
 from penstock.callbacks import cursors as callback_cursors
 from penstock.callbacks import deliveries as callback_deliveries
@@ -46,6 +47,7 @@ from tests.support.waiting import within
 
 _BLOCK = re.compile(r"^-- name: (\w+).*?\n(.*?)(?=^-- name: |\Z)", re.MULTILINE | re.DOTALL)
 ROOMS = {
+    "apps": (app_catalogue,),
     "jobs": (store, reading, history, duties, queues, controls, keys, names, idempotency, why),
     "flows": (flow_store, flow_catalogue, flow_duties, flow_forks, flow_maps, flow_runs),
     "events": (event_log,),

@@ -12,6 +12,8 @@ from typing import Any
 
 import msgspec
 
+from penstock.apps.folder import AppsFolder
+from penstock.apps.worker_part import worker_part as apps_part
 from penstock.failures import Category
 from penstock.flows.process.flow_process import FlowProcess
 from penstock.flows.process.program import Limits
@@ -40,14 +42,24 @@ class Running:
 async def running(
     service: JobService,
     database: Database,
-    folder: Path,
+    folder: Path | FlowFolders,
     *,
     linger: float = 0.3,
     limits: Limits | None = None,
     jobs: bool = True,
     resident: int = 100,
 ) -> AsyncIterator[Running]:
-    process = FlowProcess(FlowFolders.of(folder), ours=os.environ, private=frozenset({"DATABASE_URL"}), limits=limits)
+    folders = FlowFolders.of(folder) if isinstance(folder, Path) else folder
+    apps = None if folders.apps is None else AppsFolder(folders.apps)
+    process = FlowProcess(
+        folders,
+        ours=os.environ,
+        private=frozenset({"DATABASE_URL"}),
+        watched=apps is not None,
+        limits=limits,
+        defaults=None if apps is None else apps.all_variables,
+    )
+    publishing = None if apps is None else apps_part(apps, database=database, process=process, models=None)
     runner = FlowRunner(
         database,
         service.wakeups,
@@ -71,6 +83,8 @@ async def running(
         service, worker_id="w", executors=executors, limit=8, lease=timedelta(seconds=30), grace=timedelta(0)
     )
     await runner.start()
+    if publishing is not None and publishing.start is not None:
+        await publishing.start()
     tasks = [asyncio.create_task(runner.follow(executors)), asyncio.create_task(worker.run())]
     try:
         yield Running(runner, worker, calls)
@@ -79,4 +93,6 @@ async def running(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        if publishing is not None and publishing.stop is not None:
+            await publishing.stop()
         await runner.stop()

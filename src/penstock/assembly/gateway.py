@@ -5,8 +5,11 @@ from __future__ import annotations
 from functools import cached_property
 
 from penstock.access.part import AccessParts
+from penstock.apps import gateway_part as apps
+from penstock.apps.service import AppService
 from penstock.assembly.shared import Shared
 from penstock.blobs import part as blobs
+from penstock.blobs.links import BlobLinks
 from penstock.blobs.parted import PartedUploads
 from penstock.callbacks import part as callbacks
 from penstock.callbacks.service import CallbackService
@@ -63,6 +66,14 @@ class GatewayAssembly(Shared):
         return FlowService(self.database, self.jobs)
 
     @cached_property
+    def blob_links(self) -> BlobLinks:
+        return BlobLinks(self.blobs, self.instance, presigns=self.settings.penstock_blob_presign)
+
+    @cached_property
+    def apps(self) -> AppService:
+        return AppService(self.database, self.flows)
+
+    @cached_property
     def gateway(self) -> Gateway:
         """All parts, in the order in which they start; they stop in reverse."""
         inputs = InputCheck(self.models, self.catalogue, prices=self.prices, today=self.usage.day)
@@ -97,13 +108,14 @@ class GatewayAssembly(Shared):
                     obstacles=Obstacles(self.models, self.catalogue, self.providers, self.quotas.service),
                 ),
                 flows.part(self.flows, submit),
+                apps.part(self.apps, submit, self.blob_links),
                 providers.part(self.providers, self.jobs),
                 blobs.part(
                     self.blobs,
                     PartedUploads(self.database, self.blobs),
                     quotas=self.quotas.quotas,
                     instance=self.instance,
-                    presigns=self.settings.penstock_blob_presign,
+                    links=self.blob_links,
                 ),
                 system.part(self.database, self.jobs, self.flows, brokers=self.brokers.all, stores=self.blobs.stores),
                 callbacks.part(self.callbacks),

@@ -7,6 +7,7 @@ from functools import cached_property
 
 from penstock.access.instance import Instance
 from penstock.access.secret_file import SecretSource
+from penstock.apps.folder import AppsFolder
 from penstock.assembly.brokers import Brokers
 from penstock.blobs.objects.opening import open_store
 from penstock.blobs.service import BlobService
@@ -140,12 +141,22 @@ class Shared:
         source = SecretSource(self.settings.penstock_secret_key, self.settings.penstock_data_dir)
         return Instance(self.database, source)
 
+    @cached_property
+    def apps_folder(self) -> AppsFolder | None:
+        """The manifests of the apps in ``PENSTOCK_APPS_DIR``."""
+        root = self.settings.penstock_apps_dir
+        return None if root is None else AppsFolder(root)
+
     @property
     def model_folders(self) -> list[ManifestFiles]:
         """The folders with manifests of models: ``PENSTOCK_MODELS_DIR``, and those of apps."""
-        models, apps = self.settings.penstock_models_dir, self.settings.penstock_apps_dir
+        models = self.settings.penstock_models_dir
         own = [] if models is None else [ManifestFiles(root=models)]
-        return own if apps is None else [*own, ManifestFiles.of_apps(apps)]
+        return (
+            own
+            if self.apps_folder is None
+            else [*own, ManifestFiles.of_apps(self.apps_folder.root, self.apps_folder.variables)]
+        )
 
     @cached_property
     def models(self) -> ModelService:

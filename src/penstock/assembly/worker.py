@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from functools import cached_property
 
+from penstock.apps import worker_part as apps
 from penstock.assembly.shared import Shared
 from penstock.client import Client
 from penstock.flows import part as flows
@@ -40,10 +41,17 @@ class WorkerAssembly(Shared):
     @property
     def flows(self) -> list[WorkerPart]:
         """The flows in ``PENSTOCK_FLOWS_DIR``, and those of the apps in ``PENSTOCK_APPS_DIR``."""
+        apps_folder = self.apps_folder
         folders = FlowFolders(flows=self.settings.penstock_flows_dir, apps=self.settings.penstock_apps_dir)
         if not folders.roots:
             return []
-        return [flows.worker_part(folders, self.settings, database=self.database, jobs=self.jobs, ours=os.environ)]
+        defaults = None if apps_folder is None else apps_folder.all_variables
+        process = flows.flow_process(folders, ours=os.environ, defaults=defaults)
+        parts = [flows.worker_part(process, self.settings, database=self.database, jobs=self.jobs)]
+        if apps_folder is not None:
+            models = self.models.folder if self.settings.penstock_models_url is None else None
+            parts.append(apps.worker_part(apps_folder, database=self.database, process=process, models=models))
+        return parts
 
     @property
     def parts(self) -> list[WorkerPart]:

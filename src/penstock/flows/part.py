@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from penstock.flows.process.flow_process import FlowProcess
 from penstock.flows.program.folders import FlowFolders
@@ -14,14 +14,23 @@ from penstock.settings import Settings
 from penstock.workers.part import WorkerPart
 
 
-def worker_part(
-    folders: FlowFolders, settings: Settings, *, database: Database, jobs: JobService, ours: Mapping[str, str]
-) -> WorkerPart:
-    """Run the flows of some folders. ``ours`` is the environment of this process."""
+def flow_process(
+    folders: FlowFolders, *, ours: Mapping[str, str], defaults: Callable[[], Mapping[str, str]] | None = None
+) -> FlowProcess:
+    """Return the process that runs the flows of some folders, which are watched.
+
+    ``ours`` is the environment of this process, and ``defaults`` returns further variables.
+    """
+    private = frozenset(Settings.descriptions())
+    return FlowProcess(folders, ours=ours, private=private, watched=True, defaults=defaults)
+
+
+def worker_part(process: FlowProcess, settings: Settings, *, database: Database, jobs: JobService) -> WorkerPart:
+    """Run the flows that a process has."""
     runner = FlowRunner(
         database,
         jobs.wakeups,
-        FlowProcess(folders, ours=ours, private=frozenset(Settings.descriptions()), watched=True),
+        process,
         limits=RunLimits(
             linger=settings.penstock_flows_linger,
             max_attempts=settings.penstock_max_attempts,

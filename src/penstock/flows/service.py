@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 import asyncpg
@@ -24,6 +24,7 @@ from penstock.flows.views import (
     FlowCount,
     FlowList,
     FlowRequest,
+    FlowVersion,
     FlowView,
     RunPage,
     RunTree,
@@ -66,16 +67,7 @@ class FlowService:
         alive = _alive(versions)
         return FlowList(
             flows=[
-                FlowView(
-                    name=row["name"],
-                    version=row["version"],
-                    description=row["description"],
-                    input_schema=msgspec.json.decode(row["input_schema"]),
-                    output_schema=msgspec.json.decode(row["output_schema"]),
-                    examples=msgspec.json.decode(row["examples"]),
-                    alive=row["alive"],
-                    unfinished=unfinished.get(f"{row['name']}@{row['version']}", 0),
-                )
+                FlowView(**_described(row), unfinished=unfinished.get(f"{row['name']}@{row['version']}", 0))
                 for row in versions
             ],
             stranded=[
@@ -93,6 +85,12 @@ class FlowService:
             held=[FlowCount(flow=row["model_profile"], reason=row["hold"], runs=row["runs"]) for row in held],
             stranded=[FlowCount(flow=flow, runs=count) for flow, count in unfinished.items() if _is_lost(flow, alive)],
         )
+
+    async def find(self, name: str, version: str | None) -> FlowVersion | None:
+        """Return a version of a flow, or the one that a run without a version gets now."""
+        async with self._database.acquire() as connection:
+            row = await catalogue.version_of(connection, name, version, alive=ALIVE)
+        return None if row is None else FlowVersion(**_described(row))
 
     async def submission(self, name: str, request: FlowRequest) -> JobSubmission:
         """Check the input of a run and return the run as a job to submit. Raises NotFound and InvalidInput."""
@@ -309,6 +307,12 @@ _MAX_HISTORY_BYTES: Final = 64 * 2**20
 
 def _summary(job: Job) -> JobSummary:
     return JobSummary(**{name: getattr(job, name) for name in JobSummary.__struct_fields__})
+
+
+def _described(row: asyncpg.Record) -> dict[str, Any]:
+    """Return a row of the catalogue as fields of FlowVersion."""
+    plain = {name: row[name] for name in ("name", "version", "description", "alive")}
+    return plain | {name: msgspec.json.decode(row[name]) for name in ("input_schema", "output_schema", "examples")}
 
 
 def _alive(versions: Sequence[asyncpg.Record]) -> set[str]:

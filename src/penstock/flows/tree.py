@@ -9,6 +9,7 @@ from uuid import UUID
 
 import asyncpg
 import msgspec
+from msgspec import Raw
 
 from penstock.failures import Category
 from penstock.flows.kernel.records import StepKind, Target
@@ -72,6 +73,7 @@ def _step(
         hold=job["hold"] if job else None,
         error=_error(end, job),
         items=_items(counts, job) if row["kind"] == StepKind.MAP else None,
+        progress=Raw(job["progress"]) if row["kind"] == StepKind.CALL and job and job["progress"] else None,
     )
 
 

@@ -49,7 +49,7 @@ class FlowRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     callback: Callback | None = None
 
 
-class FlowView(Struct, frozen=True, kw_only=True):
+class FlowVersion(Struct, frozen=True, kw_only=True):
     """One version of a flow."""
 
     name: str
@@ -59,6 +59,11 @@ class FlowView(Struct, frozen=True, kw_only=True):
     output_schema: dict[str, Any]
     examples: list[Any]
     alive: bool  # whether a runner has it now
+
+
+class FlowView(FlowVersion, frozen=True, kw_only=True):
+    """One version of a flow, with its runs."""
+
     unfinished: int  # runs of the tenant that have not ended
 
 
@@ -137,6 +142,7 @@ class StepView(Struct, frozen=True, kw_only=True):
     hold: str | None = None
     error: JobError | None = None
     items: MapCounts | None = None
+    progress: Raw | None = None  # of the job of a call
 
 
 class RunTree(Struct, frozen=True, kw_only=True):

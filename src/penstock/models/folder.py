@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Collection, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -25,11 +25,15 @@ class ManifestFiles:
 
     root: Path
     patterns: tuple[str, ...] = ("*.toml", f"*/{FILE_NAME}")
+    variables: Callable[[], Mapping[str, Mapping[str, str]]] = dict
 
     @classmethod
-    def of_apps(cls, root: Path) -> ManifestFiles:
-        """Return the manifests of the models of apps, each of which is a folder in ``root``."""
-        return cls(root=root, patterns=("*/models/*.toml", f"*/models/*/{FILE_NAME}"))
+    def of_apps(cls, root: Path, variables: Callable[[], Mapping[str, Mapping[str, str]]] = dict) -> ManifestFiles:
+        """Return the manifests of the models of apps, each of which is a folder in ``root``.
+
+        ``variables`` returns defaults for the environment of an app's models, by the name of its folder.
+        """
+        return cls(root=root, patterns=("*/models/*.toml", f"*/models/*/{FILE_NAME}"), variables=variables)
 
     def paths(self) -> list[Path]:
         if not self.root.is_dir():
@@ -72,9 +76,9 @@ class ModelsFolder:
         files: dict[Key, str] = {}
         problems: dict[str, str] = {}
         broken: dict[str, BrokenManifest] = {}
-        for file, path in self._files():
+        for file, path, variables in self._files():
             try:
-                model = manifest.read(path)
+                model = manifest.read(path, defaults=variables)
             except BrokenManifest as error:
                 problems[file], broken[file] = error.message, error
                 continue
@@ -104,10 +108,13 @@ class ModelsFolder:
             one.model == name for one in self.broken.values()
         )
 
-    def _files(self) -> Iterator[tuple[str, Path]]:
+    def _files(self) -> Iterator[tuple[str, Path, Mapping[str, str]]]:
+        """Yield each manifest's name, its path, and defaults for its environment."""
         for source in self.sources:
+            variables = source.variables()
             for path in source.paths():
-                yield str(path.relative_to(source.root)), path
+                file = path.relative_to(source.root)
+                yield str(file), path, variables.get(file.parts[0], {})
 
     def concerns_manifests(self, changed: Path) -> bool:
         """Return whether a change may concern a manifest. A manifest may lack any file beside it, such as a library."""

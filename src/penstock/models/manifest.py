@@ -9,6 +9,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import msgspec
@@ -77,13 +78,19 @@ class BrokenManifest(InvalidInput):
         self.version = version
 
 
-def read(path: Path) -> Model:
-    """Return the model of a manifest file. Raises BrokenManifest, which names keys as they are written in the file."""
+def read(path: Path, *, defaults: Mapping[str, str] = MappingProxyType({})) -> Model:
+    """Return the model of a manifest file. ``defaults`` are variables for its environment that this process may lack.
+
+    Raises BrokenManifest, which names keys as they are written in the file.
+    """
     default = path.parent.name if path.name == FILE_NAME else path.stem
     stated: dict[str, Any] = {}
     try:
-        stated = _parsed(path)
+        stated = tables_of(path)
         stated.setdefault("name", default)
+        if missing := {name: value for name, value in defaults.items() if name not in os.environ}:
+            own = stated.get("environment", {})
+            stated["environment"] = {**missing, **own} if isinstance(own, dict) else own
         return check(stated, folder=path.parent, source="folder")
     except InvalidInput as error:
         name, version = stated.get("name"), stated.get("version")
@@ -94,7 +101,8 @@ def read(path: Path) -> Model:
         ) from None
 
 
-def _parsed(path: Path) -> dict[str, Any]:
+def tables_of(path: Path) -> dict[str, Any]:
+    """Return the tables of a TOML file. Raises InvalidInput if it cannot be read, is too large, or is not TOML."""
     try:
         return tomllib.loads(_content(path).decode())
     except OSError as error:

@@ -10,8 +10,9 @@ import msgspec
 
 from penstock.access.instance import Instance
 from penstock.blobs.http.sending import RANGE, RESPONSES, send
+from penstock.blobs.links import BlobLinks, SignedUrl
 from penstock.blobs.service import BlobService
-from penstock.blobs.signing import Grant, sign, verify
+from penstock.blobs.signing import verify
 from penstock.errors import BlobStoreUnavailable, DatabaseUnavailable, InvalidInput, NotFound
 from penstock.tenants import scopes
 from penstock.web.request import Request
@@ -23,25 +24,18 @@ _DEFAULT_SECONDS: Final = 3600
 _INVALID: Final = "this URL is not valid, or not any more"
 
 
-class SignedUrl(msgspec.Struct, frozen=True, kw_only=True):
-    """A URL from which anyone may read one file. Without a host it is relative to the gateway's address."""
-
-    url: str
-    expires_at: datetime
-
-
 _EXAMPLE: Any = msgspec.to_builtins(
     SignedUrl(url="/api/v1/blobs/signed/AAAAAQGZ…", expires_at=datetime(2026, 1, 30, 10, tzinfo=UTC))
 )
 
 
 class SignedUrlRoutes:
-    """Makes signed URLs and serves those that lead here. With ``presigns``, a store makes URLs that lead to itself."""
+    """Makes signed URLs and serves those that lead here."""
 
-    def __init__(self, service: BlobService, instance: Instance, *, presigns: bool) -> None:
+    def __init__(self, service: BlobService, instance: Instance, links: BlobLinks) -> None:
         self._service = service
         self._instance = instance
-        self._presigns = presigns
+        self._links = links
 
     @route(
         "GET",
@@ -64,14 +58,8 @@ class SignedUrlRoutes:
     async def make(self, request: Request) -> Response:
         """Return a URL of the store or, where it has none, a signed one of this gateway."""
         ttl = _ttl(request.query({"ttl": False}).get("ttl", [str(_DEFAULT_SECONDS)])[0])
-        found = await self._service.find(request.principal.tenant, request.path_id())
-        expires_at = min(found.read_at + ttl, found.blob.expires_at).replace(microsecond=0)
-        url = await self._presigned(found.place, expires_at - found.read_at)
-        if url is None:
-            secret = await self._instance.secret_now()
-            grant = Grant(tenant=request.principal.tenant, blob_id=found.blob.id, expires_at=expires_at)
-            url = f"/api/v1/blobs/signed/{sign(secret, grant)}"
-        return json_response(SignedUrl(url=url, expires_at=expires_at), headers=[(b"cache-control", b"no-store")])
+        made = await self._links.make(request.principal.tenant, request.path_id(), ttl)
+        return json_response(made, headers=[(b"cache-control", b"no-store")])
 
     @route(
         "GET",
@@ -100,12 +88,6 @@ class SignedUrlRoutes:
         if grant.expires_at <= found.read_at:
             raise NotFound(_INVALID)
         return send(self._service, grant.tenant, found.blob, request)
-
-    async def _presigned(self, place: Any, expires_in: timedelta) -> str | None:
-        if not self._presigns:
-            return None
-        objects = await self._service.stores.holding(place.store_id)
-        return await objects.signed_url(place.key, max(expires_in, timedelta(seconds=1)))
 
 
 def _ttl(text: str) -> timedelta:

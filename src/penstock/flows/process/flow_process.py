@@ -45,9 +45,11 @@ class FlowProcess:
         private: frozenset[str],
         watched: bool = False,
         limits: Limits | None = None,
+        defaults: Callable[[], Mapping[str, str]] | None = None,
     ) -> None:
         """``ours`` is the environment of this process; variables in ``private`` are not passed on. With ``watched`` the
-        code is loaded again when files change."""
+        code is loaded again when files change. ``defaults`` returns variables for flow code that ``ours`` lacks; it is
+        called in a thread, before each start."""
         self.flows: Mapping[tuple[str, str], FlowDescription] = {}  # by name and version
         self.problems: Mapping[str, str] = {}  # by file: why it cannot be used
         self.resident: dict[UUID, Program] = {}
@@ -55,6 +57,7 @@ class FlowProcess:
         self._watches = watched
         self._environment = variables(ours, private)
         self._limits = limits or Limits()
+        self._defaults = defaults
         self._guardian = Guardian()
         self._current: Program | None = None
         self._homes: dict[
@@ -184,7 +187,8 @@ class FlowProcess:
         """Start a process, without the files that end or hang it. Return None if it cannot be started at all."""
         skipped: dict[str, str] = {}
         while not self._stopping.is_set():
-            program = Program(self.folders, self._environment, self._limits, self._guardian)
+            defaults = {} if self._defaults is None else await asyncio.to_thread(self._defaults)
+            program = Program(self.folders, {**defaults, **self._environment}, self._limits, self._guardian)
             try:
                 await program.start(skipped)
             except ProgramLost as error:

@@ -44,6 +44,7 @@ FROM flow_version ORDER BY name, published_at;
 -- name: version_of(name, version, alive_seconds)
 -- tenant: every (flows belong to the operator)
 -- Returns one version of a flow. If version is null: the one published last, preferably of those that a runner has now.
-SELECT name, version, description, input_schema, output_schema, examples, priority
+SELECT name, version, description, input_schema, output_schema, examples, priority,
+       seen_at > clock() - make_interval(secs => :alive_seconds::float8) AS alive
 FROM flow_version WHERE name = :name AND (:version::text IS NULL OR version = :version)
 ORDER BY seen_at > clock() - make_interval(secs => :alive_seconds::float8) DESC, published_at DESC, version DESC LIMIT 1;

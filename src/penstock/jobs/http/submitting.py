@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -38,6 +39,8 @@ _PREFER_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,9})\"?(?:$|[,;\s])",
 
 _LONGEST_WAIT = 60.0
 
+APP_OWNER = "app/"  # the owner service of an app's requests, and of their jobs, begins with this
+
 _submission = msgspec.json.Decoder(JobSubmission)
 
 _batch = msgspec.json.Decoder(BatchSubmission)
@@ -54,6 +57,16 @@ PREFER = Parameter(
 )
 
 Check = Callable[[JobSubmission, str, Principal], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accepted:
+    """A job that a request has submitted, perhaps with an earlier try, and the headers of the response."""
+
+    job: Job
+    created: bool
+    waited: bool  # the request preferred to wait for its end
+    headers: Headers
 
 
 class SubmitRoutes(JobRoutes):
@@ -117,19 +130,27 @@ class SubmitRoutes(JobRoutes):
 
     async def accept(self, request: Request, submission: JobSubmission, *, location: str) -> Response:
         """Submit one job with the headers of the request, and wait for it if they say so; return the response."""
+        accepted = await self.accept_job(request, submission, location=location)
+        status = 201 if accepted.created else 200
+        if accepted.waited and not accepted.job.status.finished:
+            status = 202
+        return json_response(await self.warned(request, accepted.job), status, accepted.headers)
+
+    async def accept_job(
+        self, request: Request, submission: JobSubmission, *, location: str, of_app: bool = False
+    ) -> Accepted:
+        """Do the same, but return the job. The request of an app needs no right to use the queue of its flow."""
         submission = _with_key(submission, request.header(b"idempotency-key"))
         submission = _with_user(submission, request.principal)
-        await self._check_submissions(request, [submission], lambda _: "")
+        await self._check_submissions(request, [submission], lambda _: "", of_app=of_app)
         wait = _preferred_wait(request.header(b"prefer"))
         (submitted,), limits = await self._submit(request, [submission])
         job = submitted.job
         headers = [(b"location", f"{location}{job.id}".encode()), *limits]
-        status = 201 if submitted.created else 200
         if wait is not None:
             headers.append((b"preference-applied", f"wait={wait:g}".encode()))
             job = await self.wait(request, job.id, wait)
-            status = status if job.status.finished else 202
-        return json_response(await self.warned(request, job), status, headers)
+        return Accepted(job=job, created=submitted.created, waited=wait is not None, headers=headers)
 
     @route(
         "POST",
@@ -213,7 +234,12 @@ class SubmitRoutes(JobRoutes):
         return await jobs.submit_many(submissions, key_id=key_id, counted=counted)
 
     async def _check_submissions(
-        self, request: Request, submissions: Sequence[JobSubmission], prefix: Callable[[int], str]
+        self,
+        request: Request,
+        submissions: Sequence[JobSubmission],
+        prefix: Callable[[int], str],
+        *,
+        of_app: bool = False,
     ) -> None:
         """Raise InvalidInput, TooLarge or Forbidden for the first submission that cannot be accepted."""
         for index, submission in enumerate(submissions):
@@ -222,7 +248,9 @@ class SubmitRoutes(JobRoutes):
                 raise TooLarge(
                     f"{at}input has {len(bytes(submission.input))} bytes; at most {self.sizes.input} are allowed"
                 )
-            require_queue(request.principal, submission.task_type, submission.model_profile, prefix=at)
+            if not of_app:
+                _require_no_app(submission, at)
+                require_queue(request.principal, submission.task_type, submission.model_profile, prefix=at)
             check_moment(submission.run_at, f"{at}run_at")
             _check_expiry(submission, at)
             if submission.callback is not None:
@@ -233,6 +261,12 @@ class SubmitRoutes(JobRoutes):
             queues = [(submission.task_type, submission.model_profile) for submission in submissions]
             known = self.known_to(request.principal)
             await self.jobs(request).queues.check(queues, known, lambda index: f"{prefix(index)}model_profile")
+
+
+def _require_no_app(submission: JobSubmission, prefix: str) -> None:
+    if submission.owner_service.startswith(APP_OWNER):
+        detail = f"must not begin with {APP_OWNER}: jobs of apps are started by calling the app"
+        raise InvalidInput.of(f"{prefix}owner_service", detail)
 
 
 def _check_expiry(submission: JobSubmission, prefix: str) -> None:

@@ -1,0 +1,156 @@
+"""The manifest of an app: ``app.toml``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import msgspec
+from msgspec import Meta, Struct
+
+from penstock import durations
+from penstock.checking import all_of
+from penstock.errors import FieldProblem, InvalidInput
+from penstock.models import manifest as model_manifest
+from penstock.models.manifest_keys import ModelName
+
+FILE_NAME: Final = "app.toml"
+_MAX_PROBLEMS: Final = 50
+_TTL: Final = (timedelta(seconds=1), timedelta(days=30))
+_POINTER: Final = re.compile(r"(?:/(?:[^~/]|~[01])*)+")
+_VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,199}")
+_PLAIN: Final = r"^[^\x00-\x1f\x7f]*$(?!\n)"
+
+AppName = Annotated[
+    str, Meta(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$(?!\n)", description="The app.")
+]
+AppVersion = Annotated[str, Meta(min_length=1, max_length=50, pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$(?!\n)")]
+FlowReference = Annotated[
+    str, Meta(min_length=1, max_length=201, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(@[A-Za-z0-9][A-Za-z0-9._-]*)?$(?!\n)")
+]
+Port = Annotated[int, Meta(ge=1, le=65_535)]
+VariableName = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$(?!\n)")]
+
+
+class RequestLimits(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """What one request may take."""
+
+    max_input_bytes: Annotated[int, Meta(ge=1, le=2**30)] | None = None  # None: the gateway's limit
+    ttl: str | None = None  # a request that no worker has begun by then fails
+
+
+class Price(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """What is counted for a completed request: one ``unit``, or as many as its result says at the pointer ``units``."""
+
+    unit: Annotated[str, Meta(min_length=1, max_length=50, pattern=_PLAIN)] = "request"
+    units: Annotated[str, Meta(max_length=200)] | None = None
+
+    @property
+    def path(self) -> list[str] | None:
+        """The steps of the pointer."""
+        if self.units is None:
+            return None
+        return [step.replace("~1", "/").replace("~0", "~") for step in self.units.split("/")[1:]]
+
+
+class Service(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """One of the app's models with an API and a worker of its own."""
+
+    name: AppName  # its path, and the name of its container
+    model: ModelName
+    port: Port
+    port_variable: VariableName | None = None  # the environment variable that changes the port
+
+
+class AppManifest(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """The keys of ``app.toml``."""
+
+    name: AppName
+    version: AppVersion = "1"
+    title: Annotated[str, Meta(max_length=200, pattern=_PLAIN)] = ""
+    description: Annotated[str, Meta(max_length=10_000)] = ""  # "": the flow's
+    flow: FlowReference | None = None  # name, or name@version; None: the app's name
+    limits: RequestLimits = RequestLimits()
+    price: Price = Price()
+    services: Annotated[list[Service], Meta(max_length=50)] = []
+    variables: dict[str, str | int | float | bool] = {}
+
+    @property
+    def flow_name(self) -> str:
+        return (self.flow or self.name).partition("@")[0]
+
+    @property
+    def flow_version(self) -> str | None:
+        """The version of the flow, if the app names one; otherwise a request gets the newest."""
+        return (self.flow or "").partition("@")[2] or None
+
+    @property
+    def ttl(self) -> timedelta | None:
+        return None if self.limits.ttl is None else durations.parse(self.limits.ttl)
+
+    def defaults(self) -> dict[str, str]:
+        """Return the variables as an environment has them."""
+        return {name: _text(value) for name, value in self.variables.items()}
+
+
+class BrokenApp(InvalidInput):
+    """An ``app.toml`` that cannot be used; each problem names its key."""
+
+
+def read(path: Path) -> AppManifest:
+    """Return the manifest of a file. Raises BrokenApp with every mistake."""
+    try:
+        stated = model_manifest.tables_of(path)
+    except InvalidInput as error:
+        raise BrokenApp(error.problems) from None
+    return check({"name": path.parent.name, **stated})
+
+
+def check(stated: Mapping[str, Any]) -> AppManifest:
+    """Return the manifest that these keys state. Raises BrokenApp with every mistake."""
+    problems = all_of(stated, AppManifest)
+    wrong = {problem.field.partition(".")[0].partition("[")[0] for problem in problems}
+    sound = {name: value for name, value in stated.items() if name not in wrong}
+    problems += _mistakes(sound)
+    if problems:
+        raise BrokenApp(problems[:_MAX_PROBLEMS])
+    return msgspec.convert(stated, AppManifest)
+
+
+def _mistakes(sound: Mapping[str, Any]) -> Iterator[FieldProblem]:
+    """Yield the mistakes that types do not express, in keys whose types are right."""
+    ttl = sound.get("limits", {}).get("ttl")
+    if ttl is not None:
+        try:
+            right = _TTL[0] <= durations.parse(ttl) <= _TTL[1]
+        except ValueError:
+            right = False
+        if not right:
+            yield FieldProblem(field="limits.ttl", detail="must be a duration from 1s to 30d")
+    pointer = sound.get("price", {}).get("units")
+    if pointer is not None and not _POINTER.fullmatch(pointer):
+        detail = "must be a JSON pointer into the result, such as /duration"
+        yield FieldProblem(field="price.units", detail=detail)
+    for name in sound.get("variables", {}):
+        if not _VARIABLE.fullmatch(name):
+            detail = "must have only letters, digits and _, and not begin with a digit"
+            yield FieldProblem(field=f"variables.{name[:100]}", detail=detail)
+    yield from _repeated(sound.get("services", []))
+
+
+def _repeated(services: list[dict[str, Any]]) -> Iterator[FieldProblem]:
+    """Yield a mistake for each service that takes the name or port of an earlier one."""
+    for key in ("name", "port", "port_variable"):
+        first: dict[Any, int] = {}
+        for index, service in enumerate(services):
+            value = service.get(key)
+            if value is not None and first.setdefault(value, index) != index:
+                detail = f"is also that of services[{first[value]}]"
+                yield FieldProblem(field=f"services[{index}].{key}", detail=detail)
+
+
+def _text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

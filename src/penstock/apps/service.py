@@ -1,0 +1,158 @@
+"""The use cases of apps and their requests."""
+
+from __future__ import annotations
+
+from typing import Final
+from uuid import UUID
+
+from penstock.apps import catalogue
+from penstock.apps.catalogue import AppProblem, Published
+from penstock.apps.manifest import AppManifest
+from penstock.apps.views import AppHealth, AppSummary, AppView, CallRequest
+from penstock.errors import InvalidInput, NotFound, TooLarge
+from penstock.flows.service import FlowService
+from penstock.flows.views import FlowRequest, FlowVersion, RunTree
+from penstock.jobs.http.submitting import APP_OWNER
+from penstock.jobs.job import JobSubmission, MarketplaceSubmission
+from penstock.masking import MASK
+from penstock.models.replica.secrets import is_secret
+from penstock.postgres.pool import Database
+from penstock.suggestions import did_you_mean
+from penstock.tenants.principal import Principal
+
+_KIND: Final = "flow"
+
+
+class AppService:
+    """Apps, which belong to the operator, and the requests of each tenant, which are runs of their flows."""
+
+    def __init__(self, database: Database, flows: FlowService) -> None:
+        self._database = database
+        self._flows = flows
+
+    async def apps(self, sender: Principal) -> list[AppSummary]:
+        """Return the apps that a sender may use."""
+        async with self._database.acquire() as connection:
+            found = await catalogue.every(connection)
+        return [_summary(app, "", sender) for app in found if may_use(sender, app.name)]
+
+    async def app(self, sender: Principal, name: str) -> AppView:
+        """Return an app with the schemas of its flow. Raises NotFound."""
+        app = await self._find(sender, name)
+        manifest = app.manifest
+        flow = None if manifest is None else await self._flow_of(manifest)
+        summary = _summary(app, "" if flow is None else flow.description, sender)
+        return AppView(
+            **{field: getattr(summary, field) for field in AppSummary.__struct_fields__},
+            flow=_named(flow),
+            input_schema={} if flow is None else flow.input_schema,
+            output_schema={} if flow is None else flow.output_schema,
+            examples=[] if flow is None else flow.examples,
+            max_input_bytes=None if manifest is None else manifest.limits.max_input_bytes,
+            ttl_seconds=None if manifest is None or manifest.ttl is None else manifest.ttl.total_seconds(),
+            price_unit="" if manifest is None else manifest.price.unit,
+            services=[] if manifest is None else manifest.services,
+            variables=_variables(manifest) if manifest is not None and sender.operator else {},
+        )
+
+    async def health(self, sender: Principal, name: str) -> AppHealth:
+        """Return whether requests of an app run. Raises NotFound."""
+        app = await self._find(sender, name)
+        flow = None if app.manifest is None else await self._flow_of(app.manifest)
+        runs = app.alive and flow is not None and flow.alive
+        return AppHealth(
+            status="unavailable" if not runs else "degraded" if app.problems else "ok",
+            app=app.name,
+            version=app.version,
+            flow=_named(flow),
+            problems=_problems(app, sender),
+        )
+
+    async def submission(self, sender: Principal, name: str, call: CallRequest) -> JobSubmission:
+        """Return a request as the job that runs it, after its input was checked.
+
+        Raises NotFound, InvalidInput and TooLarge.
+        """
+        app = await self._find(sender, name)
+        manifest = app.manifest
+        if manifest is None:
+            raise NotFound(f"the app {name} cannot be used: its app.toml has mistakes")
+        user = call.user_id or sender.user
+        if not user:
+            raise InvalidInput.of("user_id", "is required: the end user on whose behalf the request is made")
+        limit = manifest.limits.max_input_bytes
+        if limit is not None and len(bytes(call.input)) > limit:
+            raise TooLarge(f"input has {len(bytes(call.input))} bytes; the app {name} allows {limit}")
+        request = FlowRequest(
+            input=call.input,
+            version=manifest.flow_version,
+            owner_service=f"{APP_OWNER}{app.name}",
+            user_id=user,
+            priority=call.priority,
+            ttl_seconds=None if manifest.ttl is None else manifest.ttl.total_seconds(),
+            idempotency_key=call.idempotency_key,
+            tags=call.tags,
+            callback=call.callback,
+        )
+        try:
+            submission = await self._flows.submission(manifest.flow_name, request)
+        except NotFound:
+            raise NotFound(f"no worker has the flow {manifest.flow or manifest.name} of the app {name}") from None
+        return MarketplaceSubmission.of(submission)
+
+    async def request(self, sender: Principal, name: str, task_id: UUID, *, from_no: int, limit: int) -> RunTree:
+        """Return a request of an app with a page of its steps. Raises NotFound."""
+        await self.require(sender, name)
+        absent = NotFound(f"the app {name} has no request {task_id}")
+        try:
+            tree = await self._flows.tree(sender.tenant, task_id, from_no=from_no, limit=limit)
+        except NotFound:
+            raise absent from None
+        if tree.run.owner_service != f"{APP_OWNER}{name}" or tree.run.parent_id is not None:
+            raise absent
+        return tree
+
+    async def require(self, sender: Principal, name: str) -> None:
+        """Raise NotFound for an app that there is not, or that the sender may not use."""
+        await self._find(sender, name)
+
+    async def _find(self, sender: Principal, name: str) -> Published:
+        async with self._database.acquire() as connection:
+            app = await catalogue.find(connection, name) if may_use(sender, name) else None
+            if app is not None:
+                return app
+            known = [one.name for one in await catalogue.every(connection) if may_use(sender, one.name)]
+        raise NotFound(f"there is no app {name[:100]!r} here{did_you_mean(name, known)}")
+
+    async def _flow_of(self, manifest: AppManifest) -> FlowVersion | None:
+        return await self._flows.find(manifest.flow_name, manifest.flow_version)
+
+
+def may_use(sender: Principal, app: str) -> bool:
+    """Return whether a sender's key allows an app."""
+    return sender.apps is None or app in sender.apps
+
+
+def _summary(app: Published, description: str, sender: Principal) -> AppSummary:
+    manifest = app.manifest
+    return AppSummary(
+        name=app.name,
+        version=app.version,
+        title=(manifest.title if manifest is not None else "") or app.name,
+        description=(manifest.description if manifest is not None else "") or description,
+        alive=app.alive,
+        problems=_problems(app, sender),
+    )
+
+
+def _problems(app: Published, sender: Principal) -> list[AppProblem]:
+    """Return the mistakes in an app's files, which may show what is in them: for operators."""
+    return list(app.problems) if sender.operator else []
+
+
+def _named(flow: FlowVersion | None) -> str:
+    return "" if flow is None else f"{flow.name}@{flow.version}"
+
+
+def _variables(manifest: AppManifest) -> dict[str, str]:
+    return {name: MASK if is_secret(name) and value else value for name, value in manifest.defaults().items()}

@@ -1,0 +1,247 @@
+"""Apps over HTTP: the list, calls, results and health."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from penstock.tenants import scopes
+from tests.apps.conftest import HELLO, Work, Write
+from tests.support.gateways import HttpCaller
+from tests.support.waiting import until
+
+APPS = {
+    "hello/app.toml": """
+title = "Hello"
+[limits]
+max_input_bytes = 1000
+ttl = "1h"
+[variables]
+API_TOKEN = "secret"
+""",
+    "hello/flow.py": HELLO,
+    "other/app.toml": 'flow = "hello@1"\n',
+    "long/app.toml": "",
+    "long/flow.py": """
+from penstock.flows import flow, run
+
+@flow(name="long", version="1")
+async def long(audio: str, steps: int = 1) -> dict:
+    for _ in range(steps):
+        await run.call("echo", 1)
+    run.progress(0.5)
+    decision = await run.wait_signal("go")
+    if decision == "fail":
+        raise ValueError("as it was told")
+    return {"parts": [{"audio": audio}], "missing": "blob:00000000-0000-0000-0000-000000000000"}
+""",
+}
+
+
+@pytest.fixture
+async def worker(gateway: HttpCaller, work: Work, write: Write) -> AsyncIterator[None]:
+    for file, text in APPS.items():
+        write(file, text)
+    async with work():
+        await until(lambda: healthy(gateway, *("hello", "other", "long")), "the apps are published")
+        yield
+
+
+async def healthy(gateway: HttpCaller, *apps: str) -> bool:
+    replies = [await gateway.get(f"/apps/{app}/health") for app in apps]
+    return all(reply.status == 200 and reply.json["status"] == "ok" for reply in replies)
+
+
+async def call(gateway: HttpCaller, app: str, value: Any, **fields: Any) -> Any:
+    reply = await gateway.post(f"/apps/{app}/call", {"user_id": "ada", "input": value} | fields)
+    assert reply.status == 202, reply.body
+    return reply.json
+
+
+async def test_a_request_gets_its_result(gateway: HttpCaller, worker: None) -> None:
+    reply = await gateway.post("/apps/hello/call", {"user_id": "ada", "input": {"name": "Ada"}}, Prefer="wait=30")
+    assert (reply.status, reply.headers["Preference-Applied"]) == (200, "wait=30")
+    done = reply.json
+    assert reply.headers["Location"] == f"/api/v1/apps/hello/result/{done['task_id']}"
+    assert (done["status"], done["app"], done["user_id"]) == ("completed", "hello", "ada")
+    assert done["result"] == {"greeting": "Hello, Ada!", "usage": {"seconds": 1.5}}
+    (stage,) = done["stages"]
+    assert (stage["name"], stage["kind"], stage["status"]) == ("echo", "call", "completed")
+    assert (
+        done["created_at"] <= done["started_at"] <= stage["started_at"] <= stage["finished_at"] <= done["finished_at"]
+    )
+    assert (await gateway.get(f"/apps/hello/result/{done['task_id']}")).json == done
+
+
+async def test_a_request_is_accepted_at_once_and_shows_its_stages(gateway: HttpCaller, worker: None) -> None:
+    reply = await call(gateway, "long", {"audio": "x", "steps": 3})
+    assert (reply["status"], reply["app"], reply["user_id"]) == ("pending", "long", "ada")
+    place = f"/apps/long/result/{reply['task_id']}"
+
+    async def waits() -> bool:
+        return bool((await gateway.get(place)).json["status"] == "waiting")
+
+    await until(waits, "the request waits")
+    found = (await gateway.get(place)).json
+    assert (found["progress"], found["result"], found["finished_at"]) == ({"fraction": 0.5}, None, None)
+    assert [(stage["kind"], stage["status"]) for stage in found["stages"]] == [("call", "completed")] * 3 + [
+        ("signal", "waiting")
+    ]
+    page = (await gateway.get(f"{place}?stages=2")).json
+    assert ([stage["no"] for stage in page["stages"]], page["next_stage"]) == ([0, 1], 2)
+    rest = (await gateway.get(f"{place}?from_stage=2")).json
+    assert ([stage["no"] for stage in rest["stages"]], rest["next_stage"]) == ([2, 4], None)
+    await gateway.post(f"/flows/runs/{reply['task_id']}/signal/go", "fail")
+    await until(lambda: ended(gateway, place), "it has ended")
+    failed = (await gateway.get(place)).json
+    assert (failed["status"], failed["error"]["category"]) == ("failed", "internal")
+    assert "as it was told" in failed["error"]["message"]
+
+
+async def ended(gateway: HttpCaller, place: str) -> bool:
+    return bool((await gateway.get(place)).json["finished_at"])
+
+
+async def test_files_in_a_result_are_urls(gateway: HttpCaller, worker: None) -> None:
+    upload = await gateway.call("POST", "/blobs?filename=a.wav", body=b"sound", headers={"Content-Type": "audio/wav"})
+    blob = f"blob:{upload.json['id']}"
+    reply = await call(gateway, "long", {"audio": blob})
+    await gateway.post(f"/flows/runs/{reply['task_id']}/signal/go", "finish")
+    place = f"/apps/long/result/{reply['task_id']}"
+    await until(lambda: ended(gateway, place), "it has ended")
+    read = await gateway.get(place)
+    (media,) = read.json["media"]
+    assert media["id"] == upload.json["id"]
+    assert read.json["result"]["parts"] == [{"audio": media["url"]}]
+    assert read.json["result"]["missing"] == "blob:00000000-0000-0000-0000-000000000000"
+    assert read.headers["Cache-Control"] == "no-store"
+    assert (await gateway.get(media["url"].removeprefix("/api/v1"))).body == b"sound"
+
+
+async def test_an_idempotent_call_makes_one_request_of_one_app(gateway: HttpCaller, worker: None) -> None:
+    first = await call(gateway, "hello", {"name": "Ada"}, idempotency_key="once")
+    again = await gateway.post("/apps/hello/call", {"user_id": "ada", "input": {"name": "Ada"}}, Idempotency_Key="once")
+    assert again.status in {200, 202}
+    assert again.json["task_id"] == first["task_id"]
+    other = await gateway.post("/apps/hello/call", {"user_id": "ada", "input": {"name": "Bob"}}, Idempotency_Key="once")
+    assert other.outcome == (422, "idempotency_conflict")
+    elsewhere = await call(gateway, "other", {"name": "Ada"}, idempotency_key="once")
+    assert elsewhere["task_id"] != first["task_id"]
+
+
+@pytest.mark.parametrize(
+    ("body", "fields"),
+    [
+        ({"user_id": "ada", "input": {"name": 1}}, ["input.name"]),
+        ({"user_id": "ada", "input": {"name": "x", "nam": 1}}, ["input.nam"]),
+        ({"user_id": "ada", "input": {}}, ["input.name"]),
+        ({"input": {"name": "Ada"}}, ["user_id"]),
+        ({"user_id": "x" * 201, "input": {"name": "Ada"}}, ["user_id"]),
+        ({"user_id": "ada", "input": {"name": "Ada"}, "callback": {"url": "ftp://x"}}, ["callback.url"]),
+        ({"user_id": "ada", "input": {"name": "Ada"}, "ttl_seconds": 5}, ["ttl_seconds"]),
+    ],
+)
+async def test_a_wrong_request_is_refused_before_anything_is_stored(
+    gateway: HttpCaller, worker: None, body: Any, fields: list[str]
+) -> None:
+    before = await newest(gateway)
+    reply = await gateway.post("/apps/hello/call", body)
+    assert reply.status == 422
+    assert reply.fields == fields
+    assert await newest(gateway) == before
+
+
+async def newest(gateway: HttpCaller) -> list[str]:
+    return [job["id"] for job in (await gateway.get("/jobs?limit=1")).json["jobs"]]
+
+
+async def test_an_input_larger_than_the_app_allows_is_refused(gateway: HttpCaller, worker: None) -> None:
+    reply = await gateway.post("/apps/hello/call", {"user_id": "ada", "input": {"name": "x" * 1000}})
+    assert reply.outcome == (413, "too_large")
+    assert "the app hello allows 1000" in reply.json["detail"]
+
+
+async def test_a_request_of_another_app_is_not_found(gateway: HttpCaller, worker: None) -> None:
+    mine = (await call(gateway, "hello", {"name": "Ada"}))["task_id"]
+    job = await gateway.submit()
+    run = (await gateway.post("/flows/hello", {"input": {"name": "Ada"}})).json["id"]
+    for app, task in (("other", mine), ("hello", job["id"]), ("hello", run), ("nothing", mine)):
+        reply = await gateway.get(f"/apps/{app}/result/{task}")
+        assert reply.outcome == (404, "not_found"), (app, task)
+
+
+async def test_the_owner_of_requests_cannot_be_taken_by_other_jobs(gateway: HttpCaller, worker: None) -> None:
+    for path, body in (
+        ("/flows/hello", {"input": {"name": "Ada"}, "owner_service": "app/hello"}),
+        ("/jobs", {"owner_service": "app/hello", "task_type": "x", "model_profile": "y"}),
+    ):
+        reply = await gateway.post(path, body)
+        assert (reply.status, reply.fields) == (422, ["owner_service"])
+
+
+async def test_keys_may_be_limited_to_apps(gateway: HttpCaller, worker: None) -> None:
+    wanted = {
+        "name": "hello only",
+        "scopes": [scopes.JOBS_SUBMIT, scopes.JOBS_READ],
+        "apps": ["hello"],
+        "queues": ["none/none"],
+    }
+    made = await gateway.post("/keys", wanted)
+    assert made.status == 201, made.body
+    key = made.json["key"]
+    headers = {"Authorization": f"Bearer {key}"}
+    body = {"user_id": "ada", "input": {"name": "Ada"}}
+    made = await gateway.call("POST", "/apps/hello/call", body, headers=headers | {"Prefer": "wait=30"})
+    assert made.status == 200
+    assert [app["name"] for app in (await gateway.call("GET", "/apps", headers=headers)).json["apps"]] == ["hello"]
+    for method, path in (("POST", "other/call"), ("GET", "other"), ("GET", "other/health")):
+        reply = await gateway.call(method, f"/apps/{path}", body if method == "POST" else None, headers=headers)
+        assert reply.outcome == (404, "not_found")
+
+
+async def test_apps_are_listed_with_their_schemas_and_masked_secrets(gateway: HttpCaller, worker: None) -> None:
+    names = {app["name"]: app for app in (await gateway.get("/apps")).json["apps"]}
+    assert names["hello"]["title"] == "Hello"
+    assert names["hello"]["description"] == ""
+    found = (await gateway.get("/apps/hello")).json
+    assert (found["flow"], found["input_schema"]["required"]) == ("hello@1", ["name"])
+    assert (found["description"], found["examples"]) == ("Greets.", [{"name": "Ada"}])
+    assert (found["max_input_bytes"], found["ttl_seconds"]) == (1000, 3600.0)
+    assert found["variables"] == {"API_TOKEN": "******"}
+    assert (await gateway.get("/apps/helo")).json["detail"] == "there is no app 'helo' here; did you mean hello?"
+
+
+async def test_a_broken_app_takes_nothing_else_down(gateway: HttpCaller, work: Work, write: Write) -> None:
+    write("broken/app.toml", 'version = 1\nflo = "x"')
+    write("sick/app.toml", "")
+    write("sick/flow.py", "import nothing_like_this")
+    write("hello/app.toml", "")
+    write("hello/flow.py", HELLO)
+    async with work():
+        await until(lambda: healthy(gateway, "hello"), "the good app is published")
+
+        async def problems(app: str) -> list[tuple[str, str]]:
+            reply = await gateway.get(f"/apps/{app}/health")
+            return [(one["file"], one["key"]) for one in reply.json.get("problems", [])]
+
+        async def told() -> bool:
+            return await problems("broken") != [] and await problems("sick") != []
+
+        await until(told, "the mistakes are published")
+        assert await problems("broken") == [("broken/app.toml", "flo"), ("broken/app.toml", "version")]
+        assert await problems("sick") == [("sick/flow.py", "")]
+        assert (await gateway.get("/apps/sick/health")).json["status"] == "unavailable"
+        refused = await gateway.post("/apps/broken/call", {"user_id": "ada"})
+        assert refused.outcome == (404, "not_found")
+        write("broken/app.toml", 'flow = "hello"')
+        await until(lambda: healthy(gateway, "broken"), "it is mended")
+        write("hello/app.toml", "version = 3")
+
+        async def degraded() -> bool:
+            return bool((await gateway.get("/apps/hello/health")).json["status"] == "degraded")
+
+        await until(degraded, "its last valid form is used")
+        made = await gateway.post("/apps/hello/call", {"user_id": "a", "input": {"name": "A"}}, Prefer="wait=30")
+        assert made.status == 200

@@ -1,0 +1,138 @@
+"""``app.toml``: what it may state, and every mistake at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from penstock.apps.folder import AppsFolder
+from penstock.apps.manifest import BrokenApp, read
+
+WHOLE = """
+name = "audiocraft"
+version = "0.1.4"
+title = "AudioCraft"
+flow = "audio@2"
+[limits]
+max_input_bytes = 4096
+ttl = "1h"
+[price]
+unit = "second"
+units = "/usage/a~1b"
+[[services]]
+name = "audio-gen"
+model = "audiogen"
+port = 8081
+port_variable = "AUDIO_GEN_PORT"
+[[services]]
+name = "music-gen"
+model = "musicgen"
+port = 8082
+[variables]
+MAX_DURATION = 30
+CACHED = true
+"""
+
+
+def write(folder: Path, text: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "app.toml"
+    path.write_text(text)
+    return path
+
+
+def test_an_empty_manifest_is_an_app_named_after_its_folder(tmp_path: Path) -> None:
+    app = read(write(tmp_path / "hello", ""))
+    assert (app.name, app.version, app.flow_name, app.flow_version) == ("hello", "1", "hello", None)
+    assert (app.price.unit, app.price.path, app.ttl) == ("request", None, None)
+
+
+def test_all_keys_are_read(tmp_path: Path) -> None:
+    app = read(write(tmp_path / "x", WHOLE))
+    assert (app.name, app.flow_name, app.flow_version) == ("audiocraft", "audio", "2")
+    assert app.ttl is not None
+    assert app.ttl.total_seconds() == 3600
+    assert app.price.path == ["usage", "a/b"]
+    assert [(one.name, one.port) for one in app.services] == [("audio-gen", 8081), ("music-gen", 8082)]
+    assert app.defaults() == {"MAX_DURATION": "30", "CACHED": "true"}
+
+
+def test_every_mistake_is_reported_at_once_with_its_key(tmp_path: Path) -> None:
+    text = """
+nam = "x"
+version = ""
+flow = "a b"
+[limits]
+max_input_bytes = 0
+ttl = "soon"
+[price]
+units = "seconds"
+unitt = "x"
+[[services]]
+name = "one"
+model = "m"
+port = 99999
+[[services]]
+name = "two"
+port = 1
+[variables]
+"2x" = 1
+Y = []
+"""
+    with pytest.raises(BrokenApp) as caught:
+        read(write(tmp_path / "x", text))
+    found = {problem.field: problem.detail for problem in caught.value.problems}
+    assert set(found) == {
+        "nam", "version", "flow", "limits.max_input_bytes", "price.unitt", "services[0].port", "variables[]",
+    }  # fmt: skip
+    assert found["nam"] == "is not known here; did you mean name?"
+    with pytest.raises(BrokenApp) as caught:
+        read(write(tmp_path / "y", '[limits]\nttl = "soon"\n[price]\nunits = "seconds"\n[variables]\n"2x" = 1\n'))
+    assert [problem.field for problem in caught.value.problems] == ["limits.ttl", "price.units", "variables.2x"]
+
+
+@pytest.mark.parametrize("key", ["name", "port"])
+def test_services_share_no_name_and_no_port(tmp_path: Path, key: str) -> None:
+    ones = {"name": '"one"', "port": "1", "model": '"m"'}
+    twos = {"name": '"two"', "port": "2", "model": '"m"', key: ones[key]}
+    text = "".join("[[services]]\n" + "".join(f"{k} = {v}\n" for k, v in one.items()) for one in (ones, twos))
+    with pytest.raises(BrokenApp) as caught:
+        read(write(tmp_path / "x", text))
+    assert [problem.field for problem in caught.value.problems] == [f"services[1].{key}"]
+
+
+@pytest.mark.parametrize("text", ["[", "a = 1\na = 2", "x = " + "[" * 5000])
+def test_what_is_not_toml_is_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(BrokenApp):
+        read(write(tmp_path / "x", text))
+
+
+def test_a_broken_manifest_keeps_its_last_valid_form_and_takes_no_other_down(tmp_path: Path) -> None:
+    folder = AppsFolder(tmp_path)
+    write(tmp_path / "one", 'version = "1"')
+    write(tmp_path / "two", "version = 2")
+    write(tmp_path / "_three", "")
+    folder.scan()
+    assert set(folder.apps) == {"one", "two"}
+    assert folder.apps["two"].manifest is None
+    write(tmp_path / "one", "version = 2")
+    folder.scan()
+    one = folder.apps["one"]
+    assert one.manifest is not None
+    assert (one.manifest.version, [problem.field for problem in one.problems]) == ("1", ["version"])
+    write(tmp_path / "one", 'version = "2"')
+    (tmp_path / "two" / "app.toml").unlink()
+    folder.scan()
+    assert set(folder.apps) == {"one"}
+    assert (folder.apps["one"].problems, folder.variables()) == ((), {"one": {}})
+
+
+def test_two_apps_cannot_have_one_name(tmp_path: Path) -> None:
+    folder = AppsFolder(tmp_path)
+    write(tmp_path / "a", 'name = "same"')
+    write(tmp_path / "b", 'name = "same"')
+    folder.scan()
+    assert folder.apps["same"].folder.name == "a"
+    (problem,) = folder.apps["b"].problems
+    assert (problem.field, problem.detail) == ("name", "same is also the name of the app in a/")
