@@ -217,10 +217,12 @@ async def test_large_media_of_results_are_kept_as_files(module_database_url: str
     """Their objects are below the job and its epoch; small ones stay in the result."""
     (folder / "painting").mkdir()
     (folder / "painting" / "painting_model.py").write_text(
-        "from typing import Any\nfrom penstock import File\n\nclass Painting:\n"
+        "from typing import Any\nfrom penstock import File, context\n\nclass Painting:\n"
         "    def predict(self, n: int) -> dict[str, Any]:\n"
         "        files = [File(bytes([7]) * size, 'image/png') for size in (10, n, 300_000)]\n"
-        "        return {'all': files, 'text': 'data:,x'}\n"
+        "        (context().folder / 'film.mp4').write_bytes(bytes([7]) * n)\n"
+        "        film = File.at(context().folder / 'film.mp4')\n"
+        "        return {'all': files, 'film': film, 'text': 'data:,x'}\n"
     )
     (folder / "painting" / "model.toml").write_text('runtime = "python"\n[python]\nclass = "painting_model:Painting"\n')
     async with served(module_database_url, folder, by=by) as client:
@@ -232,7 +234,10 @@ async def test_large_media_of_results_are_kept_as_files(module_database_url: str
         for name, size in zip(large, (1_500_000, 300_000), strict=True):
             file = await client.download(name.removeprefix("blob:"))
             assert (file.data, file.media_type) == (bytes([7]) * size, "image/png")
+        film = await client.download(job.result["film"].removeprefix("blob:"))
+        assert (film.data, film.media_type, film.name) == (bytes([7]) * 1_500_000, "video/mp4", "film.mp4")
     async with open_database(module_database_url) as database:
         keys = await query(database, "SELECT key FROM blob WHERE key LIKE $1 ORDER BY key", f"1/{job.id}/%")
-    assert [(key.split("/")[1], key.split("/")[3]) for (key,) in keys] == [(str(job.id), f"{n}.png") for n in (0, 1)]
+    assert [key.split("/")[1] for (key,) in keys] == [str(job.id)] * 3
+    assert [key.split("/")[3] for (key,) in keys] == ["0.png", "1.png", "file0.mp4"]
     assert all(key.split("/")[2].isdigit() for (key,) in keys)

@@ -7,6 +7,7 @@ import socket
 from pathlib import Path
 
 from penstock.models.replica.asynchronous import AsyncReplica
+from penstock.models.replica.call_files import CallFiles
 from penstock.models.replica.runtime import AsyncRuntime, Call, Output, Schema, Spec
 from penstock.models.replica.wire import Control
 
@@ -22,7 +23,7 @@ async def test_lines_that_cannot_be_sent_are_left_out() -> None:
     control, host_control = socket.socketpair()
     with host_data, host_control, control:
         spec = Spec(name="silent", version="1", folder=Path(), options={}, schema=Schema())
-        replica = AsyncReplica(Silent(spec), data, Control(control, lambda _: None), arena=None)
+        replica = AsyncReplica(Silent(spec), data, Control(control, lambda _: None), files=CallFiles(""), arena=None)
         replica._loop = asyncio.get_running_loop()
         transport, _ = await replica._loop.create_unix_connection(lambda: replica, sock=data)
         for _ in range(20_000):

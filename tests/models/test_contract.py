@@ -397,7 +397,7 @@ def test_media_never_change_and_do_not_print_their_bytes() -> None:
     image = Image(b"x" * 1000, "IMAGE/PNG", "a.png")
     assert repr(image) == "Image(<1000 bytes>, 'image/png', name='a.png')"
     with pytest.raises(AttributeError):
-        image.data = b""
+        image.name = "b.png"
     with pytest.raises(ValueError, match="must be of media type audio"):
         Audio(b"", "image/png")
 

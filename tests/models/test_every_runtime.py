@@ -184,7 +184,7 @@ async def test_ten_megabytes_in_and_out(trial: Trial) -> None:
     call = trial.models.host.call(model, body, [Segment(LARGE, "image/x-large", ("blob",))])
     (segment,) = (await call.done).segments
     assert segment.media_type == "image/x-mirrored"
-    assert bytes(segment.data) == LARGE[::-1]
+    assert bytes(segment.in_memory()) == LARGE[::-1]
 
 
 async def test_two_hundred_calls_at_once(trial: Trial) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import re
 from pathlib import Path
@@ -47,4 +48,16 @@ async def test_the_first_model_of_pictures(tmp_path: Path, models: Models) -> No
     call = models.host.call(deployment, b'{"image": null}', [segment])
     result = await call.done
     (picture,) = result.segments
-    assert PIL.Image.open(io.BytesIO(picture.data)).getpixel((0, 0)) == 76
+    assert PIL.Image.open(io.BytesIO(picture.in_memory())).getpixel((0, 0)) == 76
+
+
+async def test_the_first_model_of_large_files(tmp_path: Path, models: Models) -> None:
+    folder = tmp_path / "zipped"
+    folder.mkdir()
+    (folder / "model.toml").write_text(block("A model in Python", "toml").replace("summary:Summary", "zipped:Zipped"))
+    (folder / "zipped.py").write_text(block("Large files", "python"))
+    deployment = await models.host.add(manifest.read(folder / "model.toml"))
+    call = models.host.call(deployment, b'{"file": null}', [Segment(b"abc" * 1000, "text/plain", ("file",))])
+    (packed,) = (await call.done).segments
+    assert (packed.media_type, packed.name) == ("application/gzip", "packed.gz")
+    assert gzip.decompress(packed.in_memory()) == b"abc" * 1000

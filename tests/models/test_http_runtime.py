@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import email
+import email.policy
 import html
 import json
 import random
@@ -15,9 +17,11 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from aiohttp import web
 
 from penstock.failures import CallFailed, Category
 from penstock.masking import MASK, Masker
+from penstock.models.replica.file_bytes import FileBytes
 from penstock.models.replica.runtime import Call, Output, Schema, Segment, Spec
 from penstock.models.replica.runtimes.http import HttpRuntime
 from tests.support.http_servers import closed_port, hanging, raw_server, responding, sending, serving, streaming
@@ -39,6 +43,45 @@ async def runtime(url: str, *, schema: Schema | None = None, **options: Any) -> 
         yield made
     finally:
         await made.unload()
+
+
+async def test_media_are_sent_as_files_of_a_form(tmp_path: Path) -> None:
+    """They are read from their files as they are sent, and so are those that the caller wrote into the JSON."""
+    (tmp_path / "talk").write_bytes(b"talk" * 2**19)
+    big = Segment(FileBytes(str(tmp_path / "talk"), 2**21), "audio/wav", ("deep", 0), "talk.wav")
+    async with serving(responding({"answer": 42})) as seen:
+        given = {"deep": [None], "image": "data:image/png;base64,AAAA"}
+        assert read(await ask(seen.address, given, big, media="form", schema=Schema(input=MEDIA))) == {"answer": 42}
+        kind, body = seen.headers[0]["Content-Type"], seen.bodies[0]
+    assert kind.startswith("multipart/form-data; boundary=")
+    parsed = email.message_from_bytes(f"Content-Type: {kind}\r\n\r\n".encode() + body, policy=email.policy.HTTP)
+    parts = [(part.get_param("name", header="content-disposition"), part.get_filename(), part.get_content_type(),
+              part.get_payload(decode=True)) for part in parsed.iter_parts()]  # fmt: skip
+    assert parts == [
+        ("input", None, "application/json", b'{"deep":[null],"image":null}'),
+        ("deep[0]", "talk.wav", "audio/wav", b"talk" * 2**19),
+        ("image", "image", "image/png", b"\0\0\0"),
+    ]
+
+
+async def test_a_large_response_is_a_file_of_the_call(tmp_path: Path) -> None:
+    """It never is in memory as a whole; ``max_bytes`` bounds it."""
+    film = bytes(range(256)) * 2**14
+
+    async def answer(_request: web.Request) -> web.Response:
+        return web.Response(body=film, content_type="video/mp4")
+
+    async with serving(answer) as seen, runtime(seen.address) as made:
+        call = call_with(CollectingWire(tmp_path / "files"), {"text": "hi"})
+        output = await made.predict(call)
+        assert output is not None
+        (segment,) = output.segments
+        assert isinstance(segment.data, FileBytes)
+        assert (segment.media_type, segment.data.whole()) == ("video/mp4", film)
+        assert Path(segment.data.path).parent == call.folder()
+    async with serving(answer) as seen, runtime(seen.address, max_bytes=2**20) as made:
+        with pytest.raises(CallFailed, match="response exceeds 1048576 bytes"):
+            await made.predict(call_with(CollectingWire(tmp_path / "others"), {"text": "hi"}))
 
 
 async def ask(url: str, value: Any = None, *segments: Segment, **options: Any) -> Output:

@@ -13,6 +13,7 @@ import pytest
 import penstock
 from penstock import Context
 from penstock.models.replica import interrupting
+from penstock.models.replica.call_files import CallFiles
 from penstock.models.replica.contract.context import Running
 from penstock.models.replica.interrupting import Interruptible, shielded
 from penstock.models.replica.runtime import Call, Cancelled, Output
@@ -27,6 +28,7 @@ class FragileWire:
 
     def __init__(self) -> None:
         self.broken = 0
+        self.files = CallFiles("")
 
     def chunk(self, call: Call, output: Output) -> None:
         self._work()

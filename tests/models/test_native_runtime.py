@@ -182,7 +182,7 @@ def check_edges(output: Output | None, pixels: Pixels) -> None:
     (segment,) = output.segments
     assert (segment.path, segment.media_type, segment.name) == (("edges",), "image/x-portable-graymap", None)
     head = b"P5\n%d %d\n255\n" % (pixels.shape[1], pixels.shape[0])
-    assert bytes(segment.data) == head + expected.tobytes()
+    assert bytes(segment.in_memory()) == head + expected.tobytes()
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 7), (7, 1), (40, 31)])
@@ -216,9 +216,10 @@ def test_the_inputs_that_the_manifests_show_work(examples: Path, name: str, stro
     found.unload()
 
 
-def test_ten_megabytes_pass_in_both_directions(edges: NativeRuntime) -> None:
+def test_ten_megabytes_pass_in_both_directions(edges: NativeRuntime, tmp_path: Path) -> None:
     pixels = random_picture(2500, 4000)
-    check_edges(ask(edges, {"image": None}, Segment(memoryview(pgm(pixels)), "image/x-test", ("image",))), pixels)
+    segment = Segment(memoryview(pgm(pixels)), "image/x-test", ("image",))
+    check_edges(ask(edges, {"image": None}, segment, wire=CollectingWire(tmp_path)), pixels)
 
 
 def test_calls_run_in_several_threads_at_a_time(edges: NativeRuntime) -> None:
@@ -277,7 +278,7 @@ def test_the_cpp_example_streams_a_sound_for_each_note(tones: NativeRuntime) -> 
     for chunk in wire.chunks:
         (segment,) = chunk.segments
         assert (segment.path, segment.media_type) == (("sound",), "audio/wav")
-        assert loudest_frequency(bytes(segment.data)) == pytest.approx(read(chunk)["frequency"], abs=4)
+        assert loudest_frequency(bytes(segment.in_memory())) == pytest.approx(read(chunk)["frequency"], abs=4)
 
 
 def loudest_frequency(data: bytes) -> float:

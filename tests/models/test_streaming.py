@@ -5,14 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 from penstock.errors import PenstockError
-from penstock.models.host.calls import LiveCall
+from penstock.models.host.calls import CallResult, LiveCall
 from penstock.models.http.streaming import EventFeed
 
 
 def feed_of_a_call() -> tuple[EventFeed, LiveCall]:
-    feed = EventFeed(logs=True, problem=describe)
+    feed = EventFeed(logs=True, problem=describe, keep=keep)
     feed.call = call = LiveCall(b"{}", streams=True, collects=False, listener=feed)
     return feed, call
+
+
+async def keep(result: CallResult) -> CallResult:
+    return result
 
 
 def describe(error: PenstockError) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import re
 from pathlib import Path
 
@@ -77,3 +78,18 @@ def test_every_line_of_the_table_means_what_it_says() -> None:
     assert (log.final, log.log.message) == (False, "half way")
     assert (last.final, last.output) == (True, b"7")
     assert (end.final, end.output) == (True, None)
+
+
+async def test_the_model_that_exchanges_files(words: Path, models: Models) -> None:
+    (words / "words.py").write_text(block("Media as files", "python"))
+    media = {"type": "string", "format": "media", "contentMediaType": "application/octet-stream"}
+    stated = {
+        "name": "zipped",
+        "runtime": "subprocess",
+        "subprocess": {"command": ["python3", "words.py"], "media": "path"},
+        "schema": {"input": {"properties": {"file": media}}, "output": {"properties": {"packed": media}}},
+    }
+    deployment = await models.host.add(manifest.check(stated, folder=words, source="folder"))
+    (packed,) = (await models.begin(deployment, {"file": "data:text/plain,abc"}).done).segments
+    assert (packed.path, packed.name) == (("packed",), "packed.gz")
+    assert gzip.decompress(packed.in_memory()) == b"abc"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -117,11 +118,17 @@ class HttpCaller:
 
 
 INSTANCE_SECRET = Secret("A" * 43)
+_calls = tempfile.TemporaryDirectory(prefix="penstock-tests-calls-")  # removed when the tests end
 
 
 def settings_for(url: str, **changes: Any) -> Settings:
-    """Return settings for that database. The secret and the store of files are stated, so that no file is written."""
-    stated = {"penstock_secret_key": INSTANCE_SECRET, "penstock_blob_url": "postgres"} | changes
+    """Return settings for that database. The secret, the store of files and the folder for files of calls are stated,
+    so that no file is written elsewhere."""
+    stated = {
+        "penstock_secret_key": INSTANCE_SECRET,
+        "penstock_blob_url": "postgres",
+        "penstock_call_folder": Path(_calls.name),
+    } | changes
     return load_settings(None).replace(database_url=Secret(url), **stated)
 
 

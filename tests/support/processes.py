@@ -29,6 +29,7 @@ async def penstock(
 
     ``folder`` is its working folder (no ``.env`` from outside). Output goes to ``log``, or nowhere.
     """
+    environment = {"PENSTOCK_CALL_FOLDER": str(folder / "calls")} | dict(environment)
     with (log or Path(os.devnull)).open("ab") as out:
         process = await asyncio.create_subprocess_exec(
             *PENSTOCK,

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from penstock.models.replica.call_files import CallFiles
 from penstock.models.replica.runtime import Call, Output, Segment
 
 _numbers = itertools.count(1)
@@ -16,7 +18,8 @@ _numbers = itertools.count(1)
 class CollectingWire:
     """Keeps everything that calls send, in order."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path | None = None) -> None:
+        self.files = CallFiles("" if folder is None else str(folder))
         self.chunks: list[Output] = []
         self.progressed: list[Any] = []
         self.lines: list[tuple[str, str]] = []  # level, message
@@ -56,4 +59,4 @@ def read(output: Output | None) -> Any:
 
 
 def data_of(segments: Sequence[Segment]) -> list[bytes]:
-    return [bytes(segment.data) for segment in segments]
+    return [bytes(segment.in_memory()) for segment in segments]

@@ -162,7 +162,12 @@ class Shared:
     def models(self) -> ModelService:
         """The models that run in this process's replicas."""
         return ModelService(
-            ModelHost(private=Settings.descriptions(), cancel_grace=self.settings.penstock_cancel_grace),
+            ModelHost(
+                private=Settings.descriptions(),
+                cancel_grace=self.settings.penstock_cancel_grace,
+                call_folder=self.settings.penstock_call_folder,
+                max_file_bytes=self.settings.penstock_call_files_bytes,
+            ),
             folders=self.model_folders,
             database=self.database,
             sealing=Sealing(self.instance),

@@ -1,21 +1,14 @@
-"""Read uploads whole, for calls of models whose inputs name them."""
+"""Read uploads, for calls of models whose inputs name them."""
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from uuid import UUID
 
+from penstock.blobs.blob import Blob
 from penstock.blobs.service import BlobService
 from penstock.tenants.principal import TenantId
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Upload:
-    """A file as it was uploaded."""
-
-    data: bytes
-    media_type: str
-    name: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,17 +17,20 @@ class TenantUploads:
 
     blobs: BlobService
     tenant: TenantId
-    max_bytes: int  # of all uploads of one call
+    max_bytes: int  # of all uploads of one call that are held in memory
 
-    async def read(self, upload_id: UUID, *, max_bytes: int) -> Upload:
-        """Return an upload of at most ``max_bytes``. Raises NotFound, TooLarge."""
-        blob, data = await self.blobs.whole(self.tenant, upload_id, max_bytes=max_bytes)
-        return Upload(data=data, media_type=blob.media_type, name=blob.filename)
+    async def find(self, upload_id: UUID) -> Blob:
+        """Return the description of an upload. Raises NotFound."""
+        return await self.blobs.get(self.tenant, upload_id)
+
+    def read(self, upload_id: UUID) -> AsyncIterator[bytes]:
+        """Yield the bytes of an upload, up to 512 KiB at a time. Raises NotFound, BlobStoreUnavailable."""
+        return self.blobs.read(self.tenant, upload_id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Uploads:
-    """Reads uploads; those of one call may have ``max_bytes`` together."""
+    """Reads uploads; a call may hold ``max_bytes`` of them in memory."""
 
     blobs: BlobService
     max_bytes: int

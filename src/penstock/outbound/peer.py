@@ -85,15 +85,14 @@ class Peer:
         try:
             async with request as response:
                 await self._check(response)
-                media_type: str = response.headers.get("Content-Type", "")
-                return await self._whole(response), media_type.partition(";")[0].strip().lower()
+                return await self.whole(response), media_type_of(response)
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             raise self._failure(error) from None
 
     async def get(self, url: str, *, headers: Mapping[str, str]) -> bytes:
         """Return the body of a GET response."""
         async with self.open(url, headers=headers, method="GET") as response:
-            return await self._whole(response)
+            return await self.whole(response)
 
     @asynccontextmanager
     async def open(
@@ -111,7 +110,7 @@ class Peer:
     async def lines(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
         """Yield the lines of a streamed response as they come, without their ends."""
         lines = Lines(_MAX_LINE_BYTES)
-        async for piece in self._pieces(response):
+        async for piece in self.pieces(response):
             for line in self._bounded(lines.feed, piece):
                 yield line
         for line in lines.end():
@@ -120,7 +119,7 @@ class Peer:
     async def events(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
         """Yield the data of server-sent events as they come; comments and other fields are skipped."""
         events = Events(_MAX_LINE_BYTES)
-        async for piece in self._pieces(response):
+        async for piece in self.pieces(response):
             for event in self._bounded(events.feed, piece):
                 yield event.data
         for event in events.end():
@@ -182,17 +181,19 @@ class Peer:
         """Return a server's own words about an error, or nothing if they do not arrive: its status is enough."""
         try:
             async with asyncio.timeout(_ERROR_BODY_SECONDS):
-                return await self._whole(response)
+                return await self.whole(response)
         except (TimeoutError, aiohttp.ClientError, OSError, CallFailed):
             return b""
 
-    async def _whole(self, response: aiohttp.ClientResponse) -> bytes:
+    async def whole(self, response: aiohttp.ClientResponse) -> bytes:
+        """Return the body of a response. Raises CallFailed when it has too many bytes."""
         size = response.content_length
         if size is not None and size <= self._max_bytes and "Content-Encoding" not in response.headers:
             return await response.read()
-        return b"".join([piece async for piece in self._pieces(response)])
+        return b"".join([piece async for piece in self.pieces(response)])
 
-    async def _pieces(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    async def pieces(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+        """Yield the body of a response as it comes. Raises CallFailed when it has too many bytes."""
         size = 0
         async for piece in response.content.iter_any():
             size += len(piece)
@@ -234,6 +235,12 @@ class Peer:
         return CallFailed(
             Category.PROVIDER_ERROR, f"the connection to the {self._name} failed ({type(error).__name__}{said})"
         )
+
+
+def media_type_of(response: aiohttp.ClientResponse) -> str:
+    """Return the media type of a response in lower case, without parameters."""
+    stated: str = response.headers.get("Content-Type", "")
+    return stated.partition(";")[0].strip().lower()
 
 
 def as_json(body: bytes, what: str = "the server's response") -> bytes:

@@ -6,8 +6,13 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
-from penstock.settings.kinds import DAY, duration, flag, folder, http_url
-from penstock.settings.variable import setting
+from penstock.settings.kinds import DAY, MEBIBYTE, duration, flag, folder, http_url, integer
+from penstock.settings.variable import Known, setting
+
+
+def _call_folder(known: Known) -> Path:
+    """`calls` in PENSTOCK_DATA_DIR"""
+    return Path(known.get("penstock_data_dir", ".")) / "calls"
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -22,6 +27,14 @@ class ModelSettings:
     )
     penstock_models_url: str | None = setting(
         http_url, None, "gateway that runs a worker's predict jobs; unset: the worker runs PENSTOCK_MODELS_DIR itself"
+    )
+    penstock_call_folder: Path = setting(
+        folder,
+        derived=_call_folder,
+        meaning="folder for the files of models' calls while they run; it should not be in memory",
+    )
+    penstock_call_files_bytes: int = setting(
+        integer(MEBIBYTE, 2**50), 16 * 2**30, "most bytes of the input files of all calls of a process together"
     )
     penstock_cancel_grace: timedelta = setting(
         duration(timedelta(0), DAY),

@@ -19,6 +19,7 @@ from penstock.models.inputs import from_json
 from penstock.models.reader import Reader
 from penstock.models.replica.data_urls import inlined
 from penstock.models.replica.runtime import Segment
+from penstock.models.result_files import ForJob, ResultFiles
 from penstock.models.service import ModelService
 from penstock.work.context import JobContext
 from penstock.workers.predict import Served, failure_of_job, request_id
@@ -31,6 +32,7 @@ class HostedModels:
         self._service = service
         self._host = service.host
         self._uploads = uploads
+        self._files = ResultFiles(blobs=uploads.blobs)
 
     async def names(self) -> AsyncIterator[Mapping[str, Served]]:
         while True:
@@ -65,7 +67,8 @@ class HostedModels:
             finally:
                 live.close()
                 _report_use(context, deployment, live)
-            return inlined(done.json, done.segments)
+            kept = await self._files.kept(done, context.tenant, ForJob(job=str(job.id), epoch=job.epoch))
+            return inlined(kept.json, kept.segments)
         except PenstockError as error:
             raise failure_of_job(error) from error
         finally:

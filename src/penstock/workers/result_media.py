@@ -6,7 +6,6 @@ An object's key holds the job and the epoch of its attempt, so an attempt that h
 from __future__ import annotations
 
 import binascii
-import mimetypes
 import re
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -19,12 +18,12 @@ from penstock.errors import PenstockError
 from penstock.failures import failure_of
 from penstock.jobs.work import ClaimedJob
 from penstock.models.replica.data_urls import Path, put
+from penstock.models.result_files import suffix_of
 from penstock.models.uploads import SCHEME
 from penstock.work.context import JobContext
 
 _URL: Final = re.compile(r"data:([\w.+-]{1,100}/[\w.+-]{1,100})((?:;[\w.+-]{1,50}=[\w.+-]{1,50}){0,4});base64,")
 _PIECE: Final = 2**20  # bytes
-_MAX_SUFFIX: Final = 10  # characters
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +44,7 @@ class ResultMedia:
         try:
             await self.blobs.supersede(context.tenant, str(job.id), job.epoch)
             for number, media in enumerate(found):
-                name = f"{number}{_suffix(media.media_type)}"
+                name = f"{number}{suffix_of(media.media_type)}"
                 blob = await self.blobs.put(
                     context.tenant,
                     _pieces(media.data),
@@ -82,12 +81,6 @@ def _media(value: Any, path: Path, least: int) -> Iterator[_Media]:
     elif isinstance(value, list):
         for index, inner in enumerate(value):
             yield from _media(inner, (*path, index), least)
-
-
-def _suffix(media_type: str) -> str:
-    """Return the usual ending of files of a type, such as ``.png``."""
-    known = mimetypes.guess_extension(media_type.partition(";")[0]) or ""
-    return known if re.fullmatch(r"\.[a-z0-9]+", known) and len(known) <= _MAX_SUFFIX else ""
 
 
 async def _pieces(data: bytes) -> AsyncIterator[bytes]:

@@ -10,7 +10,9 @@ from typing import Final, Protocol
 from msgspec import Struct
 
 from penstock.errors import ModelFailed
+from penstock.models.host.call_folders import CallFolder
 from penstock.models.host.windows import Windows
+from penstock.models.replica.file_bytes import FileBytes
 from penstock.models.replica.runtime import Segment
 from penstock.tenants.principal import DEFAULT_TENANT, TenantId
 
@@ -45,6 +47,8 @@ class LiveCall:
     __slots__ = (  # noqa: RUF023 - grouped, not sorted
         # the caller, when it makes the call
         "accepted_at",  # perf_counter
+        "folder",  # of the files of its input; None: it has none
+        "held_bytes",  # of input and segments in memory
         "input",
         "listener",
         "request_id",
@@ -91,7 +95,14 @@ class LiveCall:
         self.input = input
         self.tenant = tenant
         self.segments = segments
-        self.size = len(input) + sum(len(segment.data) for segment in segments) if segments else len(input)
+        self.size = self.held_bytes = len(input)
+        self.folder: CallFolder | None = None
+        for segment in segments:
+            self.size += len(segment.data)
+            if not isinstance(segment.data, FileBytes):
+                self.held_bytes += len(segment.data)
+            elif isinstance(segment.data.folder, CallFolder):
+                self.folder = segment.data.folder
         self.request_id = request_id
         self.streams = streams
         self.listener = listener
@@ -107,6 +118,12 @@ class LiveCall:
         self.chunk_count = self.collected_bytes = self.output_bytes = self.unread = self.ungranted = 0
         self.chunks: list[tuple[bytes, Sequence[Segment]]] | None = [] if collects else None
         self.done: asyncio.Future[CallResult] = (loop or asyncio.get_running_loop()).create_future()
+        if self.folder is not None:
+            self.done.add_done_callback(self._remove_files)
+
+    def _remove_files(self, _done: asyncio.Future[CallResult]) -> None:
+        if self.folder is not None:
+            self.folder.remove()
 
     @property
     def visible(self) -> bool:

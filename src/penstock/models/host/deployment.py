@@ -10,6 +10,7 @@ from typing import Final
 from penstock.errors import InvalidInput, ModelCrashed, ModelTimeout, ModelUnavailable, Overloaded, PoisonInput
 from penstock.failures import CallFailed, Category, error_of
 from penstock.models.checking import Checker
+from penstock.models.host.call_folders import CallFolders
 from penstock.models.host.calls import LiveCall
 from penstock.models.host.failures import failure_of
 from penstock.models.host.fleet import Fleet
@@ -46,12 +47,13 @@ class Deployment:
         guardian: Guardian,
         logbook: Logbook,
         private: frozenset[str],
+        folders: CallFolders,
         on_change: Callable[[], None] = lambda: None,
     ) -> None:
         self.model = model
+        self.folders = folders  # for the files of its calls
         self.schema: Schema | None = None  # None: not yet known
         self.checker = Checker({})
-        self.media = MediaPlaces({})
         self.media = MediaPlaces({})
         self.checker_of_jobs = Checker({})  # calls whose inputs may name uploads, which are read when the calls run
         self.logbook = logbook
@@ -243,7 +245,7 @@ class Deployment:
         self._pump()
 
     def _new_replica(self, owner: Owner) -> Replica:
-        return Replica(self.model, owner, self._guardian, self.logbook, self._private)
+        return Replica(self.model, owner, self._guardian, self.logbook, self._private, self.folders)
 
     def _set_schema(self, schema: Schema) -> None:
         if self.schema is None:
@@ -254,7 +256,6 @@ class Deployment:
             self.schema = schema
             self.checker = Checker(schema.input)
             self.checker_of_jobs = Checker(schema.input, uploads=True)
-            self.media = MediaPlaces(schema.input)
             self.media = MediaPlaces(schema.input)
             batching = self.model.manifest.batching
             if batching is not None and schema.batches:

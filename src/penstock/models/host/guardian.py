@@ -2,7 +2,7 @@
 
 A small process waits at a pipe that only the host holds open. The host sends it the process group of every replica
 (``123``) and of every one that has ended (``-123``). When the pipe closes, it kills all remaining groups: each replica,
-the program that it started, and the descendants of that.
+the program that it started, and the descendants of that. Then it removes the host's folder of files of calls.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ class Guardian:
 
     def __init__(self) -> None:
         self._groups: set[int] = set()
+        self._folder: Path | None = None
         self._process: Process | None = None
         self._starting = asyncio.Lock()
 
@@ -44,6 +45,11 @@ class Guardian:
             self._groups.discard(group)
             self._send(-group)
 
+    def remove_at_end(self, folder: Path) -> None:
+        """Remove this folder when the host has ended and its groups are killed."""
+        self._folder = folder
+        self._send_folder()
+
     async def stop(self) -> None:
         """End the process; it kills the groups that are still watched."""
         process, self._process = self._process, None
@@ -58,8 +64,16 @@ class Guardian:
         )  # fmt: skip
         for group in self._groups:
             self._send(group)
+        self._send_folder()
 
     def _send(self, number: int) -> None:
+        self._write(b"%d\n" % number)
+
+    def _send_folder(self) -> None:
+        if self._folder is not None:
+            self._write(b"folder " + os.fsencode(self._folder).hex().encode() + b"\n")
+
+    def _write(self, line: bytes) -> None:
         process = self._process
         if process is not None and process.stdin is not None and not process.stdin.is_closing():
-            process.stdin.write(b"%d\n" % number)
+            process.stdin.write(line)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, Final
 from weakref import WeakValueDictionary
 
 from penstock.errors import AlreadyExists, ModelUnavailable, NotFound
 from penstock.models.host import device_shares, environment
+from penstock.models.host.call_folders import MAX_BYTES, CallFolders
 from penstock.models.host.calls import Listener, LiveCall
 from penstock.models.host.deployment import Deployment
 from penstock.models.host.exclusive import Group
@@ -50,7 +52,8 @@ class ModelHost:
 
     ``private`` names environment variables that no replica sees. An idle replica is pinged every ``ping_interval``
     seconds and killed after ``ping_timeout`` seconds without a response. If a cancelled call has not stopped after
-    ``cancel_grace`` and other calls wait, its replica is killed. ``start`` needs no models; ``stop`` ends all replicas.
+    ``cancel_grace`` and other calls wait, its replica is killed. Files of calls are kept in ``call_folder``, those of
+    inputs up to ``max_file_bytes`` together. ``start`` needs no models; ``stop`` ends all replicas.
     """
 
     def __init__(
@@ -60,9 +63,12 @@ class ModelHost:
         ping_interval: float = _PING_INTERVAL,
         ping_timeout: float = _PING_TIMEOUT,
         cancel_grace: timedelta = _CANCEL_GRACE,
+        call_folder: Path | None = None,
+        max_file_bytes: int = MAX_BYTES,
     ) -> None:
         self.entries: dict[EntryKey, Entry] = {}
         self.guardian = Guardian()
+        self.folders = CallFolders(call_folder, self.guardian, max_bytes=max_file_bytes)
         self.changed = asyncio.Event()  # set when models or schemas come and go; the waiter clears it
         self._private = frozenset(private)
         self._supervision = Supervision(
@@ -97,6 +103,7 @@ class ModelHost:
         await asyncio.gather(*tasks, return_exceptions=True)
         everything = [*self.deployments(), *self._leaving]
         await asyncio.gather(*(deployment.stop(grace=grace) for deployment in everything))
+        await self.folders.close()
         await self.guardian.stop()
 
     # Calls
@@ -279,7 +286,12 @@ class ModelHost:
 
     def _deployment(self, model: Model, entry: Entry) -> Deployment:
         deployment = Deployment(
-            model, guardian=self.guardian, logbook=entry.logbook, private=self._private, on_change=self.changed.set
+            model,
+            guardian=self.guardian,
+            logbook=entry.logbook,
+            private=self._private,
+            folders=self.folders,
+            on_change=self.changed.set,
         )
         if model.manifest.exclusive is not None:
             group = self._groups.setdefault(model.manifest.exclusive, Group(model.manifest.exclusive))

@@ -8,6 +8,7 @@ from collections import OrderedDict
 from typing import Final
 
 from penstock.models.host.calls import LiveCall
+from penstock.models.replica.file_bytes import FileBytes
 
 _DEATHS: Final = 2
 _REMEMBERED: Final = 1000  # inputs
@@ -41,5 +42,5 @@ def _key(call: LiveCall) -> bytes:
     digest = hashlib.blake2b(call.input, digest_size=16)
     for segment in call.segments:
         digest.update(segment.media_type.encode())
-        digest.update(segment.data)
+        digest.update(segment.data.identity if isinstance(segment.data, FileBytes) else segment.data)
     return digest.digest()

@@ -53,26 +53,26 @@ class CallQueue:
         """Whether a call may wait. The first call of a tenant may also do so where others have filled the queue, up to
         twice its length."""
         places = self._model.manifest.queue * (1 if self._calls.has(call.tenant) else 2)
-        return len(self._calls) < places and (not self._calls or self._bytes + call.size <= MAX_WAITING_BYTES)
+        return len(self._calls) < places and (not self._calls or self._bytes + call.held_bytes <= MAX_WAITING_BYTES)
 
     def add(self, call: LiveCall) -> None:
         """Append a call."""
         call.withdraw = self._withdraw
         self._calls.append(call)
-        self._bytes += call.size
+        self._bytes += call.held_bytes
 
     def requeue(self, calls: Sequence[LiveCall]) -> None:
         """Put calls back at the front, in order."""
         for call in reversed(calls):
             call.withdraw = self._withdraw
             self._calls.put_back(call)
-            self._bytes += call.size
+            self._bytes += call.held_bytes
 
     def remove(self, call: LiveCall) -> None:
         """Remove a call whose caller has gone."""
         with suppress(ValueError):
             self._calls.remove(call)
-            self._bytes -= call.size
+            self._bytes -= call.held_bytes
         self._on_change()
 
     def send_now(self, call: LiveCall) -> bool:
@@ -118,7 +118,7 @@ class CallQueue:
 
     def _next(self) -> LiveCall:
         call = self._calls.pop()
-        self._bytes -= call.size
+        self._bytes -= call.held_bytes
         return call
 
     def _free_replica(self, call: LiveCall) -> Replica | None:

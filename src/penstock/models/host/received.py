@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import msgspec
 
+from penstock.models.host import call_folders
 from penstock.models.replica import frames
 from penstock.models.replica.runtime import Schema, Segment
 
@@ -15,14 +17,22 @@ _log_header = frames.header_decoder(frames.LogHeader)
 _any_json = msgspec.json.Decoder(msgspec.Raw)
 
 
-def output(frame: frames.Frame) -> tuple[bytes, Sequence[Segment], int]:
-    """Return the JSON and the segments of a result or chunk, and the microseconds that the model took."""
+def output(frame: frames.Frame, files: Path | None = None) -> tuple[bytes, Sequence[Segment], int]:
+    """Return the JSON and the segments of a result or chunk, and the microseconds that the model took.
+
+    ``files`` is the folder in which the replica hands files over, which only results may do.
+    """
     header: frames.OutputHeader = frames.decode_header(_output_header, frame.header)
     if not header.segments:
         return frame.body, (), header.micros
     json, pieces = frames.split(frame.body, header.segments)  # no arena: outputs come through the socket
     segments = [
-        Segment(piece, stated.media_type, tuple(stated.path), stated.name)
+        Segment(
+            call_folders.taken(files, stated.file or "") if piece is None else piece,
+            stated.media_type,
+            tuple(stated.path),
+            stated.name,
+        )
         for piece, stated in zip(pieces, header.segments, strict=True)
     ]
     return json, segments, header.micros

@@ -6,11 +6,14 @@ import asyncio
 import itertools
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final, Protocol
 
+from penstock.errors import ModelUnavailable
 from penstock.failures import CallFailed, Category
 from penstock.models.host import devices, environment, received, sent
 from penstock.models.host.arena import Arena, arena
+from penstock.models.host.call_folders import CallFolders
 from penstock.models.host.calls import LiveCall
 from penstock.models.host.deadlines import Deadlines
 from penstock.models.host.guardian import Guardian
@@ -48,7 +51,13 @@ class Replica:
     """A process that runs one model, and the calls that it has."""
 
     def __init__(
-        self, model: Model, owner: Owner, guardian: Guardian, logbook: Logbook, private: frozenset[str]
+        self,
+        model: Model,
+        owner: Owner,
+        guardian: Guardian,
+        logbook: Logbook,
+        private: frozenset[str],
+        folders: CallFolders,
     ) -> None:
         self.name = f"r{next(_numbers)}"
         self.model = model
@@ -84,6 +93,8 @@ class Replica:
             flush=self._flush,
         )
         self._arena: Arena | None = None
+        self._folders = folders
+        self._files: Path | None = None  # the folder for files of its calls
         self._withdraw = self.cancel
         self._grant = self.grant
 
@@ -176,7 +187,14 @@ class Replica:
         placement = await devices.place(self.model.manifest.device, environment.of_host())
         if not describe_only:
             self._arena = arena()
-        setup = sent.setup(self.model, device=placement.device, arena=self._arena, describe_only=describe_only)
+            self._files = await self._folder()
+        setup = sent.setup(
+            self.model,
+            device=placement.device,
+            arena=self._arena,
+            files="" if self._files is None else str(self._files),
+            describe_only=describe_only,
+        )
         arena_fd = -1 if self._arena is None else self._arena.fd
         await self._process.start(setup, visible_devices=placement.visible, arena_fd=arena_fd)
 
@@ -196,8 +214,16 @@ class Replica:
                 future.exception()  # there may be no waiter
         started, unstarted = self.in_flight.clear()
         self._close_arena()
+        if self._files is not None:
+            self._folders.remove(self._files)
         self.exited.set()
         self._owner.ended(self, started, unstarted)
+
+    async def _folder(self) -> Path:
+        try:
+            return await self._folders.open() / self.name
+        except ModelUnavailable as error:
+            raise CallFailed(Category.UNAVAILABLE, error.message) from error
 
     def _close_arena(self) -> None:
         if self._arena is not None:
@@ -305,7 +331,7 @@ class Replica:
         for frame in arrived:
             kind = frame.kind
             if kind == frames.RESULT:
-                json, segments, micros = received.output(frame)
+                json, segments, micros = received.output(frame, self._files)
                 if json:
                     received.checked_json(json)
                 self._owner.completed(self._finish(frame.id), json, segments, micros)

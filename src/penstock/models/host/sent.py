@@ -8,10 +8,10 @@ from penstock.models.host.arena import MIN_BYTES, Arena
 from penstock.models.host.calls import LiveCall
 from penstock.models.manifest import Model
 from penstock.models.replica import frames
-from penstock.models.replica.runtime import Segment
+from penstock.models.replica.file_bytes import FileBytes
 
 
-def setup(model: Model, *, device: str, arena: Arena | None, describe_only: bool) -> bytes:
+def setup(model: Model, *, device: str, arena: Arena | None, files: str, describe_only: bool) -> bytes:
     """Return what a replica needs to know of its model, as JSON."""
     return msgspec.json.encode(
         frames.Setup(
@@ -26,6 +26,7 @@ def setup(model: Model, *, device: str, arena: Arena | None, describe_only: bool
             timeout=model.timeout.total_seconds(),
             reach=None if model.reach is None else list(model.reach),
             arena_bytes=0 if arena is None else arena.size,
+            files=files,
             describe_only=describe_only,
         )
     )
@@ -39,22 +40,26 @@ def call(call: LiveCall, arena: Arena | None) -> list[bytes | memoryview]:
     stated: list[frames.SegmentHeader] = []
     inline: list[bytes | memoryview] = []
     for segment in call.segments:
-        offset = _place(call, segment, arena)
-        if offset < 0:
-            inline.append(segment.data)
+        data, offset, file = segment.data, -1, None
+        if isinstance(data, FileBytes):
+            file = data.path
+        else:
+            offset = _place(call, data, arena)
+            if offset < 0:
+                inline.append(data)
         stated.append(
-            frames.SegmentHeader(len(segment.data), segment.media_type, list(segment.path), segment.name, offset)
+            frames.SegmentHeader(len(data), segment.media_type, list(segment.path), segment.name, offset, file)
         )
     header = frames.CallHeader(call.request_id, call.streams, stated, call.window)
     return frames.encode_parts(frames.CALL, call.id, header, [call.input, *inline])
 
 
-def _place(call: LiveCall, segment: Segment, arena: Arena | None) -> int:
-    """Put a large segment into the shared memory. Return its offset; -1 for one that goes through the socket."""
-    length = len(segment.data)
+def _place(call: LiveCall, data: bytes | memoryview, arena: Arena | None) -> int:
+    """Put large data into the shared memory. Return their offset; -1 for data that go through the socket."""
+    length = len(data)
     if length < MIN_BYTES or arena is None:
         return -1
-    offset = arena.put(segment.data)
+    offset = arena.put(data)
     if offset is None:
         return -1
     call.arena = [*(call.arena or ()), (offset, length)]

@@ -36,12 +36,13 @@ from penstock.models.http.parameters import reader_of
 from penstock.models.http.requests import read_input
 from penstock.models.http.responses import as_response
 from penstock.models.reader import Reader
+from penstock.models.result_files import ResultFiles
 from penstock.models.service import ModelService
 from penstock.quotas.admission import Quotas
 from penstock.tenants import scopes
 from penstock.web import problems
 from penstock.web.request import Request
-from penstock.web.response import AnyResponse, Response, json_response
+from penstock.web.response import AnyResponse, ByteStream, Response, json_response
 from penstock.web.route import Parameter, PathParameter, ResponseSpec, route
 
 OPERATIONS = ("predict", "getlogs", "cleanlogs", "addmodel")
@@ -101,6 +102,7 @@ class BackendRoutes:
         self._quotas = quotas
         self.max_call_bytes = max_call_bytes
         self._uploads = uploads
+        self._files = ResultFiles(blobs=uploads.blobs)
         self._metering = metering
 
     @_interface("GET", "/get/{operation}")
@@ -167,9 +169,10 @@ class BackendRoutes:
                 deployment, json, given.segments, request_id=request_id, tenant=request.principal.tenant
             )
 
-        async def respond() -> Response:
+        async def respond() -> Response | ByteStream:
             try:
-                return as_response(request, await result_of(request, call.begin(begin)), request_id)
+                result = await result_of(request, call.begin(begin))
+                return await as_response(request, result, request_id, self._files)
             except ModelUnavailable as error:
                 return _unavailable(deployment, error)
             except PenstockError as error:

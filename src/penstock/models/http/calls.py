@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from functools import partial
 from random import getrandbits
 from typing import Any, Final
 
@@ -27,12 +29,13 @@ from penstock.models.host.calls import CallResult, LiveCall
 from penstock.models.host.deployment import Deployment
 from penstock.models.http import examples
 from penstock.models.http.limited import MeteredCall
-from penstock.models.http.metering import Metering
+from penstock.models.http.metering import Metering, of_a_job
 from penstock.models.http.parameters import NAME, TAG, VERSION, flag, reader_of, version_of, wants_events
 from penstock.models.http.requests import read_input
 from penstock.models.http.responses import as_response
 from penstock.models.http.streaming import EventFeed
 from penstock.models.inputs import Input
+from penstock.models.result_files import ForJob, ResultFiles
 from penstock.models.service import ModelService
 from penstock.quotas.admission import Quotas
 from penstock.tenants import scopes
@@ -40,7 +43,7 @@ from penstock.web import problems
 from penstock.web.body import Disconnected
 from penstock.web.reading import BODY_ERRORS
 from penstock.web.request import Request
-from penstock.web.response import EventStream, Response
+from penstock.web.response import ByteStream, EventStream, Response
 from penstock.web.route import Parameter, ResponseSpec, route
 
 MAX_REQUEST_ID: Final = 200  # characters
@@ -49,6 +52,7 @@ _ERRORS: Final = (
     *BODY_ERRORS, NotFound, PoisonInput, Overloaded, ModelFailed, ModelCrashed, ModelTimeout, ModelUnavailable,
     ModelBroken, ProviderFailed, QuotaExceeded, PriceMissing, Forbidden, DatabaseUnavailable,
 )  # fmt: skip
+_OF_AN_ATTEMPT: Final = re.compile(r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})-([0-9]{1,18})")
 _REQUEST_ID: Final = Parameter(
     name="X-Request-ID",
     type=str,
@@ -71,6 +75,7 @@ class CallRoutes:
         self._quotas = quotas
         self.max_call_bytes = max_call_bytes
         self._uploads = uploads
+        self._files = ResultFiles(blobs=uploads.blobs)
         self._metering = metering
 
     @route(
@@ -98,7 +103,7 @@ class CallRoutes:
         errors=_ERRORS,
         max_body_bytes=lambda routes: routes.max_call_bytes,
     )
-    async def predict(self, request: Request) -> Response | EventStream:
+    async def predict(self, request: Request) -> Response | ByteStream | EventStream:
         if wants_events(request):
             return await self.stream(request)
         query = request.query({"version": False}) if request.query_string else {}
@@ -113,8 +118,8 @@ class CallRoutes:
                 deployment, json, given.segments, request_id=request_id, tenant=request.principal.tenant
             )
 
-        async def respond() -> Response:
-            return as_response(request, await result_of(request, call.begin(begin)), request_id)
+        async def respond() -> Response | ByteStream:
+            return await as_response(request, await result_of(request, call.begin(begin)), request_id, self._files)
 
         return await call.within_quotas(respond)
 
@@ -136,12 +141,12 @@ class CallRoutes:
         errors=_ERRORS,
         max_body_bytes=lambda routes: routes.max_call_bytes,
     )
-    async def stream(self, request: Request) -> Response | EventStream:
+    async def stream(self, request: Request) -> Response | ByteStream | EventStream:
         query = request.query({"version": False, "logs": False})
         logs = flag(query, "logs")
         deployment = await self._deployment(request, version_of(query))
         given = await read_input(request, deployment, self._uploads)
-        feed = EventFeed(logs=logs, problem=problems.describe)
+        feed = EventFeed(logs=logs, problem=problems.describe, keep=partial(self._kept, request))
 
         call = self._metered(request, deployment, given)
 
@@ -166,6 +171,10 @@ class CallRoutes:
             return EventStream(chunks=feed, begin=first, endless=False)
 
         return await call.within_quotas(respond)
+
+    async def _kept(self, request: Request, result: CallResult) -> CallResult:
+        attempt = attempt_of(request) if of_a_job(request) else None
+        return await self._files.kept(result, request.principal.tenant, attempt)
 
     def _metered(self, request: Request, deployment: Deployment, given: Input) -> MeteredCall:
         return MeteredCall(
@@ -198,6 +207,12 @@ async def result_of(request: Request, live: LiveCall) -> CallResult:
         raise
     finally:
         left.remove(close)
+
+
+def attempt_of(request: Request) -> ForJob | None:
+    """Return the attempt of a job for which a worker calls the model, by the id of its request."""
+    found = _OF_AN_ATTEMPT.fullmatch(request.header(b"x-request-id") or "")
+    return None if found is None else ForJob(job=found[1], epoch=int(found[2]))
 
 
 def _request_id(request: Request) -> str:

@@ -16,8 +16,9 @@ from penstock.models.inputs import Input
 from penstock.quotas.admission import Admission, Limited, Quotas, TokenNeed
 from penstock.web import problems
 from penstock.web.request import Request
-from penstock.web.response import EventStream, Response
+from penstock.web.response import ByteStream, EventStream, Response
 
+Answered = Response | ByteStream | EventStream
 Begin = Callable[[bytes], LiveCall]  # begins the call, with its input as JSON
 
 
@@ -33,7 +34,7 @@ class MeteredCall:
     _bounded: Bounded | None = None
     _admission: Admission | None = None
 
-    async def within_quotas(self, respond: Callable[[], Awaitable[Response | EventStream]]) -> Response | EventStream:
+    async def within_quotas(self, respond: Callable[[], Awaitable[Answered]]) -> Answered:
         """Make the call by ``respond``, which calls ``begin``, if the quotas allow it, and count it.
 
         A call that is refused (4xx, 503) costs nothing. One that began counts, even if it fails or its client leaves.
@@ -58,11 +59,9 @@ class MeteredCall:
         self._bounded = bounded(self.deployment, self.given)
         return None if self._bounded is None else self._bounded.need
 
-    async def _counted(
-        self, limited: Limited, respond: Callable[[], Awaitable[Response | EventStream]]
-    ) -> Response | EventStream:
+    async def _counted(self, limited: Limited, respond: Callable[[], Awaitable[Answered]]) -> Answered:
         admission = self._admission = limited.admission
-        response: Response | EventStream | None = None
+        response: Answered | None = None
         try:
             if limited.costs:
                 self.metering.require_price(self.deployment)

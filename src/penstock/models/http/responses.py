@@ -7,14 +7,18 @@ from fnmatch import fnmatchcase
 
 from penstock.models.host.calls import CallResult
 from penstock.models.replica.data_urls import inlined
+from penstock.models.replica.file_bytes import FileBytes
 from penstock.models.replica.runtime import Segment
+from penstock.models.result_files import ResultFiles, pieces_of
 from penstock.web.request import Request
-from penstock.web.response import JSON, Response
+from penstock.web.response import JSON, ByteStream, Response
 
 
-def as_response(request: Request, result: CallResult, request_id: str) -> Response:
+async def as_response(
+    request: Request, result: CallResult, request_id: str, files: ResultFiles
+) -> Response | ByteStream:
     """Return the response to a live call. Media are sent as bytes when they are the whole output, or when ``Accept``
-    names their type; otherwise as ``data:`` URLs in the JSON."""
+    names their type; otherwise as ``data:`` URLs in the JSON, or by the names of ``files`` in which they are kept."""
     headers = [
         (b"x-request-id", request_id.encode("latin-1", "replace")),
         (b"x-model-version", result.version.encode()),
@@ -28,9 +32,13 @@ def as_response(request: Request, result: CallResult, request_id: str) -> Respon
     if segment is not None:
         if segment.name:
             headers.append((b"content-disposition", _disposition(segment.name)))
-        return Response(
-            body=bytes(segment.data), content_type=segment.media_type.encode("latin-1", "replace"), headers=headers
-        )
+        media_type = segment.media_type.encode("latin-1", "replace")
+        if isinstance(segment.data, FileBytes):
+            return ByteStream(
+                chunks=pieces_of(segment.data), size=segment.data.size, content_type=media_type, headers=headers
+            )
+        return Response(body=bytes(segment.data), content_type=media_type, headers=headers)
+    result = await files.kept(result, request.principal.tenant)
     return Response(body=inlined(result.json, result.segments), content_type=JSON, headers=headers)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -20,12 +20,20 @@ class EventFeed:
     """A listener that turns the reports of a call into events, and an iterator that returns the events.
 
     While the client reads slowly, the model waits before it sends more chunks, only the newest progress is kept,
-    and log lines are left out. ``problem`` describes an error as the rest of the API does.
+    and log lines are left out. ``problem`` describes an error as the rest of the API does, and ``keep`` stores the
+    files of the result.
     """
 
-    def __init__(self, *, logs: bool, problem: Callable[[PenstockError], Any]) -> None:
+    def __init__(
+        self,
+        *,
+        logs: bool,
+        problem: Callable[[PenstockError], Any],
+        keep: Callable[[CallResult], Awaitable[CallResult]],
+    ) -> None:
         self.call: LiveCall | None = None
         self._problem = problem
+        self._keep = keep
         self._logs = logs
         self._waiting: list[bytes] = []
         self._news = asyncio.Event()
@@ -116,19 +124,22 @@ class EventFeed:
             self._sent = call.unread
             return self._take()
         self._ended = True
-        return self._last(call)
+        return await self._last(call)
 
     async def aclose(self) -> None:
         """Close the call, even if no events have been requested."""
         self._attached().close()
 
-    def _last(self, call: LiveCall) -> bytes:
+    async def _last(self, call: LiveCall) -> bytes:
         if call.done.cancelled():
             return event("error", self._problem(ServiceError("the call was cancelled")))
         error = call.done.exception()
         if error is not None:
             return event("error", self._problem(error if isinstance(error, PenstockError) else ServiceError()))
-        return done(call.done.result(), chunks=call.chunk_count)
+        try:
+            return done(await self._keep(call.done.result()), chunks=call.chunk_count)
+        except PenstockError as problem:
+            return event("error", self._problem(problem))
 
     def _attached(self) -> LiveCall:
         assert self.call is not None  # noqa: S101 - the route has attached it

@@ -14,6 +14,7 @@ from typing import Any, Never
 
 from penstock.failures import CallFailed, Category
 from penstock.models.replica import frames, output
+from penstock.models.replica.call_files import CallFiles
 from penstock.models.replica.errors import failure
 from penstock.models.replica.incoming import Groups
 from penstock.models.replica.runtime import AsyncRuntime, Call, Cancelled, Output, current_call
@@ -27,12 +28,19 @@ class AsyncReplica(asyncio.Protocol):
     """Reads calls, runs each as a task, sends results."""
 
     def __init__(
-        self, runtime: AsyncRuntime, data: socket.socket, control: Control, *, arena: memoryview | None
+        self,
+        runtime: AsyncRuntime,
+        data: socket.socket,
+        control: Control,
+        *,
+        files: CallFiles,
+        arena: memoryview | None,
     ) -> None:
         self._runtime = runtime
         self._data = data
         self._control = control
-        self._wire = ReplicaWire(self._send, arena)
+        self._files = files
+        self._wire = ReplicaWire(self._send, files, arena)
         self._groups = Groups(self._wire)
         self._tasks: dict[int, tuple[Call, asyncio.Task[None]]] = {}
         self._newest = 0  # id of the last call received; they grow
@@ -119,6 +127,7 @@ class AsyncReplica(asyncio.Protocol):
     def _ended(self, group: list[Call], task: asyncio.Task[None]) -> None:
         for call in group:
             self._tasks.pop(call.id, None)
+            self._files.end(call.id)
         if task.cancelled():  # before it had begun: no result was sent
             for call in group:
                 self._send([failure(call.id, CallFailed(Category.CANCELLED, "the caller has gone"))])
@@ -129,7 +138,7 @@ class AsyncReplica(asyncio.Protocol):
         try:
             output_of_call = await self._runtime.predict(call)
             output.flush()
-            parts = result(call.id, output_of_call, round(1e6 * (time.perf_counter() - began)))
+            parts = result(call.id, output_of_call, round(1e6 * (time.perf_counter() - began)), self._files)
         except (Cancelled, asyncio.CancelledError):
             parts = [failure(call.id, CallFailed(Category.CANCELLED, "the caller has gone"))]
         except Exception as error:  # noqa: BLE001 - foreign code; its error is reported to its caller
@@ -153,10 +162,16 @@ class AsyncReplica(asyncio.Protocol):
             outputs = [error] * len(group)
         micros = round(1e6 * (time.perf_counter() - began))
         for call, one in zip(group, outputs, strict=True):
-            if isinstance(one, Exception):
-                self._send([failure(call.id, one)])
-            else:
-                self._send(result(call.id, one, micros))
+            self._send(self._result(call, one, micros))
+
+    def _result(self, call: Call, one: Output | Exception, micros: int) -> Sequence[bytes | memoryview]:
+        if isinstance(one, Exception):
+            return [failure(call.id, one)]
+        try:
+            return result(call.id, one, micros, self._files)
+        except (frames.ProtocolError, CallFailed, OSError) as error:
+            output.failed(error)
+            return [failure(call.id, error)]
 
     def _on_control(self, frame: frames.Frame) -> None:
         call, task = self._tasks.get(frame.id, (None, None))

@@ -12,6 +12,7 @@ from typing import Never
 
 from penstock.failures import CallFailed, Category
 from penstock.models.replica import frames, output
+from penstock.models.replica.call_files import CallFiles
 from penstock.models.replica.errors import failure
 from penstock.models.replica.incoming import Groups, Reader
 from penstock.models.replica.interrupting import resend_lost_exceptions, shielded
@@ -24,14 +25,22 @@ class BlockingReplica:
     """Reads calls, runs them and sends results; cancels and credit come in on the control thread."""
 
     def __init__(
-        self, runtime: BlockingRuntime, data: socket.socket, control: Control, *, threads: int, arena: memoryview | None
+        self,
+        runtime: BlockingRuntime,
+        data: socket.socket,
+        control: Control,
+        *,
+        threads: int,
+        files: CallFiles,
+        arena: memoryview | None,
     ) -> None:
         self._runtime = runtime
         self._incoming = Reader(data)
         self._outgoing = Outgoing(data)
         self._control = control
         self._threads = threads
-        self._wire = ReplicaWire(self._outgoing.send, arena)
+        self._files = files
+        self._wire = ReplicaWire(self._outgoing.send, files, arena)
         self._calls: dict[int, Call] = {}  # received, and not ended
         self._newest = 0  # id of the last one received; they grow
         self._cancelled_early: set[int] = set()
@@ -123,7 +132,7 @@ class BlockingReplica:
             returned = self._runtime.predict(call)
             output.flush()
             took = clock() - began
-            parts = result(call.id, returned, int(1e6 * took))
+            parts = result(call.id, returned, int(1e6 * took), self._files)
         except Exception as error:  # noqa: BLE001 - foreign code; its error is reported to its caller
             took = clock() - began
             parts = self._failed(call, error)
@@ -131,6 +140,7 @@ class BlockingReplica:
             took = clock() - began
             parts = [failure(call.id, CallFailed(Category.CANCELLED, "the caller has gone"))]
         current_call.set(None)
+        self._files.end(call.id)
         del self._calls[call.id]
         if more and quick(took):
             self._outgoing.keep(parts, began + took)
@@ -157,12 +167,16 @@ class BlockingReplica:
         parts: list[bytes | memoryview] = []
         for call, one in zip(wanted, outputs, strict=True):
             try:
-                parts += [failure(call.id, one)] if isinstance(one, Exception) else result(call.id, one, micros)
-            except frames.ProtocolError as error:
+                if isinstance(one, Exception):
+                    parts.append(failure(call.id, one))
+                else:
+                    parts += result(call.id, one, micros, self._files)
+            except (frames.ProtocolError, CallFailed, OSError) as error:
                 parts += self._failed(call, error)
         for call in group:
             if call not in wanted:
                 parts.append(failure(call.id, CallFailed(Category.CANCELLED, "the caller has gone")))
+            self._files.end(call.id)
             del self._calls[call.id]
         current_call.set(None)
         self._outgoing.send(parts)

@@ -14,6 +14,8 @@ from urllib.parse import unquote_to_bytes
 import msgspec
 
 from penstock.errors import dotted
+from penstock.failures import CallFailed, Category
+from penstock.models.replica.file_bytes import MAX_WHOLE_BYTES, FileBytes
 from penstock.models.replica.runtime import Output, Segment
 
 Path = tuple[str | int, ...]
@@ -31,12 +33,19 @@ class Unreadable(ValueError):
 
 
 def inlined(json: bytes, segments: Sequence[Segment]) -> bytes:
-    """Return JSON with ``segments`` written into it as ``data:`` URLs, in the places that hold null."""
+    """Return JSON with ``segments`` written into it as ``data:`` URLs, in the places that hold null.
+
+    Raises CallFailed (``bad_input``) for segments in files that have too many bytes for that, together.
+    """
     if not segments:
         return json
     value: Any = msgspec.json.decode(json)
+    size = sum(segment.data.size for segment in segments if isinstance(segment.data, FileBytes))
+    if size > MAX_WHOLE_BYTES:
+        detail = f"has files of {size} bytes; as text in JSON at most {MAX_WHOLE_BYTES} are possible"
+        raise CallFailed(Category.BAD_INPUT, detail)
     for segment in segments:
-        url = f"data:{segment.media_type};base64,{base64.b64encode(segment.data).decode()}"
+        url = f"data:{segment.media_type};base64,{base64.b64encode(segment.in_memory()).decode()}"
         value = put(value, segment.path, url)
     return msgspec.json.encode(value)
 
@@ -50,15 +59,16 @@ class Lifter:
     def __init__(self, schema: Mapping[str, Any]) -> None:
         self._schema: Mapping[str, Any] = schema if _speaks_of_media(schema) else {}
 
+    def paths(self, json: bytes) -> dict[Path, str]:
+        """Return the places of strings that begin like an absolute path, with the strings. Raises Unreadable."""
+        return dict(_found(self._schema, _decoded(json), (), "/")) if self._schema else {}
+
     def lift(self, json: bytes) -> Output:
         """Return the value with null in place of ``data:`` URLs, and their media as segments. Other strings stay.
         Raises Unreadable."""
         if not self._schema:
             return Output(json)
-        try:
-            value: Any = msgspec.json.decode(json)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise Unreadable(f"it is not JSON that can be read: {error}") from None
+        value = _decoded(json)
         found = dict(_found(self._schema, value, ()))
         if not found:
             return Output(json)
@@ -66,6 +76,13 @@ class Lifter:
         for path in found:
             value = put(value, path, None)
         return Output(msgspec.json.encode(value), segments)
+
+
+def _decoded(json: bytes) -> Any:
+    try:
+        return msgspec.json.decode(json)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise Unreadable(f"it is not JSON that can be read: {error}") from None
 
 
 def put(value: Any, path: Path, new: object) -> Any:
@@ -85,23 +102,23 @@ def _speaks_of_media(schema: Any) -> bool:
     return isinstance(schema, list) and any(_speaks_of_media(inner) for inner in schema)
 
 
-def _found(schema: Any, value: Any, path: Path) -> Iterator[tuple[Path, str]]:
-    """Yield the places of ``data:`` URLs that are media by their schema; a place may occur twice."""
+def _found(schema: Any, value: Any, path: Path, begin: str = "data:") -> Iterator[tuple[Path, str]]:
+    """Yield the places of strings with this beginning that are media by their schema; a place may occur twice."""
     if not isinstance(schema, Mapping):
         return
     if isinstance(value, str):
-        if value.startswith("data:") and _is_media(schema):
+        if value.startswith(begin) and _is_media(schema):
             yield path, value
         return
     for choice in schema.get("anyOf", ()):
-        yield from _found(choice, value, path)
+        yield from _found(choice, value, path, begin)
     if isinstance(value, dict):
         properties = schema.get("properties", {})
         for name, inner in value.items():
-            yield from _found(properties.get(name, schema.get("additionalProperties")), inner, (*path, name))
+            yield from _found(properties.get(name, schema.get("additionalProperties")), inner, (*path, name), begin)
     elif isinstance(value, list) and "items" in schema:
         for index, inner in enumerate(value):
-            yield from _found(schema["items"], inner, (*path, index))
+            yield from _found(schema["items"], inner, (*path, index), begin)
 
 
 def _is_media(schema: Any) -> bool:

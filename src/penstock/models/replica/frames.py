@@ -64,6 +64,7 @@ class SegmentHeader(Struct, frozen=True, array_like=True):
     path: list[str | int] = []  # its place in the JSON, which holds null there; empty: it is the whole value
     name: str | None = None  # a file name
     offset: int = -1  # where it is in the memory that host and replica share; -1: in the body. Of inputs only.
+    file: str | None = None  # its bytes are in a file: the path of an input's, the name of one that was handed over
 
 
 class CallHeader(Struct, frozen=True, array_like=True):
@@ -89,6 +90,7 @@ class Setup(Struct, frozen=True, kw_only=True):
     timeout: float  # seconds
     reach: list[str] | None = None  # see Spec
     arena_bytes: int = 0  # of shared memory for inputs; 0: none
+    files: str = ""  # the replica's folder for files of calls, which it creates; empty: none
     describe_only: bool = False  # report the model's schema, and exit
 
 
@@ -223,22 +225,24 @@ class Decoder:
 
 def split(
     body: bytes, segments: Sequence[SegmentHeader], arena: memoryview | None = None
-) -> tuple[bytes, list[memoryview]]:
-    """Return a body's JSON and its segments, of which some may be in ``arena``. Raises ProtocolError when the sizes do
-    not fit."""
+) -> tuple[bytes, list[memoryview | None]]:
+    """Return a body's JSON and its segments, of which some may be in ``arena``; None for those in files. Raises
+    ProtocolError when the sizes do not fit."""
     if not segments:
         return body, []
     if any(segment.size < 0 for segment in segments):
         raise ProtocolError("a segment has a negative size")
-    total = sum(segment.size for segment in segments if segment.offset < 0)
+    total = sum(segment.size for segment in segments if segment.offset < 0 and segment.file is None)
     if total > len(body):
         raise ProtocolError("segments exceed the frame")
     view = memoryview(body)
     start = len(body) - total
     json = bytes(view[:start])
-    pieces = []
+    pieces: list[memoryview | None] = []
     for segment in segments:
-        if segment.offset < 0:
+        if segment.file is not None:
+            pieces.append(None)
+        elif segment.offset < 0:
             pieces.append(view[start : start + segment.size])
             start += segment.size
         elif arena is not None and segment.offset + segment.size <= len(arena):

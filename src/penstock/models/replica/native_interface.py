@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ import msgspec
 from penstock.failures import CallFailed, Category
 from penstock.finite import NOT_FINITE, not_finite_in
 from penstock.models.replica import frames
+from penstock.models.replica.file_bytes import INLINE_BYTES, FileBytes
 from penstock.models.replica.runtime import Call, Output, Segment
 
 _FUNCTIONS: Final = (
@@ -98,7 +100,7 @@ class Interface:
             part.path = text(pointer(segment.path).encode())
             part.media_type = text(segment.media_type.encode())
             part.name = text((segment.name or "").encode())
-            data = ffi.from_buffer(segment.data)
+            data = ffi.from_buffer(_mapped(segment.data) if isinstance(segment.data, FileBytes) else segment.data)
             kept.append(data)
             part.data, part.size = data, len(segment.data)
         request = ffi.new("penstock_request *")
@@ -129,13 +131,14 @@ class Interface:
     def message(self, error: Any) -> str:
         return self._short(error.message, error.message_size)
 
-    def output(self, result: Any) -> Output | None:
-        """Return a copy of a penstock_result; None where it is empty. Raises CallFailed."""
+    def output(self, result: Any, call: Call) -> Output | None:
+        """Return a copy of a penstock_result, of which large parts are files in the call's folder; None where it is
+        empty. Raises CallFailed."""
         if not result.json.size and not result.count:
             return None
-        return self._output(result.json.data, result.json.size, result.parts, result.count)
+        return self._output(result.json.data, result.json.size, result.parts, result.count, call)
 
-    def _output(self, data: Any, size: int, parts: Any, count: int) -> Output:
+    def _output(self, data: Any, size: int, parts: Any, count: int, call: Call | None = None) -> Output:
         json = self._value(data, size)
         if not count:
             return Output(json)
@@ -145,14 +148,22 @@ class Interface:
             value = msgspec.json.decode(json)
         except msgspec.MsgspecError as error:  # a number that is out of range
             raise CallFailed(Category.INTERNAL, f"the library gave JSON that cannot be read: {error}") from None
-        return Output(json, [self._segment(parts[index], index, value) for index in range(count)])
+        return Output(json, [self._segment(parts[index], index, value, call) for index in range(count)])
 
-    def _segment(self, part: Any, index: int, value: Any) -> Segment:
+    def _segment(self, part: Any, index: int, value: Any, call: Call | None) -> Segment:
         path = place(self._text(part.path, f"parts[{index}].path"), value, index)
         media_type = self._text(part.media_type, f"parts[{index}].media_type")
         name = self._text(part.name, f"parts[{index}].name")
-        data = self._bytes(part.data, part.size, f"parts[{index}].data")
+        data: bytes | FileBytes
+        if call is not None and part.data and part.size > INLINE_BYTES:
+            data = self._file(part.data, part.size, call.folder() / str(index))
+        else:
+            data = self._bytes(part.data, part.size, f"parts[{index}].data")
         return Segment(data, media_type or _ANY_TYPE, path, name or None)
+
+    def _file(self, data: Any, size: int, path: Path) -> FileBytes:
+        path.write_bytes(self.ffi.buffer(self.ffi.cast("const char *", data), size))
+        return FileBytes(str(path), size)
 
     def _value(self, data: Any, size: int) -> bytes:
         json = self._bytes(data, size, "json")
@@ -222,6 +233,11 @@ class Interface:
 def _not_finite_in(json: bytes) -> str | None:
     """Return words for an infinity or NaN in what should be JSON, also as C's printf spells it; None without one."""
     return NOT_FINITE if _C_NAMES.search(json) is not None else not_finite_in(json)
+
+
+def _mapped(file: FileBytes) -> mmap.mmap:
+    with file.opened() as opened:
+        return mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
 
 
 def pointer(path: Sequence[str | int]) -> str:

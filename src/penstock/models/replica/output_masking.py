@@ -14,6 +14,7 @@ import msgspec
 
 from penstock.masking import Masker
 from penstock.models.replica.data_urls import put
+from penstock.models.replica.file_bytes import FileBytes
 from penstock.models.replica.runtime import Output, Segment
 
 _TEXT: Final = ("text/*", "application/json", "application/*+json", "application/x-ndjson", "application/xml",
@@ -30,7 +31,7 @@ def is_text(media_type: str) -> bool:
 
 def masked_segment(masker: Masker, segment: Segment) -> Segment:
     """Return media without credentials, where they are text in UTF-8; otherwise as they are."""
-    if not is_text(segment.media_type):
+    if not is_text(segment.media_type) or isinstance(segment.data, FileBytes):  # files hold binary media only
         return segment
     try:
         text = bytes(segment.data).decode()

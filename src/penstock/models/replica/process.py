@@ -17,6 +17,7 @@ from penstock.failures import CallFailed, Category
 from penstock.models.replica import frames, output, runtimes
 from penstock.models.replica.asynchronous import AsyncReplica
 from penstock.models.replica.blocking import BlockingReplica
+from penstock.models.replica.call_files import CallFiles
 from penstock.models.replica.errors import failure, traceback_of
 from penstock.models.replica.runtime import AsyncRuntime, BlockingRuntime, Runtime, Schema, Spec
 from penstock.models.replica.wire import Control
@@ -35,8 +36,9 @@ def run(data_fd: int, control_fd: int, arena_fd: int) -> None:
         setup = msgspec.json.decode(control.first().body, type=frames.Setup)
     except EOFError:
         return
+    files = CallFiles(setup.files)
     try:
-        runtime = runtimes.find(setup.runtime).create(_spec(setup))
+        runtime = runtimes.find(setup.runtime).create(_spec(setup, files))
         schema = runtime.describe()
     except BaseException as error:  # noqa: BLE001 - foreign code; whatever it raises is reported to the host
         _give_up(control, error)
@@ -46,9 +48,10 @@ def run(data_fd: int, control_fd: int, arena_fd: int) -> None:
     arena = _arena(arena_fd, setup.arena_bytes)
     match runtime:
         case BlockingRuntime():
-            BlockingReplica(runtime, data, control, threads=setup.concurrency, arena=arena).run(_give_up)
+            blocking = BlockingReplica(runtime, data, control, threads=setup.concurrency, files=files, arena=arena)
+            blocking.run(_give_up)
         case AsyncRuntime():
-            AsyncReplica(runtime, data, control, arena=arena).run(_give_up)
+            AsyncReplica(runtime, data, control, files=files, arena=arena).run(_give_up)
         case _:
             _give_up(control, _no_runtime(runtime))
     output.flush()
@@ -63,7 +66,7 @@ def _arena(fd: int, size: int) -> memoryview | None:
     return memory
 
 
-def _spec(setup: frames.Setup) -> Spec:
+def _spec(setup: frames.Setup, files: CallFiles) -> Spec:
     return Spec(
         name=setup.name,
         version=setup.version,
@@ -74,6 +77,7 @@ def _spec(setup: frames.Setup) -> Spec:
         concurrency=setup.concurrency,
         timeout=setup.timeout,
         reach=setup.reach,
+        files=files,
     )
 
 

@@ -13,7 +13,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -21,7 +21,11 @@ from typing import Any, ClassVar, Protocol
 import msgspec
 from msgspec import Struct
 
+from penstock.errors import dotted
+from penstock.failures import CallFailed, Category
 from penstock.models.replica import frames
+from penstock.models.replica.call_files import CallFiles
+from penstock.models.replica.file_bytes import MAX_WHOLE_BYTES, FileBytes
 from penstock.suggestions import did_you_mean
 
 
@@ -34,13 +38,28 @@ class Cancelled(BaseException):
 class Segment:
     """A piece of media: raw bytes, and its place in the JSON, which holds null there.
 
-    The bytes of an input may be in memory that is reused when the call has ended; a runtime copies the bytes it keeps.
+    The bytes of an input may be in memory that is reused, or a file that is removed, when the call has ended; a runtime
+    copies the bytes it keeps.
     """
 
-    data: bytes | memoryview
+    data: bytes | memoryview | FileBytes
     media_type: str = "application/octet-stream"
     path: tuple[str | int, ...] = ()
     name: str | None = None
+
+    def in_memory(self) -> bytes | memoryview:
+        """Return the bytes, read from their file if they are in one. Raises CallFailed (``bad_input``) for a file that
+        is too large for that."""
+        data = self.data
+        if not isinstance(data, FileBytes):
+            return data
+        if data.size > MAX_WHOLE_BYTES:
+            raise CallFailed(
+                Category.BAD_INPUT,
+                f"has {data.size} bytes; at most {MAX_WHOLE_BYTES} are read into memory here",
+                field=dotted(self.path) or None,
+            )
+        return data.whole()
 
 
 @dataclass(slots=True)  # not frozen, because creating a frozen one takes three times as long
@@ -74,6 +93,8 @@ current_call: ContextVar[Call | None] = ContextVar("current_call", default=None)
 
 class Wire(Protocol):
     """Sends the reports of calls to the host. Its methods block at most until the host has read earlier output."""
+
+    files: CallFiles
 
     def chunk(self, call: Call, output: Output) -> None: ...
     def progress(self, call: Call, value: bytes) -> None: ...
@@ -167,6 +188,10 @@ class Call:
         """Write a line with this call's request id into the model's log."""
         self.wire.log(self, level, message)
 
+    def folder(self) -> Path:
+        """Return the private folder of the call, which is removed when the call has ended. Raises OSError."""
+        return self.wire.files.folder(self.id)
+
     # For the replica
 
     def grant(self, size: int) -> None:
@@ -201,6 +226,7 @@ class Spec:
     concurrency: int = 1
     timeout: float = 60.0  # seconds
     reach: Sequence[str] | None = None  # networks besides the public internet that it may connect to; None: any
+    files: CallFiles = field(default_factory=CallFiles)  # of the replica
 
 
 class Runtime(ABC):

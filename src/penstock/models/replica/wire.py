@@ -11,8 +11,11 @@ from typing import Protocol
 
 import msgspec
 
+from penstock.failures import CallFailed, Category
 from penstock.models.replica import frames
+from penstock.models.replica.call_files import CallFiles
 from penstock.models.replica.errors import plain
+from penstock.models.replica.file_bytes import INLINE_BYTES, MAX_WHOLE_BYTES, FileBytes
 from penstock.models.replica.runtime import Call, Output, Segment
 
 _MAX_LINE = 16 * 1024  # characters of a log line
@@ -29,12 +32,13 @@ class Sender(Protocol):
 class ReplicaWire:
     """Turns what a call reports into frames."""
 
-    def __init__(self, send: Sender, arena: memoryview | None = None) -> None:
+    def __init__(self, send: Sender, files: CallFiles, arena: memoryview | None = None) -> None:
+        self.files = files
         self.arena = arena  # of inputs, shared with the host
         self._send = send
 
     def chunk(self, call: Call, output: Output) -> None:
-        self._send(_reply(frames.CHUNK, call.id, output, 0))
+        self._send(_reply(frames.CHUNK, call.id, output, 0, None))
 
     def progress(self, call: Call, value: bytes) -> None:
         self._send([frames.encode(frames.PROGRESS, call.id, None, value)])
@@ -45,11 +49,12 @@ class ReplicaWire:
         self._send([frames.encode(frames.LOG, 0 if call is None else call.id, line)])
 
 
-def result(call_id: int, output: Output | None, micros: int) -> list[bytes | memoryview]:
-    """Return the frame that ends a call well; without an output, its chunks were all."""
+def result(call_id: int, output: Output | None, micros: int, files: CallFiles) -> list[bytes | memoryview]:
+    """Return the frame that ends a call well; without an output, its chunks were all. Raises OSError for a file of the
+    output that cannot be handed over."""
     if output is None:
         return [frames.encode(frames.RESULT, call_id, frames.OutputHeader(micros))]
-    return _reply(frames.RESULT, call_id, output, micros)
+    return _reply(frames.RESULT, call_id, output, micros, files)
 
 
 def call_of(frame: frames.Frame, wire: ReplicaWire) -> Call:
@@ -70,7 +75,12 @@ def call_of(frame: frames.Frame, wire: ReplicaWire) -> Call:
         )
     json, pieces = frames.split(frame.body, header.segments, wire.arena)
     segments = [
-        Segment(piece, stated.media_type, tuple(stated.path), stated.name)
+        Segment(
+            FileBytes(stated.file or "", stated.size) if piece is None else piece,
+            stated.media_type,
+            tuple(stated.path),
+            stated.name,
+        )
         for piece, stated in zip(pieces, header.segments, strict=True)
     ]
     return Call(
@@ -84,15 +94,27 @@ def call_of(frame: frames.Frame, wire: ReplicaWire) -> Call:
     )
 
 
-def _reply(kind: int, call_id: int, output: Output, micros: int) -> list[bytes | memoryview]:
+def _reply(kind: int, call_id: int, output: Output, micros: int, files: CallFiles | None) -> list[bytes | memoryview]:
     if not output.segments:
         return [frames.encode(kind, call_id, frames.OutputHeader(micros), output.json)]
-    headers = [
-        frames.SegmentHeader(len(segment.data), segment.media_type, list(segment.path), segment.name)
-        for segment in output.segments
-    ]
-    parts = [output.json, *(segment.data for segment in output.segments)]
+    headers: list[frames.SegmentHeader] = []
+    parts: list[bytes | memoryview] = [output.json]
+    for segment in output.segments:
+        data, file = segment.data, None
+        if isinstance(data, FileBytes) and data.size > INLINE_BYTES and files is not None:
+            file = files.hand_over(data)
+        else:
+            data = data if not isinstance(data, FileBytes) else _read(data)
+            parts.append(data)
+        headers.append(frames.SegmentHeader(len(data), segment.media_type, list(segment.path), segment.name, file=file))
     return frames.encode_parts(kind, call_id, frames.OutputHeader(micros, headers), parts)
+
+
+def _read(file: FileBytes) -> bytes:
+    if file.size > MAX_WHOLE_BYTES:
+        detail = f"a chunk holds a file of {file.size} bytes; at most {MAX_WHOLE_BYTES} are possible: return it instead"
+        raise CallFailed(Category.INTERNAL, detail)
+    return file.whole()
 
 
 class Control:

@@ -116,7 +116,8 @@ def _read_npy(file: File) -> numpy.ndarray:
     np = numpy_itself()
     if file.media_type not in {NPY, "application/octet-stream"}:
         raise ValueError(f"must be nested lists of numbers, or media of type {NPY}, not {file.media_type}")
-    stream = io.BytesIO(file.data)
+    data = file.data
+    stream = io.BytesIO(data)
     try:
         version = np.lib.format.read_magic(stream)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
@@ -124,9 +125,9 @@ def _read_npy(file: File) -> numpy.ndarray:
         count = 1
         for axis in shape:
             count *= axis
-        if dtype.hasobject or min(shape, default=0) < 0 or count * dtype.itemsize != len(file.data) - stream.tell():
+        if dtype.hasobject or min(shape, default=0) < 0 or count * dtype.itemsize != len(data) - stream.tell():
             raise ValueError("its header does not fit its content")
-        flat: numpy.ndarray = np.frombuffer(file.data, dtype=dtype, count=count, offset=stream.tell())
+        flat: numpy.ndarray = np.frombuffer(data, dtype=dtype, count=count, offset=stream.tell())
         return flat.reshape(shape, order="F" if columns_first else "C")
     except (ValueError, TypeError, SyntaxError, OverflowError, RecursionError, MemoryError) as error:
         raise ValueError(f"is not an .npy file of numbers: {error}") from None

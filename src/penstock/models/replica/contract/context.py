@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from contextvars import ContextVar
+from pathlib import Path
 from typing import Final
 
 from penstock.models.replica.interrupting import shielded
@@ -52,6 +53,16 @@ class Context:
     def device(self) -> str:
         """The device on which the model should run: ``cpu``, or ``cuda:0``, the only GPU that the replica sees."""
         return self._device
+
+    @property
+    def folder(self) -> Path:
+        """A private folder of the call, for files that it needs or returns; it is removed when the call has ended.
+
+        Raises RuntimeError while the model is being loaded.
+        """
+        if not self._calls:
+            raise RuntimeError("no call is running, so there is no folder of the call")
+        return self._calls[0].folder()
 
     def progress(self, value: object) -> None:
         """Report progress to the caller: a fraction from 0.0 to 1.0, or any JSON. Raises ValueError."""

@@ -9,17 +9,22 @@ from __future__ import annotations
 import base64
 import binascii
 import io
+import itertools
+import mimetypes
+import os
 import re
 import wave
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 from urllib.parse import unquote_to_bytes
 
 from pydantic_core import core_schema
 
-from penstock.models.replica.contract.context import BadInput
+from penstock.models.replica.contract.context import BadInput, context
 from penstock.models.replica.contract.numbers import numpy_itself, pillow
 from penstock.models.replica.contract.sound import samples_of
+from penstock.models.replica.file_bytes import FileBytes
 
 if TYPE_CHECKING:
     import numpy
@@ -28,6 +33,8 @@ if TYPE_CHECKING:
     from pydantic.json_schema import JsonSchemaValue
 
 _TYPE = re.compile(r"[\w.+-]{1,100}/[\w.+-]{1,100}", re.ASCII)
+_SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,10}")
+_numbers = itertools.count(1)  # of files in the folders of calls
 _MAX_HEAD: Final = 1000  # characters of a data: URL before its comma
 
 
@@ -49,20 +56,24 @@ class Lifted:
 
 
 class File:
-    """Bytes with a media type. Never changes.
+    """Bytes with a media type, in memory or in a file. Never changes.
 
-    As a parameter it takes any media; ``Image`` and ``Audio`` take only theirs.
+    As a parameter it takes any media; ``Image`` and ``Audio`` take only theirs. ``data`` and ``path`` work for either;
+    a file in the folder of a call can be read until the call has ended.
     """
 
-    __slots__ = ("data", "media_type", "name")
+    __slots__ = ("_path", "content", "media_type", "name")
     allowed: ClassVar[str] = "application/octet-stream"  # what the JSON Schema states; here it means any type
     usual: ClassVar[str] = "application/octet-stream"
 
-    data: bytes
+    content: bytes | FileBytes  # for Penstock: where the bytes are
     media_type: str
     name: str | None
+    _path: str | None
 
-    def __init__(self, data: bytes | bytearray | memoryview, media_type: str = "", name: str | None = None) -> None:
+    def __init__(
+        self, data: bytes | bytearray | memoryview | FileBytes, media_type: str = "", name: str | None = None
+    ) -> None:
         """Raises ValueError when ``media_type``, by default the class's usual one, is malformed or of another class."""
         media_type = media_type.lower() or self.usual
         if not _TYPE.fullmatch(media_type):
@@ -70,9 +81,47 @@ class File:
         if not self.accepts(media_type):
             raise ValueError(f"must be of media type {self.allowed}, not {media_type}")
         put = super().__setattr__
-        put("data", data if isinstance(data, bytes) else bytes(data))
+        put("content", data if isinstance(data, bytes | FileBytes) else bytes(data))
         put("media_type", media_type)
         put("name", name)
+        put("_path", data.path if isinstance(data, FileBytes) else None)
+
+    @classmethod
+    def at(cls, path: str | os.PathLike[str], media_type: str = "", name: str | None = None) -> Self:
+        """Return the file at ``path``, whose bytes are not read into memory when a model returns it.
+
+        The media type is by default the one that the name shows, and the name that of the file. Raises ValueError for
+        what is not a regular file.
+        """
+        place = Path(path).absolute()
+        if not place.is_file():
+            raise ValueError(f"there is no regular file {place}")
+        shown = mimetypes.guess_type(place.name)[0]
+        media_type = media_type or (shown if shown is not None and cls.accepts(shown) else cls.usual)
+        return cls(FileBytes(str(place), place.stat().st_size), media_type, name or place.name)
+
+    @property
+    def data(self) -> bytes:
+        """The bytes; those of a file are read each time."""
+        return self.content if isinstance(self.content, bytes) else self.content.whole()
+
+    @property
+    def size(self) -> int:
+        """The number of bytes."""
+        return len(self.content)
+
+    @property
+    def path(self) -> Path:
+        """The path of a file with the bytes; those in memory are written to one in the folder of the running call.
+
+        Raises RuntimeError if no call runs, and OSError.
+        """
+        if self._path is None:
+            suffix = Path(self.name or "").suffix or mimetypes.guess_extension(self.media_type) or ""
+            place = context().folder / f"{next(_numbers)}{suffix if _SUFFIX.fullmatch(suffix) else ''}"
+            place.write_bytes(self.data)
+            super().__setattr__("_path", str(place))
+        return Path(str(self._path))
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"a {type(self).__name__} does not change: {name} cannot be set")
@@ -83,14 +132,15 @@ class File:
     def __eq__(self, other: object) -> bool:
         if type(other) is not type(self):
             return NotImplemented
-        return (self.media_type, self.name, self.data) == (other.media_type, other.name, other.data)
+        described = (self.media_type, self.name, self.size) == (other.media_type, other.name, other.size)
+        return described and self.data == other.data
 
     def __hash__(self) -> int:
-        return hash((type(self), self.media_type, self.name, self.data))
+        return hash((type(self), self.media_type, self.name, self.size))
 
     def __repr__(self) -> str:
         named = f", name={self.name!r}" if self.name is not None else ""
-        return f"{type(self).__name__}(<{len(self.data)} bytes>, {self.media_type!r}{named})"
+        return f"{type(self).__name__}(<{self.size} bytes>, {self.media_type!r}{named})"
 
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self.data, self.media_type, self.name)
@@ -132,7 +182,7 @@ class File:
         if isinstance(value, str):
             return cls.of_url(value)
         if isinstance(value, File):
-            return cls(value.data, value.media_type, value.name)
+            return cls(value.content, value.media_type, value.name)
         raise ValueError(f"must be media of type {cls.allowed}: an upload, or a data: URL")
 
     def _written(self, info: core_schema.SerializationInfo[Any]) -> str:
@@ -166,7 +216,8 @@ class Image(File):
         Pillow."""
         imaging = pillow()
         try:
-            picture: PIL.Image.Image = imaging.open(io.BytesIO(self.data))
+            source = io.BytesIO(self.content) if isinstance(self.content, bytes) else self.content.path
+            picture: PIL.Image.Image = imaging.open(source)
             picture.load()
         except (OSError, SyntaxError, ValueError, imaging.DecompressionBombError) as error:
             raise BadInput(f"the {self.media_type} cannot be read as a picture: {error}") from error

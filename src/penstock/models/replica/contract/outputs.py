@@ -176,7 +176,7 @@ def _take_out(written: bytes, lifted: Lifted) -> Output:
 
     without = visit(json.loads(written), ())
     segments = [
-        Segment(file.data, file.media_type, found[index], file.name)
+        Segment(file.content, file.media_type, found[index], file.name)
         for index, file in enumerate(lifted.files)
         if index in found
     ]

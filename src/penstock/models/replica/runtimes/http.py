@@ -7,7 +7,8 @@ The manifest's table::
     path = "/predict"
     headers = { Authorization = "env:MODEL_TOKEN" }   # env:NAME takes a variable of the replica's environment
     timeout = "30s"                  # by default the manifest's
-    media = "data_url"               # the form of media in the JSON: "data_url", "base64", or "url" (only URLs pass)
+    media = "data_url"               # the form of media in the JSON: "data_url", "base64", or "url" (only URLs pass);
+                                     # "form": multipart/form-data with the JSON as the part "input" and media as files
     input_key = "instances"          # the input is sent as {"instances": …}
     output_key = "predictions"       # the output is this member of the response
     stream = "sse"                   # the response comes in parts: "sse" or "ndjson", each a chunk
@@ -20,17 +21,20 @@ A picture, sound, video or other binary response is the output as media.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+import aiohttp
 import msgspec
 
 from penstock.errors import dotted
 from penstock.failures import CallFailed, Category
 from penstock.finite import not_finite_in
 from penstock.models.replica.data_urls import Lifter, Unreadable, inlined, put
+from penstock.models.replica.file_bytes import INLINE_BYTES, FileBytes
 from penstock.models.replica.output_masking import MaskedChunks, masked_segment
 from penstock.models.replica.runtime import AsyncRuntime, Call, Output, Schema, Segment, Spec
 from penstock.models.replica.server_gate import ServerGate
@@ -43,13 +47,14 @@ from penstock.models.replica.server_options import (
     server_url,
     stated_headers,
 )
-from penstock.outbound.peer import MAX_RESPONSE_BYTES, Peer, as_json
+from penstock.outbound.peer import MAX_RESPONSE_BYTES, Peer, as_json, media_type_of
 
 _OPTIONS = (
     "url", "path", "headers", "timeout", "media", "input_key", "output_key", "stream", "max_bytes", "networks",
     "requests_per_minute",
 )  # fmt: skip
-_MEDIA = ("data_url", "base64", "url")
+_MEDIA = ("data_url", "base64", "url", "form")
+_BINARY = ("image/", "audio/", "video/")
 _STREAMS = ("sse", "ndjson")
 _HINTS = {"credentials": "[http] headers", "address": "[http] url and path"}
 
@@ -111,21 +116,42 @@ class HttpRuntime(AsyncRuntime):
         await self._peer.close()
 
     async def predict(self, call: Call) -> Output | None:
-        body = self._body(call)
-        headers = {"Content-Type": "application/json", "Accept": "application/json, */*;q=0.5"}
+        headers = {"Accept": "application/json, */*;q=0.5"}
+        body: Any
+        if self._media == "form":
+            body = self._form(call)
+        else:
+            body = self._body(call)
+            headers["Content-Type"] = "application/json"
         if call.request_id:
             headers["Idempotency-Key"] = call.request_id
         if self._stream is not None:
             async with self._gate.slot():
                 await self._follow(call, body, headers)
             return None
-        async with self._gate.slot():
-            response, kind = await self._peer.post(self._url, headers=headers, data=body)
-        if kind.startswith(("image/", "audio/", "video/")) or kind == "application/octet-stream":
-            return Output(b"null", [Segment(response, kind)])
-        return await self._masked(self._output(response))
+        async with self._gate.slot(), self._peer.open(self._url, headers=headers, data=body) as response:
+            kind = media_type_of(response)
+            if kind.startswith(_BINARY) or kind == "application/octet-stream":
+                return Output(b"null", [Segment(await self._media_of(call, response), kind)])
+            whole = await self._peer.whole(response)
+        return await self._masked(self._output(whole))
 
-    async def _follow(self, call: Call, body: bytes, headers: dict[str, str]) -> None:
+    async def _media_of(self, call: Call, response: Any) -> bytes | FileBytes:
+        """Return the body of a response: in memory or, if it is large, in a file of the call."""
+        held, path, size = bytearray(), None, 0
+        async for piece in self._peer.pieces(response):
+            held += piece
+            size += len(piece)
+            if len(held) > INLINE_BYTES:
+                path = path or call.folder() / "response"
+                await asyncio.to_thread(_append, path, bytes(held))
+                held.clear()
+        if path is None:
+            return bytes(held)
+        await asyncio.to_thread(_append, path, bytes(held))
+        return FileBytes(str(path), size)
+
+    async def _follow(self, call: Call, body: Any, headers: dict[str, str]) -> None:
         headers["Accept"] = "text/event-stream" if self._stream == "sse" else "application/x-ndjson"
         chunks = MaskedChunks(self._peer.credentials) if self._peer.credentials else None
         async with self._peer.open(self._url, headers=headers, data=body) as response:
@@ -147,6 +173,25 @@ class HttpRuntime(AsyncRuntime):
             return output
         segments = [masked_segment(masker, segment) for segment in output.segments]
         return Output(await self._peer.cleaned(output.json), segments)
+
+    def _form(self, call: Call) -> aiohttp.FormData:
+        """Return the input as a form, whose files are read as they are sent."""
+        try:
+            lifted = Lifter(self.spec.schema.input).lift(call.input)
+        except Unreadable as error:
+            raise CallFailed(Category.BAD_INPUT, error.message, field=error.field) from None
+        form = aiohttp.FormData(default_to_multipart=True)
+        form.add_field("input", lifted.json.decode(), content_type="application/json")
+        for segment in (*call.segments, *lifted.segments):
+            field = dotted(segment.path) or "file"
+            data = segment.data
+            form.add_field(
+                field,
+                data.opened() if isinstance(data, FileBytes) else bytes(data),  # aiohttp closes it
+                filename=segment.name or field,
+                content_type=segment.media_type,
+            )
+        return form
 
     def _body(self, call: Call) -> bytes:
         json = call.input
@@ -174,7 +219,7 @@ class HttpRuntime(AsyncRuntime):
                     Category.BAD_INPUT, "must be a URL that the model's server can reach, not the media itself",
                     field=dotted(segment.path) or None,
                 )  # fmt: skip
-            value = put(value, segment.path, base64.b64encode(segment.data).decode())
+            value = put(value, segment.path, base64.b64encode(segment.in_memory()).decode())
         return msgspec.json.encode(value)
 
     def _output(self, body: bytes) -> Output:
@@ -195,3 +240,8 @@ class HttpRuntime(AsyncRuntime):
             raise CallFailed(
                 Category.PROVIDER_ERROR, f"the server's response: {error.field or 'it'} {error.message}"
             ) from None
+
+
+def _append(path: Path, data: bytes) -> None:
+    with path.open("ab") as file:
+        file.write(data)

@@ -95,7 +95,7 @@ class NativeRuntime(BlockingRuntime):
             if running.error is not None:
                 raise running.error
             self._interface.check(status, error)
-            output = self._interface.output(result)
+            output = self._interface.output(result, call)
         finally:
             self._library.penstock_free_result(self._model, result)
         if output is None and not (running.streamed or self.spec.schema.streams):

@@ -32,6 +32,7 @@ import msgspec
 from penstock.failures import CallFailed, Category
 from penstock.masking import MaskedStream
 from penstock.models.replica.data_urls import Lifter, Unreadable, inlined
+from penstock.models.replica.file_bytes import FileBytes
 from penstock.models.replica.runtime import AsyncRuntime, Call, Output, Schema, Spec
 from penstock.models.replica.server_gate import ServerGate
 from penstock.models.replica.server_options import (
@@ -257,7 +258,10 @@ class OpenaiRuntime(AsyncRuntime):
         form = aiohttp.FormData(default_to_multipart=True)
         ending = mimetypes.guess_extension(audio.media_type) or ".wav"
         form.add_field(
-            "file", bytes(audio.data), filename=audio.name or f"audio{ending}", content_type=audio.media_type
+            "file",
+            audio.data.opened() if isinstance(audio.data, FileBytes) else bytes(audio.data),  # aiohttp closes it
+            filename=audio.name or f"audio{ending}",
+            content_type=audio.media_type,
         )
         options = {"model": self._model, "response_format": "verbose_json", **self._defaults}
         options |= {name: stated[name] for name in ("language", "prompt") if stated.get(name)}

@@ -16,13 +16,15 @@ import msgspec
 
 from penstock.failures import CallFailed, Category
 from penstock.models.replica.data_urls import Lifter, Unreadable, inlined
+from penstock.models.replica.media_paths import MediaPaths
 from penstock.models.replica.program import LONGEST_LINE, Program, TooLong
 from penstock.models.replica.program_lines import OutOfStep, Said, read
 from penstock.models.replica.runtime import BlockingRuntime, Call, Cancelled, Output, Schema, Spec, unknown_options
 
 GONE_STATUS: Final = 70  # exit status of a replica whose program has ended
 
-_OPTIONS: Final = ("command", "cancel")
+_OPTIONS: Final = ("command", "cancel", "media")
+_MEDIA: Final = ("data_url", "path")
 _LAST_ANSWER_SECONDS: Final = 0.2  # for sending an answer after which the program ended at once
 
 
@@ -34,6 +36,7 @@ class SubprocessRuntime(BlockingRuntime):
         [subprocess]
         command = ["java", "Words.java"]  # or one string, split as a shell would split it; no shell runs it
         cancel = "signal"                 # optional: send SIGINT to the program when its caller has gone
+        media = "path"                    # optional: media are paths of files in the JSON, not data: URLs
 
     ``docs/subprocess-models.md`` specifies the protocol; ``penstock.models.replica.program_lines`` parses its lines.
     The program is started once per replica and gets the calls one after the other. Only the order shows which call an
@@ -46,6 +49,7 @@ class SubprocessRuntime(BlockingRuntime):
         super().__init__(spec)
         self._signals = spec.options.get("cancel") == "signal"
         self._lifter = Lifter(spec.schema.output)
+        self._paths: MediaPaths | None = None
         self._program: Program | None = None
         self._turn = threading.Lock()  # held by the call that uses the program
         self._running: Call | None = None
@@ -65,6 +69,8 @@ class SubprocessRuntime(BlockingRuntime):
                 )
         if options.get("cancel", "signal") != "signal":
             problems.append(("cancel", 'must be "signal" if it is given'))
+        if options.get("media", "path") not in _MEDIA:
+            problems.append(("media", f"must be one of {', '.join(_MEDIA)}"))
         problems += unknown_options(cls.name, options, _OPTIONS)
         return problems
 
@@ -72,6 +78,9 @@ class SubprocessRuntime(BlockingRuntime):
         return msgspec.structs.replace(self.spec.schema, cancels=self._signals)
 
     def load(self) -> None:
+        if self.spec.options.get("media") == "path":
+            schema = self.spec.schema
+            self._paths = MediaPaths(self.spec.files, schema.input, schema.output)
         self._program = self._started()
 
     def unload(self) -> None:
@@ -80,7 +89,7 @@ class SubprocessRuntime(BlockingRuntime):
             program.stop()
 
     def predict(self, call: Call) -> Output | None:
-        line = _line(call)
+        line = _line(call, self._paths)
         with self._turn:
             program = self._in_step(call)
             with self._signalling:
@@ -98,6 +107,8 @@ class SubprocessRuntime(BlockingRuntime):
             finally:
                 with self._signalling:
                     self._running = None
+                if self._paths is not None:
+                    self._paths.clear()
 
     def _answer(self, call: Call, program: Program) -> Output | None:
         """Read the answer to its end, even after a failure, because the next line belongs to the next call."""
@@ -144,7 +155,8 @@ class SubprocessRuntime(BlockingRuntime):
         if said.output is None:
             return None
         try:
-            return self._lifter.lift(said.output)
+            lifted = self._lifter.lift(said.output)
+            return lifted if self._paths is None else self._paths.returned(lifted, call)
         except Unreadable as error:
             where = f": {error.field}" if error.field else ":"
             raise CallFailed(Category.INTERNAL, f"the program's answer cannot be used{where} {error.message}") from None
@@ -198,9 +210,9 @@ class SubprocessRuntime(BlockingRuntime):
         os._exit(GONE_STATUS)
 
 
-def _line(call: Call) -> bytes:
+def _line(call: Call, paths: MediaPaths | None) -> bytes:
     """Return a call's input as one line."""
-    line = inlined(call.input, call.segments)
+    line = inlined(call.input, call.segments) if paths is None else paths.given(call)
     if b"\n" in line or b"\r" in line:
         line = msgspec.json.format(line, indent=-1)
     if len(line) > LONGEST_LINE:
