@@ -1,1 +1,1 @@
-"""Connections to brokers, which carry hints and copies only: PostgreSQL has everything that they carry."""
+"""Connections to brokers. These carry only hints and copies of what PostgreSQL stores."""

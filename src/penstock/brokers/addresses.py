@@ -1,4 +1,4 @@
-"""Addresses as settings have them."""
+"""Parse the addresses of brokers in settings."""
 
 from __future__ import annotations
 

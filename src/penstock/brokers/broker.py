@@ -1,4 +1,4 @@
-"""What every connection to a broker has."""
+"""The base of connections to brokers."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Broker(ABC):
 
     @abstractmethod
     async def _stay_connected(self) -> None:
-        """Connect, again and again, until cancelled."""
+        """Connect, and reconnect after each loss, until cancelled."""
 
     @final
     def _is_connected(self, connected: bool) -> None:

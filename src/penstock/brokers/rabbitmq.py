@@ -37,7 +37,7 @@ _LONGEST_PAUSE: Final = 5.0
 
 @dataclass(frozen=True, kw_only=True)
 class RabbitAddress:
-    """Where RabbitMQ is, and who connects to it."""
+    """The nodes of RabbitMQ, and the account to connect with."""
 
     nodes: Sequence[tuple[str, int]]
     user: str
@@ -61,7 +61,7 @@ class RabbitMQ(Broker):
     """One connection of this process, opened in the background and again whenever it is lost.
 
     Each function passed to ``on_connect`` is called before ``connected`` is set, with the channel of every new
-    connection; it declares what messages are published to.
+    connection; it declares the exchanges that messages are published to.
     """
 
     name = "rabbitmq"
@@ -69,7 +69,7 @@ class RabbitMQ(Broker):
     def __init__(self, address: RabbitAddress) -> None:
         super().__init__()
         require("aio_pika", "RABBITMQ_HOST")
-        for driver in ("aio_pika", "aiormq"):  # they log each loss with its traceback; it is logged here in one line
+        for driver in ("aio_pika", "aiormq"):  # they log each loss with a traceback; this class logs it in one line
             logging.getLogger(driver).setLevel(logging.CRITICAL)
         self._address = address
         self._setups: list[Setup] = []
@@ -165,7 +165,7 @@ def _unavailable() -> Iterator[None]:
 def word(name: str) -> str:
     """Return a name as one word of a routing key, of at most 120 bytes: keys have at most 255.
 
-    What separates or matches words is percent-encoded. A long name becomes its digest.
+    Characters that separate or match words are percent-encoded. A long name is replaced by its digest.
     """
     encoded = quote(name, safe="").replace(".", "%2E").replace("*", "%2A")
     return encoded if len(encoded) <= _WORD_BYTES else "~" + hashlib.sha256(name.encode()).hexdigest()

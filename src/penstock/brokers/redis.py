@@ -29,7 +29,7 @@ _CONNECTIONS: Final = 16
 
 @dataclass(frozen=True, kw_only=True)
 class RedisAddress:
-    """Where Redis is, which of its databases is used, and the password."""
+    """The address of Redis, the number of the database, and the password."""
 
     host: str
     port: int
@@ -46,7 +46,7 @@ class RedisAddress:
 
 
 class Redis(Broker):
-    """The connections of this process. While Redis does not respond, it is checked once a second and not used."""
+    """The connections of this process. While Redis does not respond, it is not used, and checked once a second."""
 
     name = "redis"
 

@@ -30,7 +30,7 @@ Secret = Annotated[
 
 
 class Callback(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where to send the events of one job, and which: unless stated, the one with which it ends.
+    """Where to send the events of one job, and which ones: by default only the one with which it ends.
 
     Without a secret the messages have no signature.
     """

@@ -1,4 +1,4 @@
-"""The deliveries of one endpoint that were read and have not been sent, in the order of each subject's events. Pure."""
+"""The deliveries of one endpoint that were read but not sent yet, in the order of each subject's events. Pure."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Chains:
         self._parked: set[str] = set()
 
     def __bool__(self) -> bool:
-        """Whether there are deliveries, in flight or not."""
+        """Whether any deliveries are held, in flight or not."""
         return bool(self._chains)
 
     @property
@@ -39,7 +39,7 @@ class Chains:
 
     @property
     def full(self) -> bool:
-        """Whether more subjects are parked than should be kept."""
+        """Whether too many subjects are parked to read more deliveries."""
         return len(self._parked) > MAX_PARKED
 
     def parked(self, delivery: Delivery) -> bool:
@@ -47,7 +47,7 @@ class Chains:
         return delivery.subject in self._parked
 
     def append(self, delivery: Delivery, body: bytes) -> None:
-        """Add a delivery behind those of its subject."""
+        """Append a delivery to the chain of its subject."""
         chain = self._chains.get(delivery.subject)
         if chain is None:
             self._chains[delivery.subject] = deque([(delivery, body)])
@@ -60,7 +60,8 @@ class Chains:
         return self._chains[self._ready.popleft()][0]
 
     def end(self, delivery: Delivery, *, failed: bool) -> list[Delivery]:
-        """Remove a delivery that was taken; if it failed, return those that have to wait behind it in the database."""
+        """Remove a delivery that was taken. If it failed, return the later ones of its subject, which wait in the
+        database."""
         subject = delivery.subject
         chain = self._chains[subject]
         chain.popleft()

@@ -3,7 +3,7 @@
 
 -- name: cursors_behind(limit)
 -- tenant: every (the housekeeper serves all tenants; rows keep theirs)
--- Returns the tenants with endpoints that have events behind their cursor. Indexes: primary keys.
+-- Returns the tenants with endpoints that have events after their cursor. Indexes: primary keys.
 SELECT c.tenant_id FROM callback_cursor c
 CROSS JOIN LATERAL (SELECT position FROM event_position WHERE tenant_id = c.tenant_id ORDER BY position DESC LIMIT 1) e
 WHERE e.position > c.position LIMIT :limit;
@@ -64,7 +64,7 @@ WHERE reached - size <= :max_bytes::bigint ORDER BY position;
 
 
 -- name: endpoints_of_jobs(tenant_id, job_ids)
--- Returns the endpoints that the submissions of jobs named and that of the marketplace, and what they want. Indexes: primary keys.
+-- Returns the endpoints that the submissions of jobs named and those of the marketplace, with the types of events that they want. Indexes: primary keys.
 SELECT j.job_id, e.id, e.events
 FROM unnest(:job_ids::uuid[]) AS w(job_id)
 CROSS JOIN LATERAL (

@@ -1,4 +1,4 @@
-"""How far the events of tenants have become deliveries: typed functions for ``cursor.sql``.
+"""The cursors up to which tenants' events have become deliveries: typed functions for ``cursor.sql``.
 
 Every function takes the connection first; none opens a transaction.
 """
@@ -20,18 +20,18 @@ from penstock.tenants.principal import TenantId
 
 Connection = asyncpg.Connection
 
-_PAGE_BYTES: Final = 2**20  # of events that are read at once
+_PAGE_BYTES: Final = 2**20  # of events in one read
 
 _sql = queries.load(__file__, "cursor.sql")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cursor:
-    """How far a tenant's events have become deliveries, and what follows."""
+    """The position up to which a tenant's events have become deliveries, and the next page."""
 
     position: int
-    kinds: Sequence[str]  # what endpoints that submissions name want
-    page_end: int | None  # None: there is nothing behind it
+    kinds: Sequence[str]  # the types of events that endpoints named by submissions want
+    page_end: int | None  # None: no events follow
     last: int | None
     floor: int
 
@@ -105,7 +105,7 @@ async def wanted_events(
 async def endpoints_of_jobs(
     connection: Connection, tenant: TenantId, job_ids: Sequence[UUID]
 ) -> dict[UUID, list[tuple[UUID, frozenset[str]]]]:
-    """Return the endpoints of jobs (those that submissions named, and the marketplace's) with what they want."""
+    """Return the endpoints of jobs (those that submissions named, and the marketplace's), with the types that they want."""
     rows = await _sql.endpoints_of_jobs.rows(connection, tenant_id=tenant, job_ids=job_ids)
     wanted = {row["id"]: frozenset(row["events"]) for row in rows}
     found: dict[UUID, list[tuple[UUID, frozenset[str]]]] = {}

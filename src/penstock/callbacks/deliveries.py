@@ -1,4 +1,4 @@
-"""The tables of deliveries, for dispatchers: typed functions for ``delivery.sql``.
+"""The statements of dispatchers: typed functions for ``delivery.sql``.
 
 Every function takes the connection first; none opens a transaction.
 """
@@ -23,7 +23,7 @@ from penstock.tenants.principal import TenantId
 Connection = asyncpg.Connection
 EndpointKey = tuple[TenantId, UUID]
 
-_KEPT_ATTEMPTS: Final = 20  # of a delivery; the last ones
+_KEPT_ATTEMPTS: Final = 20  # the last ones of each delivery
 
 _sql = queries.load(__file__, "delivery.sql")
 _attempts = msgspec.json.Decoder(tuple[Attempt, ...])
@@ -82,14 +82,14 @@ class Backlog:
 
 
 async def backlogs(connection: Connection) -> list[Backlog]:
-    """Return the deliveries of all tenants that have any, in numbers."""
+    """Return the numbers of deliveries of each tenant that has any."""
     return [Backlog(**row) for row in await _sql.backlogs.rows(connection)]
 
 
 async def lease(
     connection: Connection, *, quick: bool, full: Sequence[TenantId], limit: int, length: timedelta
 ) -> list[Lease]:
-    """Lease endpoints that are due, of other tenants than those in ``full``."""
+    """Lease endpoints that are due, except those of the tenants in ``full``."""
     rows = await _sql.lease.rows(
         connection, quick=quick, full=list(full), limit=limit, lease_seconds=length.total_seconds()
     )
@@ -124,7 +124,7 @@ async def renew(connection: Connection, leases: Sequence[Lease], *, length: time
 
 
 async def read_endpoint(connection: Connection, held: Lease) -> Target | None:
-    """Return the endpoint of a lease; None if that does not hold any more."""
+    """Return the endpoint of a lease, or None if the lease no longer holds."""
     row = await _sql.read_endpoint.row(
         connection, tenant_id=held.tenant, endpoint_id=held.endpoint_id, epoch=held.epoch
     )
@@ -134,7 +134,7 @@ async def read_endpoint(connection: Connection, held: Lease) -> Target | None:
 async def read_ready(
     connection: Connection, held: Lease, *, behind: Key, limit: int, max_bytes: int
 ) -> tuple[list[Delivery], set[Key]]:
-    """Return deliveries that were not tried yet, and which of them are behind others of their subject."""
+    """Return deliveries that were not tried yet, and which of them have to wait for others of their subject."""
     rows = await _sql.read_ready.rows(
         connection,
         tenant_id=held.tenant,
@@ -175,7 +175,7 @@ async def record(connection: Connection, outcomes: Sequence[Outcome]) -> set[tup
 async def release(
     connection: Connection, held: Lease, *, arrivals: int, rest: timedelta | None, failures: int, quick: bool
 ) -> bool:
-    """End a lease; returns False if it did not end because deliveries were added meanwhile, or does not hold."""
+    """End a lease; returns False if it no longer holds, or continues because deliveries were added."""
     ended = await _sql.release.value(
         connection,
         tenant_id=held.tenant,

@@ -1,7 +1,7 @@
 -- Statements of the dispatchers of callbacks. Loaded by penstock.callbacks.deliveries.
 --
 -- They serve all tenants. An endpoint belongs to the dispatcher that has its lease: every statement of a dispatcher names
--- the epoch of the lease, and changes nothing if that is not the endpoint's any more.
+-- the epoch of the lease, and changes nothing if the endpoint has a newer one.
 
 
 -- name: lease(quick, full, limit, lease_seconds)
@@ -56,7 +56,7 @@ RETURNING tenant_id, endpoint_id;
 
 
 -- name: read_endpoint(tenant_id, endpoint_id, epoch)
--- Returns an endpoint whose lease the caller has; nothing if that does not hold any more. Indexes: primary keys.
+-- Returns an endpoint whose lease the caller has, or nothing if the lease no longer holds. Indexes: primary keys.
 SELECT e.url, e.sealed, e.secret_id, CASE WHEN e.previous_until > clock() THEN e.previous_sealed END AS previous_sealed,
        e.disabled_at IS NOT NULL OR e.removed_at IS NOT NULL AS stopped, t.suspended_at IS NOT NULL AS suspended, s.arrivals
 FROM callback_state s
@@ -66,7 +66,7 @@ WHERE s.tenant_id = :tenant_id AND s.endpoint_id = :endpoint_id AND s.epoch = :e
 
 
 -- name: read_ready(tenant_id, endpoint_id, position, place, limit, max_bytes)
--- Returns an endpoint's deliveries that were not tried yet, behind one of them, in order; blocked are those whose subject has an
+-- Returns an endpoint's deliveries that were not tried yet, after one of them, in order; blocked are those whose subject has an
 -- earlier delivery in callback_later. No more are returned once their data exceeds max_bytes. Indexes: primary key, callback_later_subject.
 SELECT n.*, EXISTS (
            SELECT FROM callback_later l
@@ -83,7 +83,7 @@ WHERE n.reached - n.size <= :max_bytes::bigint ORDER BY n.position, n.place;
 
 
 -- name: read_later(tenant_id, endpoint_id, limit, max_bytes)
--- Returns an endpoint's deliveries that are due again, except those behind another one of the same subject.
+-- Returns an endpoint's deliveries that are due again, except those that wait for another one of the same subject.
 -- Indexes: callback_later_due, callback_later_subject.
 SELECT n.* FROM (
     SELECT r.*, octet_length(r.data::text) AS size,
@@ -103,8 +103,8 @@ WHERE n.reached - n.size <= :max_bytes::bigint ORDER BY n.due_at, n.position, n.
 
 -- name: record(tenant_ids, endpoint_ids, epochs, positions, places, results, delays, tries, attempts)
 -- tenant: every (the housekeeper serves all tenants; rows keep theirs)
--- Records outcomes of deliveries: they have ended (delivered, dead), or wait for their next attempt (again), or wait behind
--- another one of their subject (behind). Deliveries whose lease does not hold any more, or that are gone, are not returned.
+-- Records outcomes of deliveries: they have ended (delivered, dead), or wait for their next attempt (again), or wait for
+-- another one of their subject (behind). Deliveries whose lease no longer holds, or that no longer exist, are not returned.
 -- Locks: the rows of callback_state, then those of the deliveries, in order. Indexes: primary keys.
 WITH handed AS MATERIALIZED (
     SELECT * FROM unnest(:tenant_ids::int[], :endpoint_ids::uuid[], :epochs::bigint[], :positions::bigint[], :places::int[],
@@ -204,7 +204,7 @@ WHERE tenant_id = :tenant_id AND endpoint_id = :endpoint_id AND epoch = :epoch;
 
 
 -- name: disable_gone(tenant_id, endpoint_id, reason)!
--- Disables an endpoint whose receiver wants no messages any more. Index: primary key.
+-- Disables an endpoint whose receiver has responded that it is gone. Index: primary key.
 UPDATE callback_endpoint SET disabled_at = clock(), disabled_reason = :reason
 WHERE tenant_id = :tenant_id AND id = :endpoint_id AND disabled_at IS NULL;
 

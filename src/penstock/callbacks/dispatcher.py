@@ -14,7 +14,7 @@ from penstock.batching import Batching
 from penstock.callbacks import deliveries
 from penstock.callbacks.announcing import ENDPOINTS
 from penstock.callbacks.deliveries import EndpointKey, Lease, Outcome
-from penstock.callbacks.line import Line, Pace, Surroundings
+from penstock.callbacks.line import Line, Pace, Shared
 from penstock.callbacks.marketplace import Marketplace
 from penstock.callbacks.message import Details
 from penstock.callbacks.sealing import Sealing
@@ -30,7 +30,7 @@ log = logs.get(__name__)
 
 LEASE: Final = timedelta(seconds=30)
 _RENEW_SECONDS: Final = 10.0
-_CROWDED: Final = timedelta(milliseconds=250)  # between two passes while a tenant has all the lines it may have
+_CROWDED: Final = timedelta(milliseconds=250)  # between two passes while a tenant has its maximum number of lines
 _RECORD_PAUSE: Final = 0.01  # seconds between two statements that record outcomes
 _STOP_SECONDS: Final = 5.0  # for requests in flight when the process stops
 _UNLUCKY: Final = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
@@ -48,12 +48,12 @@ class _Class:
 
     @property
     def wanted(self) -> int:
-        """How many endpoints to lease next: half of the lines that are free."""
+        """The number of endpoints to lease next: half of the free lines."""
         return (self._lines - self._held.total() + 1) // 2
 
     @property
     def full(self) -> list[TenantId]:
-        """The tenants that have more lines than are free, so that there are always some for others."""
+        """The tenants that have more lines than are free: they get no more, so that others always find some."""
         free = self._lines - self._held.total()
         return [tenant for tenant, held in self._held.items() if held >= free]
 
@@ -69,7 +69,7 @@ class _Class:
 class CallbackDispatcher(Periodic):
     """Leases endpoints that are due and runs a line for each. Any number of processes may do so at once.
 
-    It is woken by deliveries and not by every change of a job; a lost wake-up costs ``idle_interval``.
+    New deliveries wake it, but not every change of a job; a lost wake-up costs ``idle_interval``.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class CallbackDispatcher(Periodic):
         self._senders = [sender] if marketplace is None else [sender, marketplace.sender]
         self._lease = lease
         self._records: Batching[Outcome, bool] = Batching(self._record, unlucky=_UNLUCKY)
-        self._around = Surroundings(
+        self._around = Shared(
             database=database,
             sender=sender,
             sealing=sealing,
@@ -117,7 +117,7 @@ class CallbackDispatcher(Periodic):
         return sum(one.slots.taken for one in self._classes)
 
     def wake(self) -> None:
-        """Do nothing: this duty has wake-ups of its own."""
+        """Do nothing: this duty listens to wake-ups of its own."""
 
     def _heard(self, keys: Keys) -> None:
         for name in list(self._by_endpoint) if keys is None else keys:
@@ -152,7 +152,7 @@ class CallbackDispatcher(Periodic):
         return len(leased) == wanted
 
     def _next_pass(self, due: timedelta | None) -> timedelta | None:
-        """Return the time to the next pass without a wake-up. The end of a line wakes this duty too."""
+        """Return the time to the next pass if no wake-up comes earlier. The end of a line wakes this duty, too."""
         waits = []
         if self._lines:
             left = self._renew_at - asyncio.get_running_loop().time()
@@ -201,11 +201,11 @@ class CallbackDispatcher(Periodic):
             found = await deliveries.record(connection, outcomes)
         await asyncio.sleep(
             _RECORD_PAUSE
-        )  # no receiver waits for this, and larger statements cost less for each outcome
+        )  # receivers do not wait for this, and larger statements cost less per outcome
         return [(one.lease.endpoint_id, one.key) in found for one in outcomes]
 
     async def stop(self) -> None:
-        """Stop after the requests in flight, for which there are a few seconds."""
+        """Stop after the requests in flight, or after a few seconds."""
         await super().stop()
         for line in self._lines.values():
             line.leave()

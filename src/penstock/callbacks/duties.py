@@ -20,7 +20,7 @@ from penstock.processes.periodic import Periodic
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sending:
-    """What a housekeeper needs to send callbacks. ``expansions`` and ``details`` are those of the rooms with events."""
+    """What a housekeeper needs to send callbacks. ``expansions`` and ``details`` come from rooms with events."""
 
     sender: Sender
     sealing: Sealing
@@ -33,7 +33,7 @@ class Sending:
 
 
 def duties(database: Database, wakeups: Wakeups, sending: Sending) -> Sequence[Periodic]:
-    """Return the duties, which any number of housekeepers share."""
+    """Return the duties. Any number of housekeepers may run them."""
     return (
         CallbackFanOut(database, wakeups, sending.expansions),
         CallbackDispatcher(

@@ -11,14 +11,16 @@ from msgspec import UNSET, Meta, Struct, UnsetType, field
 from penstock.callbacks.callback import EventPatterns, Secret, Url
 from penstock.callbacks.event_types import JOB_ENDED
 
-MAX_ENDPOINTS: Final = 50  # that a tenant can register
+MAX_ENDPOINTS: Final = 50  # registered by one tenant
 MAX_OVERLAP_SECONDS: Final = 7 * 24 * 3600
 DEFAULT_OVERLAP_SECONDS: Final = 24 * 3600.0
 Description = Annotated[str, Meta(max_length=500, pattern=r"^[^\x00-\x1f\x7f]*$(?!\n)")]
 MessageId = Annotated[str, Meta(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9_-]+$(?!\n)")]
 Overlap = Annotated[
     float,
-    Meta(ge=0, le=MAX_OVERLAP_SECONDS, description="How long messages are signed with the previous secret as well."),
+    Meta(
+        ge=0, le=MAX_OVERLAP_SECONDS, description="For how long messages are signed with the previous secret as well."
+    ),
 ]
 DeliveryStatus = Literal["waiting", "delivered", "dead"]
 
@@ -46,7 +48,7 @@ class EndpointCreation(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class EndpointChange(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The fields of an endpoint that change."""
+    """The fields of an endpoint to change."""
 
     url: Url | UnsetType = UNSET
     events: EventPatterns | UnsetType = UNSET
@@ -55,7 +57,7 @@ class EndpointChange(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Rotation(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Another secret for an endpoint: the one stated, or a new one."""
+    """A new secret for an endpoint: the one given, or a generated one."""
 
     secret: Secret | None = None
     overlap_seconds: Overlap = DEFAULT_OVERLAP_SECONDS
@@ -72,7 +74,7 @@ class Replay(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Replayed(Struct, frozen=True, kw_only=True):
-    """How many deliveries are sent again."""
+    """The number of deliveries that will be sent again."""
 
     replayed: int
 
@@ -84,7 +86,7 @@ class Endpoint(Struct, frozen=True, kw_only=True):
     url: str
     events: list[str]
     description: str
-    registered: bool  # false: submissions named it
+    registered: bool  # false: a submission named it
     signed: bool
     created_at: datetime
     disabled_at: datetime | None = None
@@ -99,7 +101,7 @@ class Endpoint(Struct, frozen=True, kw_only=True):
 
 
 class CreatedEndpoint(Endpoint, frozen=True, kw_only=True):
-    """An endpoint with its secret, which is shown this once."""
+    """An endpoint with its secret, which is shown only once."""
 
     secret: str
 
@@ -108,7 +110,7 @@ class CreatedEndpoint(Endpoint, frozen=True, kw_only=True):
 
 
 class EndpointPage(Struct, frozen=True, kw_only=True):
-    """Some endpoints, the oldest first. ``next`` is the ``after`` of the next page."""
+    """A page of endpoints, the oldest first. ``next`` is the ``after`` of the next page."""
 
     callbacks: list[Endpoint]
     next: UUID | None = None
@@ -128,7 +130,7 @@ class DeliveryView(Struct, frozen=True, kw_only=True):
 
 
 class DeliveryPage(Struct, frozen=True, kw_only=True):
-    """Some deliveries, the newest event first. ``next`` is the ``before`` of the next page."""
+    """A page of deliveries, the newest event first. ``next`` is the ``before`` of the next page."""
 
     deliveries: list[DeliveryView]
     next: str | None = None

@@ -7,7 +7,7 @@ from typing import Final
 
 from penstock.suggestions import did_you_mean
 
-TEST: Final = "callback.test"  # sent to one endpoint only, whatever it wants
+TEST: Final = "callback.test"  # sent to one endpoint only, whatever types it wants
 TYPES: Final = (
     "job.created", "job.started", "job.progress", "job.output", "job.log", "job.retrying", "job.retried",
     "job.cancel_requested", "job.completed", "job.failed", "job.cancelled",
@@ -17,7 +17,7 @@ EVERY: Final = "*"
 
 
 def problem(pattern: str) -> str | None:
-    """Return what is wrong with a pattern, or None."""
+    """Return why a pattern is invalid, or None."""
     if pattern == EVERY or pattern in TYPES:
         return None
     if pattern.endswith(".*") and any(kind.startswith(pattern[:-1]) for kind in TYPES):
@@ -31,5 +31,5 @@ def wants(patterns: Collection[str], kind: str) -> bool:
 
 
 def as_like(patterns: Sequence[str]) -> list[str]:
-    """Return the patterns as those of the operator LIKE, which names a superset of the same types."""
+    """Convert the patterns to those of the operator LIKE, which match a superset of the same types."""
     return sorted({one.replace("_", r"\_").replace("*", "%") for one in patterns})

@@ -24,7 +24,7 @@ log = logs.get(__name__)
 
 _PAGE: Final = 500  # stored events that one transaction reads
 _CHUNK: Final = 1000  # deliveries that one statement adds
-_TENANTS: Final = 200  # of one pass
+_TENANTS: Final = 200  # per pass
 _UNUSED_SECONDS: Final = 5.0  # between two checks whether there are endpoints, while there are none
 _MAX_REMEMBERED: Final = 1000  # tenants whose expansions are kept
 
@@ -36,7 +36,7 @@ class CallbackFanOut(Periodic):
     """Adds a delivery for each endpoint that wants an event. Any number of processes may run it at once.
 
     The deliveries and the cursor's move are one transaction, so each event becomes deliveries once, whichever process
-    ends at whatever moment. An event is reached by its position, which it gets after its commit.
+    dies at whatever moment. Events are read by position, and they get that after their commit.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class CallbackFanOut(Periodic):
                 self._unused_until = time.monotonic() + _UNUSED_SECONDS
                 return False
             if not await event_log.position_events(connection):
-                self.due_in = timedelta(0)  # another process is at it
+                self.due_in = timedelta(0)  # another process works on this tenant
             behind = await cursors.cursors_behind(connection, limit=_TENANTS)
             for tenant in behind:
                 async with connection.transaction():
@@ -109,7 +109,7 @@ class CallbackFanOut(Periodic):
     async def _kinds(
         self, connection: Connection, tenant: TenantId, cursor: Cursor, listeners: Sequence[Listener]
     ) -> list[str]:
-        """Return which types of events to read; none if no endpoint wants any."""
+        """Return the types of events to read; none if no endpoint wants any."""
         kinds = [kind for listener in listeners for kind in listener.events]
         if listeners:
             kinds.append(event_types.TEST)
@@ -139,7 +139,7 @@ class CallbackFanOut(Periodic):
             yield chunk
 
     async def _expand(self, connection: Connection, tenant: TenantId, rows: Sequence[StoredEvent]) -> Expand:
-        """Return a function that expands these rows, each by the room that it belongs to."""
+        """Return a function that expands any of these rows, by the room that the row belongs to."""
         if tenant not in self._expansions:
             if len(self._expansions) >= _MAX_REMEMBERED:
                 self._expansions.clear()

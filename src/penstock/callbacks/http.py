@@ -1,4 +1,4 @@
-"""Manage callbacks: endpoints for types of events, and the deliveries to them."""
+"""Routes that manage callbacks: endpoints for types of events, and the deliveries to them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ TAG: Final = "Callbacks"
 _ID: Final = PathParameter(name="id", type=UUID, description="the callback's id")
 _NO_ID: Final = UUID(int=0)
 _Limit = Annotated[int, Meta(ge=1, le=1000)]
-_LIMIT: Final = Parameter(name="limit", type=_Limit, description="the most to return; 100 unless stated")
+_LIMIT: Final = Parameter(name="limit", type=_Limit, description="the maximum number to return, by default 100")
 _CREATION: Final = {"url": "https://shop.example/hooks/jobs", "events": ["job.completed", "job.failed"]}
 _ENDPOINT: Final[dict[str, Any]] = {
     "id": "01977bd3-2c11-7d70-9d5c-3a3e5b7f0c55",
@@ -84,7 +84,7 @@ class _DeliveryQuery(Struct, frozen=True, kw_only=True):
 
 
 class CallbackRoutes:
-    """The callbacks of the sender's tenant. Their URLs may hold secrets, so reading them needs the right to manage."""
+    """The callbacks of the sender's tenant. URLs may hold secrets, so reading them needs the scope to manage them."""
 
     def __init__(self, service: CallbackService) -> None:
         self._service = service
@@ -96,7 +96,7 @@ class CallbackRoutes:
         tag=TAG,
         scope=scopes.TENANT_ADMIN,
         summary="Register an endpoint for types of events",
-        description="It gets the tenant's events from now on. The response shows its secret, this once.",
+        description="It gets the tenant's events from now on. Only this response contains its secret.",
         request=EndpointCreation,
         request_example=_CREATION,
         responses={201: ResponseSpec(description="The callback", type=CreatedEndpoint, example=_CREATED)},
@@ -115,7 +115,9 @@ class CallbackRoutes:
         scope=scopes.TENANT_ADMIN,
         summary="List the registered endpoints, the oldest first",
         parameters=(
-            Parameter(name="of_jobs", type=bool, description="list those that submissions of jobs named instead"),
+            Parameter(
+                name="of_jobs", type=bool, description="list the endpoints that submissions of jobs named, instead"
+            ),
             Parameter(name="after", type=UUID, description="those after this id: the `next` of a page"),
             _LIMIT,
         ),
@@ -229,7 +231,9 @@ class CallbackRoutes:
         summary="List the deliveries of a callback, the newest event first",
         path_parameters=(_ID,),
         parameters=(
-            Parameter(name="status", type=DeliveryStatus, description="only those that are waiting, delivered or dead"),
+            Parameter(
+                name="status", type=DeliveryStatus, description="only deliveries that are waiting, delivered or dead"
+            ),
             Parameter(name="before", type=MessageId, description="those before this id: the `next` of a page"),
             _LIMIT,
         ),

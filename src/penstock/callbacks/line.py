@@ -1,4 +1,4 @@
-"""One endpoint in a dispatcher: its deliveries are read, sent and recorded here while the dispatcher has its lease."""
+"""One endpoint in a dispatcher that has its lease: this reads, sends and records the deliveries of the endpoint."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from penstock.telemetry import logs
 
 log = logs.get(__name__)
 
-_LINGER_SECONDS: Final = 1.0  # that the line of a quick endpoint without deliveries keeps its lease
+_LINGER_SECONDS: Final = 1.0  # for which the line of a quick endpoint without deliveries keeps its lease
 _LATER_SECONDS: Final = 1.0  # between two reads of deliveries that are due again
 _MAX_UNRECORDED: Final = 1024  # attempts whose outcome is not in the database yet
 _RECORD_AGAIN_SECONDS: Final = 0.5  # while the database is unavailable
@@ -51,7 +51,7 @@ class Pace:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
+class Shared:
     """What the lines of one dispatcher share."""
 
     database: Database
@@ -70,7 +70,7 @@ class Line:
     slots, and when its lease is lost.
     """
 
-    def __init__(self, held: Lease, around: Surroundings, slots: Slots, pace: Pace) -> None:
+    def __init__(self, held: Lease, around: Shared, slots: Slots, pace: Pace) -> None:
         self.lease = held
         self.valid_until = 0.0  # loop time; set by the dispatcher, which renews the lease
         self._around = around
@@ -102,7 +102,7 @@ class Line:
         self._changed.set()
 
     def lost(self) -> None:
-        """End without touching the endpoint any more: it belongs to another dispatcher."""
+        """End without touching the endpoint again: another dispatcher may have it."""
         self._lost = self._leaving = True
         self._changed.set()
 
@@ -182,7 +182,7 @@ class Line:
                 self._chains.append(delivery, bodies[delivery.key])
 
     def _open(self, target: Target) -> bool:
-        """Note what the endpoint is like now; returns whether anything may be sent to it."""
+        """Note the endpoint's current settings; returns whether anything may be sent to it."""
         before, self._target = self._target, target
         if target.stopped or target.suspended:
             self._leaving = True
@@ -220,7 +220,7 @@ class Line:
         return self._pace.probing if self._failures else self._pace.concurrency
 
     def _pump(self) -> None:
-        """Send the first deliveries of chains, as many as may be in flight."""
+        """Send the first deliveries of chains, up to the concurrency."""
         loop = asyncio.get_running_loop()
         while (
             self._chains.ready
@@ -285,7 +285,7 @@ class Line:
         return await self._around.sender.send(self._target.url, headers, body)
 
     def _judge_endpoint(self, response: Response) -> None:
-        """Note what a response says about the endpoint. The line ends if it has to rest, or changes its class."""
+        """Note the endpoint's state by a response. The line ends if the endpoint has to rest or changes its class."""
         self._failures = self._failures + 1 if response.down else 0
         rest = max(rules.rest_after(self._failures), response.requested_rest)
         if rest:

@@ -18,7 +18,7 @@ from penstock.events.position import Position
 from penstock.tenants.principal import TenantId
 
 MEDIA_TYPE: Final = CONTENT_TYPE
-MAX_DATA_BYTES: Final = 256 * 2**10  # of an event; of a larger one, the message has the size only
+MAX_DATA_BYTES: Final = 256 * 2**10  # of an event; for larger data, the message contains only the size
 Key = tuple[int, int]  # position and place
 
 
@@ -93,5 +93,5 @@ def _is_short(value: object) -> bool:
     return isinstance(value, str) and len(value) <= 1000
 
 
-# Returns more about the subjects of deliveries, by their keys. A room provides one for the first word of its events.
+# Returns further data about the subjects of deliveries, by key. A room provides this for the first word of its events.
 Details = Callable[[asyncpg.Connection, TenantId, Sequence[Delivery]], Awaitable[Mapping[Key, Mapping[str, Any]]]]

@@ -10,18 +10,18 @@ from penstock.telemetry.metrics import MAX_TENANTS, OTHER
 
 _WAITING = metrics.gauge("penstock_callbacks_waiting", "Deliveries that have not ended, by tenant.", ["tenant"])
 _OLDEST = metrics.gauge(
-    "penstock_callbacks_oldest_seconds", "How long ago the oldest event happened that waits for delivery.", ["tenant"]
+    "penstock_callbacks_oldest_seconds", "Age of the oldest event that waits for delivery.", ["tenant"]
 )
 _ATTEMPTS = metrics.gauge(
     "penstock_callback_attempts",
-    "Attempts of the endpoints that there are, by tenant and result.",
+    "Attempts of existing endpoints, by tenant and result.",
     ["tenant", "result"],
 )
 _DEAD = metrics.gauge("penstock_callbacks_dead", "Dead deliveries that were not replayed, by tenant.", ["tenant"])
 
 
 def measure(backlogs: Iterable[Backlog]) -> None:
-    """Set the gauges. The tenants with the most deliveries have label values of their own; the others are ``other``."""
+    """Set the gauges. The tenants with the most deliveries have label values of their own; the rest share ``other``."""
     for gauge in (_WAITING, _OLDEST, _ATTEMPTS, _DEAD):
         gauge.clear()
     busiest = sorted(backlogs, key=lambda one: (one.waiting, one.delivered), reverse=True)

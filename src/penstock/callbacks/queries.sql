@@ -24,7 +24,7 @@ SELECT EXISTS (SELECT FROM made);
 
 
 -- name: end_position(tenant_id)
--- Returns the highest position given so far. Indexes: primary keys.
+-- Returns the highest position assigned so far. Indexes: primary keys.
 SELECT coalesce(max(position), 0) FROM (
     (SELECT position FROM event_position WHERE tenant_id = :tenant_id ORDER BY position DESC LIMIT 1)
     UNION ALL
@@ -45,7 +45,7 @@ SELECT :tenant_id, :id, :url, :events::text[], :description, :sealed::bytea, :se
 
 -- name: name_endpoints(tenant_id, ids, digests, urls, events, sealed, secret_ids)
 -- Returns the endpoints that submissions name, and adds those that are missing. The types of one endpoint are joined by
--- commas. That an endpoint is used is noted once a day, so that it is not removed meanwhile.
+-- commas. Records once a day that an endpoint is used, so that it is not removed.
 -- Locks: the rows added and noted, in the order given (sorted). Index: unique index of callback_endpoint.
 WITH wanted AS MATERIALIZED (
     SELECT * FROM unnest(:ids::uuid[], :digests::bytea[], :urls::text[], :events::text[], :sealed::bytea[], :secret_ids::text[])
@@ -130,7 +130,7 @@ WHERE tenant_id = :tenant_id AND id = :id;
 
 
 -- name: enable(tenant_id, id, since)!
--- Enables an endpoint: it gets events behind a position, and what waits for it is due. Indexes: primary keys.
+-- Enables an endpoint: it gets events after a position, and its waiting deliveries are due. Indexes: primary keys.
 WITH enabled AS (
     UPDATE callback_endpoint SET disabled_at = NULL, disabled_reason = NULL, since = :since::bigint
     WHERE tenant_id = :tenant_id AND id = :id AND disabled_at IS NOT NULL
@@ -142,7 +142,7 @@ WHERE tenant_id = :tenant_id AND endpoint_id IN (SELECT id FROM enabled);
 
 
 -- name: rotate(tenant_id, id, sealed, previous_sealed, secret_id, overlap_seconds)!
--- Gives an endpoint another secret; messages are signed with both for a while. Index: primary key.
+-- Gives an endpoint a new secret; messages are signed with both for a while. Index: primary key.
 UPDATE callback_endpoint
 SET sealed = :sealed::bytea, previous_sealed = :previous_sealed::bytea, secret_id = :secret_id::text,
     previous_until = CASE WHEN :previous_sealed::bytea IS NOT NULL THEN clock() + make_interval(secs => :overlap_seconds::float8) END

@@ -1,4 +1,4 @@
-"""The housekeeper's duty that ends and deletes what is old."""
+"""The housekeeper's duty that ends old deliveries, and deletes ended ones and removed endpoints."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How attempts are judged, when they are repeated, and when an endpoint rests. Pure."""
+"""Rules: the outcome of an attempt, the time of the next one, and the rests of endpoints. Pure."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ SCHEDULE: Final = (
     timedelta(hours=10),
     timedelta(hours=10),
 )
-MAX_AGE: Final = sum(SCHEDULE, timedelta(hours=1))  # a delivery that was not tried so often by then is dead as well
-_JITTER: Final = 0.1  # a wait is this much longer or shorter, so that receivers are not hit by everything at once
+MAX_AGE: Final = sum(SCHEDULE, timedelta(hours=1))  # a delivery that was not tried that often by then is dead as well
+_JITTER: Final = 0.1  # waits vary by this share, so that a receiver does not get everything at the same time
 _MAX_RETRY_AFTER: Final = timedelta(days=1)
 _MAX_REQUESTED_REST: Final = timedelta(hours=1)
 _FAILURES: Final = 5  # in a row, after which an endpoint rests
@@ -27,7 +27,7 @@ _MAX_REST: Final = timedelta(minutes=5)
 QUICK: Final = timedelta(seconds=1)  # a response that takes longer is slow
 _GONE: Final = 410
 _OVERLOADED: Final = (429, 503)
-_ALIVE: Final = (408, 429)  # the statuses below 500 that show a receiver in trouble
+_ALIVE: Final = (408, 429)  # statuses below 500 that show an overloaded receiver
 
 
 class Result(StrEnum):
@@ -58,12 +58,12 @@ class Response:
 
     @property
     def gone(self) -> bool:
-        """Whether the receiver wants no messages any more."""
+        """Whether the receiver wants no more messages."""
         return self.status == _GONE
 
     @property
     def down(self) -> bool:
-        """Whether it shows a receiver that does not work at present, whatever the message."""
+        """Whether it shows that the receiver does not work at the moment, whatever the message."""
         return self.status is None or self.status >= 500 or self.status in _ALIVE
 
     @property
@@ -76,7 +76,7 @@ class Response:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """The result of a delivery's attempt, with the wait before the next one."""
+    """The result of an attempt, with the wait before the next one."""
 
     result: Result
     delay: timedelta = timedelta(0)

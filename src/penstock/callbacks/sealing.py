@@ -1,4 +1,4 @@
-"""Secrets of endpoints are stored encrypted with the secret of the installation."""
+"""Encrypt the secrets of endpoints with the secret of the installation."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from penstock.errors import PenstockError
 
 
 class CannotOpen(Exception):
-    """This host cannot decrypt the secret of an endpoint; says why."""
+    """This host cannot decrypt the secret of an endpoint, for the reason given."""
 
 
 def place_of(endpoint_id: UUID) -> str:
-    """Return the place of an endpoint's secret: it cannot be read from another row."""
+    """Return the place that a secret is bound to: a secret copied to another row cannot be decrypted."""
     return f"callback:{endpoint_id}"
 
 
@@ -31,11 +31,11 @@ class Sealing:
         self._instance = instance
 
     async def secret(self) -> InstanceSecret:
-        """Return the secret that encrypts new ones; raises DatabaseUnavailable."""
+        """Return the installation's secret that encrypts new secrets; raises DatabaseUnavailable."""
         return await self._instance.secret_now()
 
     def keys(self, endpoint_id: UUID, target: Target) -> Sequence[bytes]:
-        """Return the keys that sign messages: the present one, and the one before it while that is valid.
+        """Return the keys that sign messages: the current one, and the previous one while that is valid.
 
         Raises CannotOpen.
         """
@@ -47,7 +47,7 @@ class Sealing:
         return [signing.parse(one.decode()) for one in found if one is not None]
 
     def plain(self, sealed: bytes | None, secret_id: str | None, place: str) -> bytes | None:
-        """Return a secret that was stored at a place, if there is one. Raises CannotUnseal."""
+        """Decrypt the secret that was stored at a place, if there is one. Raises CannotUnseal."""
         if sealed is None or secret_id is None:
             return None
         source = self._instance.source
@@ -58,7 +58,7 @@ class Sealing:
 
 
 async def reseal(connection: asyncpg.Connection, secrets: Secrets) -> list[str]:
-    """Encrypt what is under the previous secret of the installation with the current one.
+    """Encrypt again, with the installation's current secret, what the previous one encrypts.
 
     Returns what cannot be decrypted, each as ``callback:ID``.
     """

@@ -21,14 +21,14 @@ from penstock.outbound.policy import AddressRefused, Policy, check_url
 from penstock.outbound.refusals import retry_after
 
 TIMEOUT: Final = timedelta(seconds=15)  # from the request to the head of the response
-_BODY_SECONDS: Final = 1.0  # for the body after the head: only its beginning is of interest
+_BODY_SECONDS: Final = 1.0  # for the body after the head: only its beginning is kept
 _READ_BYTES: Final = 1024
 _EXCERPT_CHARACTERS: Final = 200
 _MAX_TARGETS: Final = 4096  # URLs whose check is remembered
 
 
 def policy_of(networks: Sequence[str]) -> Policy:
-    """Return which addresses endpoints may have: public ones, and those of ``networks``."""
+    """Return the policy for the addresses of endpoints: public ones, and those in ``networks``."""
     return Policy(public=True, also=[ip_network(one) for one in networks])
 
 
@@ -81,7 +81,7 @@ class Sender:
         return self._session
 
     def _target(self, url: str) -> URL | str:
-        """Return a parsed URL, or what is wrong with it."""
+        """Return a parsed URL, or the reason why it cannot be used."""
         target = self._targets.get(url)
         if target is None:
             if len(self._targets) >= _MAX_TARGETS:

@@ -8,12 +8,12 @@ from typing import Final
 
 from penstock.errors import InvalidInput
 
-WHOLE_ROW: Final = 2**31 - 1  # an index after every event of a row
+WHOLE_ROW: Final = 2**31 - 1  # greater than the index of any event of a row
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def mark_of(at: datetime) -> int:
-    """Return a row's time as a number. It distinguishes rows with the same position if the store ever goes back."""
+    """Return a row's time as a number. It tells rows with the same position apart if the store is ever restored."""
     return (at - _EPOCH) // timedelta(microseconds=1) % 2**32
 
 

@@ -15,7 +15,7 @@ SELECT position_events(:limit::int, :settle_after::interval);
 
 
 -- name: end_position(tenant_id)
--- The highest position given so far, and the time of its row. Indexes: primary keys.
+-- Returns the highest position assigned so far, and the time of its row. Indexes: primary keys.
 SELECT e.position, e.at FROM (
     (SELECT position, at FROM event_position WHERE tenant_id = :tenant_id ORDER BY position DESC LIMIT 1)
     UNION ALL
@@ -24,7 +24,7 @@ SELECT e.position, e.at FROM (
 
 
 -- name: locate(tenant_id, position)
--- The row at a position, if it is stored, by its time and event id, and floor, the position up to which retention has dropped
+-- Returns the row at a position, if it is stored, by its time and event id, and floor, the position up to which retention has dropped
 -- events. Always returns one row. Indexes: primary keys.
 SELECT coalesce(f.position, 0) AS floor, coalesce(p.at, CASE WHEN f.position = :position::bigint THEN f.at END) AS known_at,
        p.event_id
@@ -36,7 +36,7 @@ LEFT JOIN LATERAL (
 
 
 -- name: read_events(tenant_id, known, behind, upto, limit, max_bytes)
--- Events in order of position, after behind and up to upto: at most limit rows, and no more once their data exceeds
+-- Returns events in order of position, after behind and up to upto: at most limit rows, and no more once their data exceeds
 -- max_bytes (the row that exceeds it is still returned). available is their number without that bound. Each row also has
 -- floor, the position up to which retention has dropped events, and known_at, the time of the row at the position known, if
 -- the store has it. When there is no event, one row has only these. Indexes: primary keys, event_order.
@@ -69,7 +69,7 @@ ORDER BY w.position;
 
 -- name: hold_relay(relay, holder, seconds)
 -- tenant: every (a relay copies the events of all tenants)
--- Holds a relay for some seconds, or holds it on; returns nothing if another process holds it. A relay that is held for the first
+-- Holds a relay for some seconds, or renews the hold; returns nothing if another process holds it. A relay that is held for the first
 -- time begins at the end of each tenant's events; later tenants begin at their first event. Indexes: primary keys.
 WITH held AS (
     INSERT INTO relay AS r (name, held_by, held_until)
@@ -94,7 +94,7 @@ SELECT name FROM held;
 
 -- name: relay_behind(relay)
 -- tenant: every (a relay copies the events of all tenants)
--- The tenants whose last position is not the one that a relay has reached, with that cursor. Indexes: primary keys.
+-- Returns the tenants whose last position is not the one that a relay has reached, with that cursor. Indexes: primary keys.
 SELECT t.id AS tenant_id, t.name, c.position, c.at
 FROM tenant t
 LEFT JOIN relay_cursor c ON c.relay = :relay AND c.tenant_id = t.id

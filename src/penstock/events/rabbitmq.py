@@ -1,4 +1,4 @@
-"""Events on RabbitMQ, for anyone's programs: the topic exchange ``penstock.events``, one CloudEvent per message.
+"""Events on RabbitMQ, for other programs: the topic exchange ``penstock.events``, one CloudEvent per message.
 
 The routing key is the tenant's name and the event's type, as in ``default.job.completed``. The message id is the
 tenant's name and the event's id; a message that arrives twice has the same id.
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from aio_pika.abc import AbstractChannel
 
 EXCHANGE: Final = "penstock.events"
-_AT_ONCE: Final = 200  # messages whose confirmation is awaited together
+_AT_ONCE: Final = 200  # messages in flight: their confirmations are awaited together
 
 
 class EventExchange(Destination):

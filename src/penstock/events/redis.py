@@ -1,4 +1,4 @@
-"""Events in Redis streams, for anyone's programs: a stream for each tenant, ``penstock:events:TENANT``.
+"""Events in Redis streams, for other programs: a stream for each tenant, ``penstock:events:TENANT``.
 
 Each entry has the fields ``id`` and ``event``, a CloudEvent. An event that arrives twice has the same id. A stream
 keeps about its newest 100,000 events; PostgreSQL has all of them.

@@ -17,7 +17,7 @@ from penstock.events.position import START, WHOLE_ROW, Position, mark_of
 from penstock.postgres import queries
 
 EVERYTHING: Final = 2**63 - 1
-SETTLE_AFTER: Final = timedelta(seconds=10)  # between two checks of missing event ids, if there are no housekeepers
+SETTLE_AFTER: Final = timedelta(seconds=10)  # between two checks of missing event ids, if no housekeeper runs
 _PASS: Final = 5000  # events that one pass numbers
 _PAGE: Final = 500  # rows in one page
 _PAGE_BYTES: Final = 2**20  # of data in one page; the row that exceeds it is still read
@@ -31,7 +31,7 @@ class Standing(StrEnum):
     HELD = "held"
     EXPIRED = "expired"  # retention has dropped events after it
     AHEAD = "ahead"  # the store has not reached it: it was restored from a backup, or failed over
-    REPLACED = "replaced"  # the same, and the store has since given the position to another event
+    REPLACED = "replaced"  # as AHEAD, but another event has the position by now
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,7 +148,7 @@ async def relay_behind(connection: Connection, relay: str) -> list[Cursor]:
 async def advance_relay(
     connection: Connection, relay: str, holder: UUID, *, tenant: int, position: int, at: datetime
 ) -> bool:
-    """Record that the events up to a position were copied; return False if the relay is not held any more."""
+    """Record that the events up to a position were copied; return False if the relay is no longer held."""
     reached = await _sql.advance_relay.value(
         connection, relay=relay, holder=holder, tenant_id=tenant, position=position, at=at
     )

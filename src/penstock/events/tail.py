@@ -48,7 +48,7 @@ class Reader:
         return self.lost is not None
 
     def take_lost(self) -> Standing | None:
-        """Return why the reader has to begin again, if it has to, and clear that: the caller begins again now."""
+        """Return why the reader has to begin again, if it has to, and clear it: the caller begins again now."""
         lost, self.lost = self.lost, None
         return lost
 
@@ -146,7 +146,7 @@ class EventTail:
                 del self._by_subject[reader.subject]
 
     async def prepare(self, connection: Connection, rows: Sequence[StoredEvent]) -> Expand:
-        """Return a function that expands these rows, each by the room that it belongs to."""
+        """Return a function that expands any of these rows, by the room that the row belongs to."""
         return await expander(connection, rows, self._expansions)
 
     async def _run(self) -> None:
@@ -171,7 +171,7 @@ class EventTail:
             await asyncio.sleep(not_before - loop.time())
 
     async def _advance(self) -> float:
-        """Number new events and pass on all after the end; return how long to wait if there is no wake-up."""
+        """Number new events and pass on all after the end; return the time to wait if no wake-up comes."""
         async with self._database.acquire() as connection:
             numbered = await store.position_events(connection)
             if not self._all and not self._by_subject:
@@ -222,7 +222,7 @@ class EventTail:
         reader.rows.clear()
 
     def _begin_anew(self, standing: Standing, end: Position) -> None:
-        """Make every reader begin again: the store no longer holds what they received."""
+        """Make every reader begin again, because the store no longer holds the events that they received."""
         log.warning("event_positions_lost", reason=standing.value, position=str(self._end), end=str(end))
         self._end = end
         for reader in self._readers():

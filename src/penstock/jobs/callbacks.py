@@ -1,4 +1,4 @@
-"""Callbacks of jobs: which events they send, and what their messages say about a job."""
+"""Callbacks of jobs: the events that they send, and what their messages contain about a job."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from penstock.jobs.sql.rows import Connection
 from penstock.tenants.principal import TenantId
 
 ENDED: Final = JOB_ENDED
-_MAX_RESULT_BYTES: Final = 64 * 2**10  # of a result that a message has
+_MAX_RESULT_BYTES: Final = 64 * 2**10  # of a result within a message
 
 
 def events_of(callback: Callback | None) -> Sequence[str]:
@@ -34,10 +34,10 @@ def check_callback(targets: CallbackTargets | None, callback: Callback, field: s
 async def details(
     connection: Connection, tenant: TenantId, deliveries: Sequence[Delivery]
 ) -> Mapping[Key, Mapping[str, Any]]:
-    """Return what messages about the ends of jobs say beyond their events.
+    """Return the data that messages about ended jobs have beyond their events.
 
-    That is what identifies the job for its owner and, of a completed one, its result, unless that is large or the job
-    has been retried or dropped since.
+    It identifies the job for its owner and has the result of a completed job, unless that is large or the job has been
+    retried or dropped since.
     """
     ended = [one for one in deliveries if one.kind in ENDED]
     if not ended:

@@ -21,7 +21,7 @@ from penstock.postgres.wakeups import Wakeups
 from penstock.tenants.principal import TenantId
 
 MaxPerKey = Annotated[
-    int, Meta(ge=1, le=1_000_000, description="The most jobs with the same key that may run at a time.")
+    int, Meta(ge=1, le=1_000_000, description="The maximum number of jobs with the same key that run at a time.")
 ]
 _PAGE: Final = 100  # keys that are arranged in one step
 _PAUSE_SECONDS: Final = 0.01  # between polls of the transactions that are in progress
@@ -55,7 +55,7 @@ class KeyRules:
         self._wakeups = wakeups
 
     async def set(self, sender: Sender, wanted: KeyRuleChange) -> None:
-        """Set or remove a rule, and return when it holds: no more jobs of a key begin than it allows.
+        """Set or remove a rule; return once it holds, that is, no more jobs of a key begin than it allows.
 
         Running jobs above the new number continue.
         """

@@ -1,4 +1,4 @@
-"""Places that ended jobs leave under a limit of running jobs, and the claims that try to take them.
+"""Places that ended jobs leave under a limit of running jobs, and the claims that take them.
 
 Waking a claim in every process for each place would cost far more than the claim that gets it: the claims of one
 tenant with limits run one after the other, and all but one find nothing. So a place is offered to waiting claims of
@@ -20,10 +20,10 @@ from penstock.postgres.pool import Database
 from penstock.postgres.wakeups import Wakeups
 from penstock.tenants.principal import TenantId
 
-_OTHERS_FIRST_SECONDS: Final = 0.25  # after which a place that is passed on here is announced to the others first
-_HEAD_START_SECONDS: Final = 0.01  # of the other processes
+_OTHERS_FIRST_SECONDS: Final = 0.25  # after which a place is announced to the other processes first
+_HEAD_START_SECONDS: Final = 0.01  # for the other processes
 _SETTLE_SECONDS: Final = 0.05  # for which a claim waits for jobs that are about to end
-_REPORT_SECONDS: Final = 0.001  # after which the reports of jobs that have just run are on their way
+_REPORT_SECONDS: Final = 0.001  # by which the reports of jobs that have just run are under way
 
 T = TypeVar("T")
 
@@ -36,7 +36,7 @@ class Places:
         self._wakeups = wakeups
         self._claims = claims
         self._others_first_at: dict[TenantId, float] = {}
-        self._limited: set[TenantId] = set()  # tenants that had limits when jobs of theirs last ended here
+        self._limited: set[TenantId] = set()  # tenants that had limits when their jobs last ended here
         self._ending: set[asyncio.Future[Any]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -45,14 +45,14 @@ class Places:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def end(self, tenant: TenantId, ending: asyncio.Future[T]) -> asyncio.Future[T]:
-        """Note that jobs of a tenant are about to end; returns ``ending``, which is done when they have."""
+        """Note that jobs of a tenant are about to end; return ``ending``, which is done when they have ended."""
         if tenant in self._limited:
             self._ending.add(ending)
             ending.add_done_callback(self._ending.discard)
         return ending
 
     async def settled(self) -> None:
-        """Wait until jobs of tenants with limits that are about to end have ended, for a moment at most.
+        """Wait, for a moment at most, until those jobs of tenants with limits have ended that are about to.
 
         A worker claims its next job while it reports the last one. Under a limit, that claim would come too early.
         """
@@ -99,4 +99,4 @@ class Places:
 
 
 def _ignore(_count: int) -> None:
-    """Do nothing about places that were refused: they have been announced already."""
+    """Do nothing about refused places: they have been announced already."""

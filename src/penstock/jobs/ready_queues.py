@@ -35,15 +35,15 @@ log = logs.get(__name__)
 
 EXCHANGE: Final = "penstock.ready"
 _ANY: Final = "any"  # the routing key of jobs of an unknown queue
-_MAX_QUEUES: Final = 10_000  # whose announcements are collected at a time
-_AT_ONCE: Final = 100  # messages whose confirmation is awaited together
+_MAX_QUEUES: Final = 10_000  # with announcements that are not published yet
+_AT_ONCE: Final = 100  # messages in flight: their confirmations are awaited together
 _MAX_KINDS: Final = 100  # of claims of one process
 _AGAIN_SECONDS: Final = 0.2  # before a lost channel is opened again; it doubles while that fails
 _LONGEST_PAUSE_SECONDS: Final = 5.0
-_CONSUME_SECONDS: Final = 5.0  # that a queue may take until it delivers
+_CONSUME_SECONDS: Final = 5.0  # which RabbitMQ may take to begin to deliver from a queue
 _QUEUE_ARGUMENTS: Final[dict[str, str | int]] = {
     "x-queue-type": "quorum",
-    "x-message-ttl": 60_000,  # milliseconds; workers have polled since
+    "x-message-ttl": 60_000,  # milliseconds; by then workers have polled
     "x-max-length": 10_000,  # the oldest are dropped
     "x-expires": 3_600_000,  # milliseconds without a consumer, after which RabbitMQ deletes the queue
 }
@@ -68,7 +68,8 @@ class Announcement(msgspec.Struct, array_like=True, frozen=True):
 class ReadyPublisher:
     """Publishes the announcements of ready jobs that this process makes, after their commit.
 
-    Those of one queue are added up while earlier ones are being confirmed. Without a connection they are dropped.
+    Announcements of one queue are added up while earlier ones are being confirmed. Without a connection they are
+    dropped.
     """
 
     def __init__(self, rabbitmq: RabbitMQ, wakeups: Wakeups) -> None:
@@ -84,7 +85,7 @@ class ReadyPublisher:
             self._task = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
-        """Stop publishing; what is not published yet is left to polling."""
+        """Stop publishing. Jobs that are not announced yet are found by polling."""
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
@@ -130,7 +131,7 @@ class ReadyConsumer:
         self._claims.on_idle = self._became_idle
 
     async def stop(self) -> None:
-        """Let the announcements of PostgreSQL wake all claims again."""
+        """Stop consuming; wake-ups from PostgreSQL wake all claims again."""
         self._claims.on_idle = None
         for task in self._tasks:
             task.cancel()
@@ -191,7 +192,7 @@ class ReadyConsumer:
         """Wake claims for an announcement; return False if none is idle, so that another worker should get it."""
         try:
             announced = msgspec.json.decode(message.body, type=Announcement)
-        except msgspec.MsgspecError:  # published by something else
+        except msgspec.MsgspecError:  # published by another program
             log.warning("announcement_not_understood", bytes=len(message.body))
             await message.ack()
             return True
@@ -207,7 +208,7 @@ class ReadyConsumer:
 
 
 def part(rabbitmq: RabbitMQ, wakeups: Wakeups, claims: ClaimQueue | None = None) -> Part:
-    """Publish the announcements that this process makes and, with ``claims``, wake those that wait here."""
+    """Publish the announcements that this process makes and, with ``claims``, wake idle claims of this process."""
     publisher = ReadyPublisher(rabbitmq, wakeups)
     consumer = None if claims is None else ReadyConsumer(rabbitmq, claims)
 
@@ -233,7 +234,7 @@ async def _declare_queue(channel: AbstractChannel, kind: Kind) -> AbstractQueue:
     exchange = await _declare_exchange(channel)
     digest = hashlib.sha256(msgspec.json.encode(kind)).hexdigest()[:16]
     queue = await channel.declare_queue(f"penstock.claims.{digest}", durable=True, arguments={**_QUEUE_ARGUMENTS})
-    for key in (*binding_keys(kind), _ANY, queue.name):  # its own name, for what a worker puts back
+    for key in (*binding_keys(kind), _ANY, queue.name):  # its own name, for announcements that a worker puts back
         await queue.bind(exchange, key)
     return queue
 
@@ -254,7 +255,7 @@ async def _consume(queue: AbstractQueue, inbox: asyncio.Queue[AbstractIncomingMe
 
 
 def routing_key(task_type: str, model_profile: str) -> str:
-    """Return the key of a queue of jobs: two words, with everything percent-encoded that separates or matches words."""
+    """Return the routing key of a queue of jobs: two words. Characters that separate or match words are encoded."""
     return f"{word(task_type)}.{word(model_profile)}"
 
 

@@ -1,7 +1,7 @@
 """Completed jobs in Redis, for clients that poll: a copy of what PostgreSQL has, which expires.
 
-A completed job never changes, so its copy is never wrong. It is written when the job is first read, and read from then
-on without PostgreSQL. While Redis is away or slow, such jobs are read from PostgreSQL.
+A completed job never changes, so its copy is never wrong. It is written when the job is first read; later reads do not
+need PostgreSQL. While Redis is away or slow, such jobs are read from PostgreSQL.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _READS = metrics.counter("penstock_redis_results", "Reads of completed jobs in R
 
 
 class _Copy(msgspec.Struct, array_like=True, frozen=True):
-    """A job as Redis has it. Optional raw JSON cannot be read back as a field that may be None, so it stands apart."""
+    """A job as stored in Redis. The result is a field of its own, because raw JSON cannot be decoded as optional."""
 
     without_raw: Job
     result: list[Raw]  # one or none
@@ -41,7 +41,7 @@ class _Copy(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Results:
-    """The completed jobs that Redis has. Methods never raise: what Redis lacks is read from PostgreSQL."""
+    """The completed jobs in Redis. The methods never raise: jobs that Redis lacks are read from PostgreSQL."""
 
     def __init__(self, redis: Redis, *, keep: timedelta) -> None:
         self._redis = redis
@@ -57,7 +57,7 @@ class Results:
         _READS.labels("missed" if found is None else "found").inc()
         try:
             return None if found is None else msgspec.json.decode(found, type=_Copy).job()
-        except (msgspec.MsgspecError, RecursionError):  # written by another version, or by something else
+        except (msgspec.MsgspecError, RecursionError):  # written by another version or another program
             return None
 
     async def put(self, tenant: TenantId, job: Job) -> None:

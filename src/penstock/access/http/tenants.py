@@ -39,7 +39,7 @@ _PAGE: Final = {
 }
 _Number = Annotated[int, Meta(ge=1, le=2**62)]
 _Limit = Annotated[int, Meta(ge=1, le=1000)]
-_LIMIT: Final = Parameter(name="limit", type=_Limit, description="the most to return; 100 unless stated")
+_LIMIT: Final = Parameter(name="limit", type=_Limit, description="the maximum number to return, by default 100")
 
 
 class _TenantQuery(Struct, frozen=True, kw_only=True):

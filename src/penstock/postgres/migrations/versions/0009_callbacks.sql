@@ -1,7 +1,7 @@
 -- Callbacks: events that are sent to the HTTP endpoints of tenants.
 --
 -- An event becomes a delivery for each endpoint that wants it. A delivery is in exactly one of callback_ready (not tried yet),
--- callback_later (tried in vain, replayed, or behind such a delivery of the same subject) and callback_ended.
+-- callback_later (failed, replayed, or waiting for such a delivery of the same subject) and callback_ended.
 
 -- Endpoints. A tenant registers them, and then digest is NULL; or a submission names one, and equal ones share a row.
 CREATE TABLE callback_endpoint (
@@ -12,10 +12,10 @@ CREATE TABLE callback_endpoint (
     events          text[] NOT NULL,         -- the types that it wants; "job.*", "*"
     description     text NOT NULL,
     sealed          bytea,                   -- its secret, encrypted; NULL: messages are not signed
-    previous_sealed bytea,                   -- the secret before it, with which messages are signed as well until then
+    previous_sealed bytea,                   -- the previous secret, which also signs messages until previous_until
     previous_until  timestamptz,
     secret_id       text REFERENCES instance_secret,  -- encrypts both
-    since           bigint NOT NULL,         -- it gets events behind this position
+    since           bigint NOT NULL,         -- it gets events after this position
     created_at      timestamptz NOT NULL,
     used_on         date,                    -- the last day on which a submission named it
     disabled_at     timestamptz,
@@ -29,11 +29,11 @@ CREATE UNIQUE INDEX callback_endpoint_digest ON callback_endpoint (tenant_id, di
 CREATE INDEX callback_endpoint_secret ON callback_endpoint (secret_id) WHERE secret_id IS NOT NULL;
 CREATE INDEX callback_endpoint_removed ON callback_endpoint (removed_at) WHERE removed_at IS NOT NULL;
 
--- How far the events of a tenant have become deliveries. There is a row for each tenant that has ever had an endpoint.
+-- The position up to which the events of a tenant have become deliveries. Each tenant that has ever had an endpoint has a row.
 CREATE TABLE callback_cursor (
     tenant_id integer PRIMARY KEY REFERENCES tenant,
     position  bigint NOT NULL,
-    kinds     text[] NOT NULL DEFAULT '{}'   -- what endpoints that submissions name want, all together
+    kinds     text[] NOT NULL DEFAULT '{}'   -- the types of events that endpoints named by submissions want, all together
 ) WITH (fillfactor = 50);
 
 -- The jobs whose submissions named an endpoint, or whose results the marketplace gets, written by the transaction that creates
@@ -57,8 +57,8 @@ CREATE TABLE callback_state (
     rest_until   timestamptz,                -- it failed, or requested a pause: nothing is sent before this time
     epoch        bigint NOT NULL DEFAULT 0,
     arrivals     bigint NOT NULL DEFAULT 0,  -- how often deliveries were added
-    quick        boolean NOT NULL DEFAULT false,  -- it succeeded last, and at once; slow ones share slots of their own
-    failures     integer NOT NULL DEFAULT 0, -- attempts in a row that show a receiver that is down
+    quick        boolean NOT NULL DEFAULT false,  -- its last attempt succeeded quickly; slow endpoints have slots of their own
+    failures     integer NOT NULL DEFAULT 0, -- consecutive attempts that show a receiver that is down
     failing_since timestamptz,
     waiting      bigint NOT NULL DEFAULT 0,  -- deliveries that have not ended
     delivered    bigint NOT NULL DEFAULT 0,
