@@ -1,1 +1,1 @@
-"""Uploaded files. Their descriptions are in PostgreSQL; their bytes are there, in a folder or in a bucket."""
+"""Uploaded files. PostgreSQL holds their descriptions; their bytes are in PostgreSQL, a folder or a bucket."""

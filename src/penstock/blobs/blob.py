@@ -1,4 +1,4 @@
-"""The description of a blob, without its bytes, and the place of these."""
+"""The description of a blob, and the place of its bytes."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from penstock.errors import InvalidInput, TooLarge
 
 
 class Measured:
-    """The bytes of an upload: at most ``max_bytes``, with the SHA-256 ``expected_sha256`` if that is stated."""
+    """The bytes of an upload: at most ``max_bytes``, with the SHA-256 ``expected_sha256`` if it is given."""
 
     def __init__(self, chunks: AsyncIterator[bytes], max_bytes: int, *, expected_sha256: str | None = None) -> None:
         self._expected = expected_sha256
@@ -46,7 +46,7 @@ class Measured:
 
     def _end(self) -> None:
         if self._expected is not None and self.sha256 != self._expected:
-            raise InvalidInput.of("sha256", f"is not that of the bytes, which is {self.sha256}")
+            raise InvalidInput.of("sha256", f"does not match the bytes, whose SHA-256 is {self.sha256}")
 
     def _pass(self, chunk: bytes) -> None:
         self.size += len(chunk)

@@ -26,12 +26,12 @@ from penstock.errors import BlobStoreUnavailable, DatabaseUnavailable
 from penstock.postgres.pool import Database
 
 _PAGE: Final = 100  # blobs that one statement reads
-_AT_ONCE: Final = 4  # blobs that are copied concurrently
+_AT_ONCE: Final = 4  # blobs copied concurrently
 
 
 @dataclass(slots=True)
 class Tally:
-    """What has been done so far."""
+    """The progress of a move."""
 
     moved: int = 0
     bytes: int = 0
@@ -40,14 +40,14 @@ class Tally:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unmoved:
-    """A blob that stays where it is."""
+    """A blob that could not be moved, and the reason."""
 
     id: UUID
     reason: str
 
 
 class Mover:
-    """Moves every blob to the store in which a new one of its size would be."""
+    """Moves every blob to the store that a new blob of its size would go to."""
 
     def __init__(self, database: Database, blobs: BlobService, *, report: Callable[[Tally], None]) -> None:
         self._database = database

@@ -1,4 +1,4 @@
-"""Names and media types of files as callers state them, made safe to keep and to repeat in headers."""
+"""Clean the names and media types of files that callers state, so that they can be stored and sent in headers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _UNSTATED: Final = frozenset({"", "application/x-www-form-urlencoded"})  # curl 
 
 
 def media_type_of(stated: str | None) -> str:
-    """Return a media type as the caller states it, with its parameters. Raises InvalidInput for anything else."""
+    """Return a caller's media type, with its parameters. Raises InvalidInput for any other text."""
     text = (stated or "").strip()
     if text.lower() in _UNSTATED:
         return UNKNOWN
@@ -30,7 +30,8 @@ def media_type_of(stated: str | None) -> str:
 
 
 def filename_of(stated: str | None) -> str | None:
-    """Return the last part of a path of any system, without control characters; None if nothing is left."""
+    """Return the last part of a path of any operating system, without control characters, or None if nothing is
+    left."""
     name = re.split(r"[/\\]", unicodedata.normalize("NFC", stated or ""))[-1]
     name = "".join(letter for letter in name if unicodedata.category(letter)[0] != "C").strip()
     if not name.strip("."):

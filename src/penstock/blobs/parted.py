@@ -1,4 +1,4 @@
-"""Uploads in parts, which survive broken connections and restarts: each part is stored when it has arrived.
+"""Uploads in parts, which survive broken connections and restarts: each part is stored when it is complete.
 
 A part is an object of its own. Completing an upload joins its parts, in order, into the object of a blob; SHA-256 is
 computed on the way. The objects of parts are leftovers all along, due some time after the upload expires, so an upload
@@ -92,7 +92,7 @@ class PartedUploads:
         )
 
     async def put(self, tenant: int, upload_id: UUID, number: int, chunks: AsyncIterator[bytes]) -> UploadPart:
-        """Store a part in place of the one of that number, if there is one. If this fails, that one stays.
+        """Store a part; it replaces the one with that number, if there is one. If this fails, that one stays.
 
         Raises NotFound, InvalidInput for an empty part, TooLarge, BlobStoreUnavailable and any exception of ``chunks``.
         """
@@ -102,7 +102,7 @@ class PartedUploads:
             raise NotFound(f"there is no upload {upload_id}")
         left = self._blobs.max_bytes - others
         if left <= 0:
-            raise TooLarge(f"the other parts have the {self._blobs.max_bytes} bytes that a file may have")
+            raise TooLarge(f"the other parts already have the {self._blobs.max_bytes} bytes that a file may have")
         measured = Measured(chunks, min(self.max_part_bytes, left))
         begin = await measured.first(self._blobs.inline_bytes + 1)
         if not begin:
@@ -125,8 +125,8 @@ class PartedUploads:
     async def complete(self, tenant: int, upload_id: UUID, *, sha256: str | None) -> Blob:
         """Join the parts into a blob of the upload's id; if it exists already, return it.
 
-        Raises NotFound; WrongState if parts are missing between others, or there is none; InvalidInput if the bytes
-        have another SHA-256 than ``sha256``; TooLarge; BlobStoreUnavailable.
+        Raises NotFound; WrongState if parts are missing between others, or there is none; InvalidInput if the bytes do
+        not have the SHA-256 ``sha256``; TooLarge; BlobStoreUnavailable.
         """
         try:
             upload = await self.get(tenant, upload_id)
@@ -143,13 +143,13 @@ class PartedUploads:
                 tenant, self._joined(parts), media_type=upload.media_type, filename=upload.filename,
                 blob_id=upload_id, expected_sha256=sha256,
             )  # fmt: skip
-        except AlreadyExists:  # another request has completed it meanwhile
+        except AlreadyExists:  # another request has completed it in the meantime
             blob = await self._blobs.get(tenant, upload_id)
         await self._end(tenant, upload_id)
         return blob
 
     async def abort(self, tenant: int, upload_id: UUID) -> None:
-        """Give up an upload; raises NotFound."""
+        """Abort an upload; raises NotFound."""
         await self.get(tenant, upload_id)
         await self._end(tenant, upload_id)
 
@@ -160,7 +160,7 @@ class PartedUploads:
             raise NotFound(f"there is no upload {upload_id}") from None
 
     async def _end(self, tenant: int, upload_id: UUID) -> None:
-        """Forget an upload and remove its parts; the housekeeper removes those that this cannot."""
+        """Remove an upload and its parts; the housekeeper removes parts that this cannot."""
         async with self._database.acquire() as connection:
             places = await store.end_upload(connection, tenant, upload_id)
         with suppress(BlobStoreUnavailable, DatabaseUnavailable):

@@ -5,7 +5,7 @@
 
 -- name: stores()
 -- tenant: every (stores belong to the installation)
--- Return the stores in which objects are, or were.
+-- Return the stores that hold objects, or once held some.
 SELECT id, url, marked FROM blob_store;
 
 
@@ -17,7 +17,7 @@ INSERT INTO blob_store (id, url, marked, created_at) VALUES (:id::uuid, :url::te
 
 -- name: store_marked(id)!
 -- tenant: every (stores belong to the installation)
--- Note that a store has the file with its id. Locks: the row.
+-- Record that a store has the file with its id. Locks: the row.
 UPDATE blob_store SET marked = true WHERE id = :id AND NOT marked;
 
 
@@ -184,8 +184,8 @@ RETURNING l.tenant_id, l.store_id, l.key;
 
 -- name: misplaced(tenant_id_after, id_after, store_id, inline_bytes, limit)
 -- tenant: every (maintenance; the rows carry their tenant)
--- Return blobs that are in another store than a new one of their size would be, in the order of their keys. Index: primary
--- key of blob.
+-- Return blobs that are not in the store that a new blob of their size would go to, in the order of their keys. Index:
+-- primary key of blob.
 SELECT tenant_id, id, media_type, filename, size_bytes, sha256, store_id, key FROM blob
 WHERE (tenant_id, id) > (:tenant_id_after::integer, :id_after::uuid) AND expires_at > clock()
   AND store_id <> CASE WHEN size_bytes <= :inline_bytes::bigint THEN '00000000-0000-0000-0000-000000000000'::uuid
@@ -233,7 +233,7 @@ ON CONFLICT DO NOTHING;
 
 -- name: expected_objects(store_id, after, until, limit)
 -- tenant: every (maintenance; the rows carry their tenant)
--- Return the objects behind a key, up to another, that blobs refer to. Index: blob_object.
+-- Return the objects that blobs refer to, after one key and up to another. Index: blob_object.
 SELECT b.tenant_id, b.id, b.key, b.missing_at IS NOT NULL AS missing FROM blob b
 WHERE b.store_id = :store_id::uuid AND b.key > :after::text COLLATE "C" AND (:until::text IS NULL OR b.key <= :until::text COLLATE "C")
 ORDER BY b.key LIMIT :limit::integer;
@@ -241,7 +241,7 @@ ORDER BY b.key LIMIT :limit::integer;
 
 -- name: mark_missing(store_id, key, missing)!
 -- tenant: every (maintenance; an object belongs to one blob)
--- Note that the object of a blob is missing, or is there again. Locks: the row. Index: blob_object.
+-- Record that the object of a blob is missing, or is back. Locks: the row. Index: blob_object.
 UPDATE blob SET missing_at = CASE WHEN :missing::boolean THEN clock() END
 WHERE store_id = :store_id::uuid AND key = :key::text AND (missing_at IS NOT NULL) <> :missing::boolean;
 

@@ -1,4 +1,4 @@
-"""Compare the stores of objects with the database, both ways.
+"""Compare the stores of objects with the database, in both directions.
 
 An object that nothing refers to, as after the database was restored from a backup, is removed once it is two days old.
 A blob whose object is gone is marked and reported.
@@ -24,17 +24,17 @@ from penstock.telemetry import logs
 log = logs.get(__name__)
 
 _PAGE: Final = 500  # objects of one step
-_ORPHAN_AGE: Final = timedelta(days=2)  # longer than any write that may still become a blob
+_ORPHAN_AGE: Final = timedelta(days=2)  # longer than the writes that can still become blobs
 _PASS_EVERY: Final = timedelta(days=1)
 
 
 @dataclass(slots=True)
 class Findings:
-    """What a comparison has found."""
+    """The findings of a comparison."""
 
     objects: int = 0
     orphans: int = 0  # objects that nothing refers to; they are removed
-    foreign: int = 0  # objects whose keys are not ours; they are left alone
+    foreign: int = 0  # objects whose keys are not those of Penstock; they are left alone
     missing: list[UUID] = field(default_factory=list)  # blobs whose object is gone
 
 
@@ -76,7 +76,7 @@ class Comparison:
         self.found.orphans += len(unknown)
 
     async def _find_missing(self, store_id: UUID, there: set[str], *, until: str | None) -> None:
-        """Check the blobs whose objects should lie in the page that ends at ``until``, or behind its begin."""
+        """Check the blobs whose objects should be in this page: up to ``until`` or, without it, to the end."""
         after = self._after
         while True:
             async with self._database.acquire() as connection:
@@ -84,7 +84,7 @@ class Comparison:
             for one in expected:
                 missing = one.key not in there and await self._objects.size(one.key) is None
                 if missing:
-                    await self._stores.checked(self._objects)  # the whole store may have just gone
+                    await self._stores.checked(self._objects)  # the whole store may have just disappeared
                     self.found.missing.append(one.id)
                 if missing != one.missing:
                     if missing:

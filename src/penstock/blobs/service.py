@@ -32,7 +32,7 @@ from penstock.telemetry import logs, metrics
 
 log = logs.get(__name__)
 
-_MOVES: Final = 5  # times that a blob may be moved to another store while it is read
+_MOVES: Final = 5  # how often a blob may be moved to another store while it is read
 
 _STORED = metrics.counter("penstock_blob_stored_bytes", "Bytes of files stored, by store.", ["store"])
 _READ = metrics.counter("penstock_blob_read_bytes", "Bytes of files read, by store.", ["store"])
@@ -71,10 +71,10 @@ class BlobService:
         blob_id: UUID | None = None,
         expected_sha256: str | None = None,
     ) -> Blob:
-        """Store the bytes that ``chunks`` yields. The blob exists only after the return; an error or crash leaves none.
+        """Store the bytes that ``chunks`` yields. The blob exists once this returns, but not after an error or a crash.
 
-        ``under`` is the key of its object behind the tenant, if it is not an upload; it must be new. ``blob_id`` is the
-        id of the blob, if it is to have a certain one.
+        ``under`` is the key of its object, without the tenant, if it is not an upload; it must be new. ``blob_id`` sets
+        the id of the blob.
 
         Raises InvalidInput for a wrong media type, for an empty file, for bytes without the expected SHA-256, or when
         the upload took more than twelve hours; TooLarge as soon as there are too many bytes; AlreadyExists if there is
@@ -106,7 +106,7 @@ class BlobService:
             try:
                 blob = await store.put_small(connection, tenant, place, known, data=data)
             except asyncpg.UniqueViolationError:
-                raise AlreadyExists(f"there is a blob {known.id} already") from None
+                raise AlreadyExists(f"the blob {known.id} exists already") from None
         _STORED.labels(DatabaseObjects.url).inc(len(data))
         return blob
 
@@ -121,32 +121,32 @@ class BlobService:
             async with self._database.acquire() as connection:
                 blob = await store.finish(connection, tenant, place, known)
         except asyncpg.UniqueViolationError:
-            blob, refusal = None, AlreadyExists(f"there is a blob {known.id} already")
+            blob, refusal = None, AlreadyExists(f"the blob {known.id} exists already")
         if blob is None:
             await self.discard(tenant, place)
             raise refusal
         return blob
 
     async def discard(self, tenant: int, place: Place) -> None:
-        """Remove an object that no blob refers to; if that fails, the housekeeper does it."""
+        """Remove an object that no blob refers to. If this fails, the housekeeper does it later."""
         with suppress(DatabaseUnavailable, BlobStoreUnavailable):
             async with self._database.acquire() as connection:
                 await store.give_up(connection, tenant, place)
             await self.clear(tenant, place)
 
     async def write(self, tenant: int, place: Place, chunks: AsyncIterator[bytes], description: Description) -> None:
-        """Write an object that no blob refers to yet; if that fails, nothing of it stays."""
+        """Write an object that no blob refers to yet. If this fails, nothing of it remains."""
         objects = await self.stores.holding(place.store_id)
         async with self._database.acquire() as connection:
             await store.begin(connection, tenant, place)
         try:
             await objects.write(place.key, _counted(chunks, objects.url), description)
-        except BaseException:  # also when the caller is cancelled; the housekeeper removes what this cannot
+        except BaseException:  # also if the caller is cancelled; the housekeeper removes what this cannot
             await self.discard(tenant, place)
             raise
 
     async def get(self, tenant: int, blob_id: UUID) -> Blob:
-        """Return the description of a blob. Raises NotFound, even if it has only expired."""
+        """Return the description of a blob. Raises NotFound, also if it has expired."""
         return (await self.find(tenant, blob_id)).blob
 
     async def find(self, tenant: int, blob_id: UUID) -> StoredBlob:
@@ -160,8 +160,8 @@ class BlobService:
     async def read(self, tenant: int, blob_id: UUID, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
         """Yield the bytes from ``start`` to before ``end``, up to 512 KiB at a time; no connection is held in between.
 
-        Raises NotFound, before the first bytes if there is no such blob, or later if it was deleted meanwhile. A blob
-        that is moved to another store meanwhile is read on from there.
+        Raises NotFound, before the first bytes if there is no such blob, or later if it was deleted in the meantime. If
+        the blob is moved to another store, reading continues there.
         """
         found = await self.find(tenant, blob_id)
         end = found.blob.size_bytes if end is None else min(end, found.blob.size_bytes)
@@ -175,13 +175,13 @@ class BlobService:
                 return
             except ObjectMissing:
                 found = await self._moved(tenant, found)
-        raise BlobStoreUnavailable(f"the blob {blob_id} is moved from store to store")
+        raise BlobStoreUnavailable(f"the blob {blob_id} was moved between stores too often while it was read")
 
     async def _moved(self, tenant: int, missed: StoredBlob) -> StoredBlob:
         """Return a blob at its new place.
 
-        Raises NotFound if it was not moved but deleted, or its bytes are lost, and BlobStoreUnavailable if its store is
-        away.
+        Raises NotFound if it was deleted instead, or its bytes are lost, and BlobStoreUnavailable if its store is
+        unavailable.
         """
         try:
             found = await self.find(tenant, missed.blob.id)
@@ -189,7 +189,7 @@ class BlobService:
             raise NotFound(f"the blob {missed.blob.id} was deleted while it was read") from None
         if found.place != missed.place:
             return found
-        await self.stores.checked(await self.stores.holding(found.place.store_id))  # the whole store may be away
+        await self.stores.checked(await self.stores.holding(found.place.store_id))  # the whole store may be unavailable
         log.error("blob_missing", blob=str(missed.blob.id), key=missed.place.key)
         raise NotFound(f"the bytes of the blob {missed.blob.id} are missing from the store of files")
 
@@ -197,7 +197,9 @@ class BlobService:
         """Return a blob with all its bytes. Raises NotFound, TooLarge."""
         blob = await self.get(tenant, blob_id)
         if blob.size_bytes > max_bytes:
-            raise TooLarge(f"blob {blob_id} has {blob.size_bytes} bytes; {max_bytes} are left of what is allowed here")
+            raise TooLarge(
+                f"blob {blob_id} has {blob.size_bytes} bytes, but only {max_bytes} of the allowed bytes are left"
+            )
         return blob, b"".join([part async for part in self.read(tenant, blob_id)])
 
     async def delete(self, tenant: int, blob_id: UUID) -> None:

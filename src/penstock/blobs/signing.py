@@ -38,14 +38,14 @@ def sign(secret: InstanceSecret, grant: Grant) -> str:
 
 
 def verify(secrets: Secrets, token: str) -> Grant | None:
-    """Return the grant of a token that one of the secrets has signed; None for any other text."""
+    """Return the grant of a token that is signed by one of the secrets, or None for any other text."""
     if len(token) != TOKEN_LENGTH or not token.isascii():
         return None
     try:
         signed = urlsafe_b64decode(token)
     except ValueError:
         return None
-    if urlsafe_b64encode(signed).decode() != token:  # there is one spelling of each token
+    if urlsafe_b64encode(signed).decode() != token:  # each token has exactly one spelling
         return None
     fields, mac = signed[: _FIELDS.size], signed[_FIELDS.size :]
     if not any(hmac.compare_digest(_mac(secret, fields), mac) for secret in secrets.all()):

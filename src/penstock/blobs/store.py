@@ -22,7 +22,7 @@ _sql = queries.load(__file__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KnownStore:
-    """A store of objects as the database knows it."""
+    """A store of objects that the database knows."""
 
     id: UUID
     url: str
@@ -31,7 +31,7 @@ class KnownStore:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
-    """What is known of a file once all its bytes have been received."""
+    """The description of a file whose bytes have all been received."""
 
     id: UUID
     media_type: str
@@ -52,7 +52,7 @@ async def add_store(connection: asyncpg.Connection, store_id: UUID, url: str) ->
 
 
 async def store_marked(connection: asyncpg.Connection, store_id: UUID) -> None:
-    """Note that a store has the file with its id."""
+    """Record that a store has the file with its id."""
     await _sql.store_marked.run(connection, id=store_id)
 
 
@@ -181,7 +181,7 @@ async def due(connection: asyncpg.Connection, *, limit: int) -> list[tuple[int, 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Misplaced:
-    """A blob that is in another store than a new one of its size would be."""
+    """A blob that is not in the store that a new blob of its size would go to."""
 
     tenant_id: int
     id: UUID
@@ -200,7 +200,7 @@ class Misplaced:
 async def misplaced(
     connection: asyncpg.Connection, *, after: tuple[int, UUID], store_id: UUID, inline_bytes: int, limit: int
 ) -> list[Misplaced]:
-    """Return blobs of all tenants that are in another store than a new one of their size would be."""
+    """Return blobs of all tenants that are not in the store that a new blob of their size would go to."""
     rows = await _sql.misplaced.rows(
         connection,
         tenant_id_after=after[0],
@@ -255,7 +255,7 @@ async def expected_objects(
 
 
 async def mark_missing(connection: asyncpg.Connection, place: Place, *, missing: bool) -> None:
-    """Note whether the object of a blob is missing."""
+    """Record whether the object of a blob is missing."""
     await _sql.mark_missing.run(connection, store_id=place.store_id, key=place.key, missing=missing)
 
 

@@ -105,7 +105,7 @@ async def wanted_events(
 async def endpoints_of_jobs(
     connection: Connection, tenant: TenantId, job_ids: Sequence[UUID]
 ) -> dict[UUID, list[tuple[UUID, frozenset[str]]]]:
-    """Return the endpoints of jobs (those that submissions named, and the marketplace's), with the types that they want."""
+    """Return the endpoints of jobs (named by submissions, or the marketplace's), with the types that they want."""
     rows = await _sql.endpoints_of_jobs.rows(connection, tenant_id=tenant, job_ids=job_ids)
     wanted = {row["id"]: frozenset(row["events"]) for row in rows}
     found: dict[UUID, list[tuple[UUID, frozenset[str]]]] = {}

@@ -1,4 +1,4 @@
-"""Admits blocked jobs, and finishes changes of rules, where the process that should have done so has ended."""
+"""Admits blocked jobs and finishes changes of rules if the process that should have done so has died."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from penstock.postgres.wakeups import Wakeups
 from penstock.processes.periodic import Periodic
 
 _CHUNK: Final = 500  # keys
-_ABANDONED: Final = timedelta(seconds=10)  # the age of a change that another process is not finishing any more
+_ABANDONED: Final = timedelta(seconds=10)  # the age at which a change counts as abandoned by its process
 
 
 class Admitter(Periodic):

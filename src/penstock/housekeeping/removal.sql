@@ -2,14 +2,14 @@
 
 -- name: deleting()
 -- tenant: every (maintenance; the rows are tenants)
--- Return the tenants to delete, the first one first. "overdue": jobs that still run have had a minute to end. Index:
+-- Return the tenants to delete, those requested first first. "overdue": running jobs have had a minute to end. Index:
 -- tenant_deleting.
 SELECT id, name, deletes_usage, clock() >= deleting_since + interval '1 minute' AS overdue
 FROM tenant WHERE deleting_since IS NOT NULL ORDER BY deleting_since, id;
 
 
 -- name: stop_jobs(tenant_id)
--- Request that the running jobs of a tenant stop. Returns how many had not been requested to stop before, and whether any job
+-- Request that the running jobs of a tenant stop. Returns how many got the request for the first time, and whether any job
 -- runs. Locks: the leases in job id order. Index: primary key of lease.
 WITH held AS MATERIALIZED (
     SELECT job_id FROM lease WHERE tenant_id = :tenant_id AND cancel_requested_at IS NULL ORDER BY job_id FOR UPDATE
@@ -37,8 +37,8 @@ SELECT EXISTS (SELECT FROM usage_delta WHERE tenant_id = :tenant_id);
 
 
 -- name: finish(tenant_id)
--- Delete a tenant that owns nothing any more, and keep its name for its sums of usage; returns nothing if another process has
--- done so. A row that refers to it makes this fail. Locks: the tenant. Index: primary key.
+-- Delete a tenant that owns nothing any longer, and keep its name for its sums of usage; returns nothing if another process
+-- has done so. A row that refers to it makes this fail. Locks: the tenant. Index: primary key.
 WITH gone AS (
     DELETE FROM tenant WHERE id = :tenant_id AND deleting_since IS NOT NULL RETURNING id, name, deletes_usage
 ), kept AS (

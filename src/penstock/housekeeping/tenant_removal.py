@@ -1,8 +1,8 @@
 """Deletes tenants with all that they own, step by step.
 
-Every table with a ``tenant_id`` is emptied of the tenant's rows, also those of rooms that are added later: the tables
-are read from the catalogue. A step is one short transaction. Nothing is stored about the progress, so another process
-can continue at any time: a tenant is deleted when a whole pass over all tables has found nothing.
+The tenant's rows are deleted from every table with a ``tenant_id``, even of rooms that are added later: the tables are
+read from the catalogue. A step is one short transaction. Nothing is stored about the progress, so another process can
+continue at any time: a tenant is deleted when a whole pass over all tables has found nothing.
 """
 
 from __future__ import annotations
@@ -28,14 +28,15 @@ from penstock.tenants.principal import DEFAULT_TENANT, OPERATOR, TenantId
 
 log = logs.get(__name__)
 
-_STEPS: Final = 50  # of one run of the duty
+_STEPS: Final = 50  # per run of the duty
 _BLOBS: Final = 1000  # removed by one step
 _SOON: Final = timedelta(seconds=1)
-_OBJECTS: Final = frozenset({"blob", "blob_leftover", "blob_part"})  # removed with what they stand for, in any store
+_OBJECTS: Final = frozenset({"blob", "blob_leftover", "blob_part"})  # removed together with the objects in the stores
 _SUMS: Final = frozenset({"usage_sum", "usage_dims"})  # kept for billing
-_DELTAS: Final = "usage_delta"  # rolled up, where the sums are kept
-_LAST: Final = ("lane", "series", "submitter", "pause")  # what rows in other tables refer to without a foreign key
-# Something refers to these rows, and is deleted later in this pass or arrived meanwhile: the next pass deletes them.
+_DELTAS: Final = "usage_delta"  # rolled up into the sums
+_LAST: Final = ("lane", "series", "submitter", "pause")  # rows in other tables refer to these without a foreign key
+# Other rows refer to these; they are deleted later in this pass, or have just arrived. The next pass deletes these
+# rows.
 _NOT_YET: Final = (asyncpg.ForeignKeyViolationError, asyncpg.DeadlockDetectedError, asyncpg.LockNotAvailableError)
 
 _sql = queries.load(__file__, "removal.sql")
@@ -43,10 +44,10 @@ _sql = queries.load(__file__, "removal.sql")
 
 @dataclass(slots=True)
 class _Pass:
-    """One pass over the tables: those that are left, and the page to continue with in the first of them."""
+    """One pass over the tables: those left to empty, and the page at which the first of them continues."""
 
     leaves: list[str]
-    final: bool  # it began when the tenant's jobs had had their time to end, so it may be the last one
+    final: bool  # it began after the tenant's jobs had had time to end, so it may be the last one
     page: int = 0
     deleted: int = 0
 
@@ -87,7 +88,7 @@ class TenantRemoval(Periodic):
         return any([await self._advance(tenant) for tenant in found])
 
     async def _advance(self, tenant: _Tenant) -> bool:
-        """Delete some of what a tenant owns; return whether there is more to do at once."""
+        """Delete some of what a tenant owns; return whether there is more to do right now."""
         if await self._runs(tenant):
             return False
         async with self._database.acquire() as connection:
@@ -104,7 +105,7 @@ class TenantRemoval(Periodic):
         return True
 
     async def _runs(self, tenant: _Tenant) -> bool:
-        """Have running jobs stop; return whether some may still end by themselves."""
+        """Request that running jobs stop; return whether some may still end by themselves."""
         async with self._database.acquire() as connection:
             row = await _sql.stop_jobs.row(connection, tenant_id=tenant.id)
         assert row is not None  # noqa: S101 - the statement always returns a row
@@ -139,14 +140,14 @@ class TenantRemoval(Periodic):
         current.deleted += 0 if row is None else row["deleted"]
 
     async def _may_end(self, tenant: _Tenant, current: _Pass) -> bool:
-        """Return whether nothing is left that needs the names of queues and users."""
+        """Return whether no rows are left that refer to names of queues and users."""
         if current.deleted or not current.final:
             return False
         async with self._database.acquire() as connection:
             return tenant.deletes_usage or not await _sql.unbooked.value(connection, tenant_id=tenant.id)
 
     async def _end(self, tenant: _Tenant, current: _Pass) -> bool:
-        """End a pass; delete the tenant itself if it has found nothing."""
+        """End a pass; delete the tenant itself if the pass has found nothing."""
         del self._passes[tenant.id]
         if current.deleted:
             return True

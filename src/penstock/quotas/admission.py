@@ -28,7 +28,7 @@ from penstock.quotas.slice import Slice
 from penstock.quotas.slices import NothingLeft, Slices, Taken
 from penstock.tenants.principal import Principal
 
-_SOON: Final = timedelta(seconds=1)  # while other gateways hold some of the quota, which they may give back
+_SOON: Final = timedelta(seconds=1)  # if other gateways hold some of the quota, which they may give back
 _OF_CALLS: Final = frozenset({CALLS, CALLS_AT_ONCE, *BUDGETS})
 _OF_JOBS: Final = frozenset({JOBS, PENDING_JOBS, *BUDGETS})
 _OF_FILES: Final = frozenset({STORED_BYTES})
@@ -47,7 +47,7 @@ _UNITS: Final = {
 
 
 class TokenNeed(NamedTuple):
-    """The tokens that a call can use: at least so many that it makes sense, and at most."""
+    """The tokens that a call can use: the fewest with which it makes sense, and the most."""
 
     least: int
     most: int
@@ -69,7 +69,7 @@ class Admission:
         self._strict: dict[Slice, int] = {}  # tokens of a call in progress
 
     def settle(self) -> None:
-        """Count what is reserved as used, except what is reserved until the end: what there is at a time."""
+        """Count what is reserved as used, except amounts at a time, which stay reserved until the end."""
         held, self._held = self._held, {}
         for one, amount in held.items():
             if one.rule.measure == CALLS_AT_ONCE or one.rule.strict:
@@ -78,13 +78,13 @@ class Admission:
                 one.settle(amount)
 
     def begin(self) -> None:
-        """Keep the reserved tokens for a call that has begun until ``settle_tokens``, even if its client leaves."""
+        """Keep the reserved tokens of a call that has begun until ``settle_tokens``, even if its client disconnects."""
         self._strict = {one: amount for one, amount in self._held.items() if one.rule.strict}
         for one in self._strict:
             del self._held[one]
 
     def settle_tokens(self, used: int | None) -> None:
-        """Count the tokens that the call has used, and give back the rest. None: all, because the number is unknown."""
+        """Count the tokens that the call has used, and give back the rest. None means an unknown number: count all."""
         strict, self._strict = self._strict, {}
         for one, reserved in strict.items():
             one.replace(reserved, reserved if used is None else used)
@@ -125,7 +125,7 @@ class Limited:
     def __init__(self, admission: Admission, concerned: list[Slice], *, strict: bool = False) -> None:
         self.admission = admission
         self._concerned = concerned
-        self.strict = strict  # whether a strict quota concerns it, of which nothing was reserved
+        self.strict = strict  # whether a strict quota concerns it from which nothing was reserved
 
     @property
     def headers(self) -> list[tuple[bytes, bytes]]:
@@ -133,17 +133,17 @@ class Limited:
 
     @property
     def costs(self) -> bool:
-        """Whether a quota of cost is among them: then what the request calls must have a price."""
+        """Whether a quota of cost concerns it: then the models and providers that it calls must have prices."""
         return any(one.rule.measure == COST for one in self._concerned)
 
     @property
     def counts_jobs(self) -> bool:
-        """Whether the jobs must be stored for a quota, which counts them while they are pending."""
+        """Whether the jobs must be stored for a quota that counts them while they are pending."""
         return any(one.rule.counts_jobs for one in self._concerned)
 
 
 class Quotas:
-    """Admits the requests of one gateway. ``concern`` is one look-up in a dictionary."""
+    """Admits the requests of one gateway. Without quotas, a request costs one look-up in a dictionary."""
 
     def __init__(self, rules: Rules, slices: Slices) -> None:
         self._rules = rules
@@ -169,10 +169,10 @@ class Quotas:
 
     @asynccontextmanager
     async def storing(self, principal: Principal, size: int | None) -> AsyncIterator[Admission | None]:
-        """Reserve the bytes of a file while it is stored. The file may have up to ``size`` bytes; None: not known.
+        """Reserve the bytes of a file while it is stored. The file has at most ``size`` bytes; None means unknown.
 
         Raises InvalidInput if the size is not known but a quota needs it, otherwise as ``admit_call`` does. If the
-        block fails, the file may exist nevertheless: the database decides, which sums up the files that there are.
+        block fails, the file may exist nevertheless; the database sums up the files that exist.
         """
         limited = await self._admit(principal, _OF_FILES, {"": size or 0})
         if limited is None:
@@ -227,7 +227,8 @@ class Quotas:
         strict: Sequence[tuple[Rule, str]],
         tokens: TokenNeed | None,
     ) -> Limited:
-        """Reserve as many tokens as a call can use, or as few as the strict quotas have left, and all else it needs."""
+        """Reserve the tokens that a call can use, or the fewer that strict quotas have left, and everything else it
+        needs."""
         if tokens is None:
             taken = await self._take({need: amount for need, amount in needed.items() if need not in strict})
             return Limited(Admission(self._slices, key, dict(taken)), [one for one, _ in taken], strict=True)
@@ -287,7 +288,7 @@ def headers(slices: Sequence[Slice]) -> list[tuple[bytes, bytes]]:
 
 @lru_cache(maxsize=4096)
 def _forms(rules: tuple[Rule, ...], resets: tuple[bool, ...]) -> tuple[bytes, bytes]:
-    """Return RateLimit-Policy, and a form of RateLimit. ``resets`` are the quotas that state when they reset."""
+    """Return RateLimit-Policy and a form of RateLimit. Quotas in ``resets`` state when they reset."""
     limits = [
         b'"%b";r=%%d%b' % (rule.name.encode(), b";t=%d" if reset else b"")
         for rule, reset in zip(rules, resets, strict=True)

@@ -13,8 +13,8 @@ _CHUNK: Final = 500
 
 
 class QuotaExpiry(Periodic):
-    """Ends the slices of processes that have died, and removes what is not needed any more: windows that nothing has
-    touched for long, and finished jobs that quotas of pending jobs have counted."""
+    """Ends the slices of processes that have died, and removes rows that are no longer needed: old windows that are not
+    in use, and finished jobs that quotas of pending jobs have counted."""
 
     def __init__(self, database: Database, *, interval: timedelta = timedelta(seconds=10)) -> None:
         super().__init__(interval=interval)

@@ -1,4 +1,4 @@
-"""Read and set quotas."""
+"""Routes that read and set quotas."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ class QuotaRoutes:
         name="listQuotas",
         tag=TAG,
         scope=scopes.USAGE_READ,
-        summary="List the tenant's quotas: limit, what is used and reserved, and when it resets",
-        parameters=(Parameter(name="user", type=Name, description="of quotas for every user, show this user's use"),),
+        summary="List the tenant's quotas: limits, amounts used and reserved, and times of reset",
+        parameters=(Parameter(name="user", type=Name, description="whose use to show for quotas of every user"),),
         responses={200: ResponseSpec(description="The quotas", type=QuotaList, example={"quotas": [_QUOTA]})},
         errors=(InvalidInput, DatabaseUnavailable),
     )

@@ -19,7 +19,7 @@ from penstock.quotas.slices import Slices
 from penstock.quotas.watch import QuotaWatch
 from penstock.web.route import routes_of
 
-_FIRST_SECONDS: Final = 2.0  # a gateway starts without its database too
+_FIRST_SECONDS: Final = 2.0  # a gateway also starts without its database
 
 
 class QuotaParts:
@@ -52,7 +52,7 @@ class QuotaParts:
         return Part(routes=routes_of(QuotaRoutes(self.service)), start=self._start, stop=self._stop)
 
     async def _start(self) -> None:
-        """Read the quotas, if the database can be reached; then keep in step with it."""
+        """Read the quotas if the database can be reached; then follow its changes."""
         with suppress(DatabaseUnavailable, TimeoutError):
             async with asyncio.timeout(_FIRST_SECONDS):
                 await self.watch.once()

@@ -2,7 +2,7 @@
 
 -- name: sync(tenants, quotas, subjects, windows, ids, useds, ackeds, reserveds, floors, leasts, bests)
 -- tenant: every (a gateway serves all tenants; each entry names its own)
--- Bring slices and the database in step; see quota_sync. Entries whose quota was deleted are left out of the result. Locks:
+-- Synchronise slices with the database; see quota_sync. Entries whose quota was deleted are left out of the result. Locks:
 -- the rows of quota_use, in the order of their keys. Index: primary keys.
 SELECT * FROM quota_sync(:tenants::integer[], :quotas::uuid[], :subjects::text[], :windows::timestamptz[], :ids::uuid[],
                          :useds::bigint[], :ackeds::bigint[], :reserveds::bigint[], :floors::bigint[], :leasts::bigint[],
@@ -11,7 +11,7 @@ SELECT * FROM quota_sync(:tenants::integer[], :quotas::uuid[], :subjects::text[]
 
 -- name: changed_tenants(after)
 -- tenant: every (a gateway serves all tenants)
--- Return the tenants that changed after a number; a change of a quota is one of its tenant. Index: tenant_changed.
+-- Return the tenants that changed after a number; changing a quota changes its tenant. Index: tenant_changed.
 SELECT id FROM tenant WHERE changed > :after::bigint;
 
 
@@ -89,8 +89,8 @@ ORDER BY q.key_id, q.user_id, q.measure, q.per;
 
 
 -- name: count_jobs(tenant_id, job_ids)!
--- Store pending jobs for the quotas of pending jobs of their key or user, which count them. In the transaction that made them
--- pending. Locks: these quotas, against removal. Indexes: unique index of ready; primary keys of later, submitter and quota.
+-- Store pending jobs for the quotas that count those of their key or user. Runs in the transaction that made them pending.
+-- Locks: these quotas, against removal. Indexes: unique index of ready; primary keys of later, submitter and quota.
 INSERT INTO quota_job (tenant_id, quota_id, subject, job_id, turn)
 SELECT :tenant_id::integer, q.id, CASE WHEN q.user_id = '*' THEN b.user_id ELSE '' END, w.job_id, p.turn
 FROM unnest(:job_ids::uuid[]) AS w(job_id)
@@ -150,7 +150,7 @@ WHERE x.tenant_id = :tenant_id AND x.quota_id = :quota_id AND x.subject = :subje
 
 -- name: forget(limit)
 -- tenant: every (maintenance; the rows carry their tenant)
--- Remove windows that nothing has touched for 100 days, and those of minutes and of what there is at a time after a day;
+-- Remove windows that were not touched for 100 days, and those of minutes and of amounts at a time after one day;
 -- returns how many. Locks: their rows, skipping locked ones. Index: quota_use_touched.
 WITH old AS MATERIALIZED (
     SELECT x.tenant_id, x.quota_id, x.subject, x.window_start FROM quota_use x

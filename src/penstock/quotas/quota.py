@@ -29,7 +29,7 @@ AUDIO_SECONDS: Final = "audio_seconds"
 MODEL_SECONDS: Final = "model_seconds"
 COST: Final = "cost"
 EVERY_USER: Final = "*"
-BUDGETS: Final = (TOKENS, AUDIO_SECONDS, MODEL_SECONDS, COST)  # what the usage ledger counts, when calls have ended
+BUDGETS: Final = (TOKENS, AUDIO_SECONDS, MODEL_SECONDS, COST)  # counted by the usage ledger when calls have ended
 # The ledger counts microseconds and 10^-12 of the currency; limits count seconds and millionths of the currency.
 _SCALES: Final = {
     AUDIO_SECONDS: 10**6,
@@ -37,7 +37,7 @@ _SCALES: Final = {
     COST: 10**6,
 }
 _LARGEST: Final = 9 * 10**18
-_MOST_PENDING: Final = 10_000  # of a key or a user, whose pending jobs are counted one by one
+_MOST_PENDING: Final = 10_000  # for a key or a user, because their pending jobs are counted one by one
 
 MEANINGS: Final = {
     CALLS_AT_ONCE: "live calls of models in progress",
@@ -46,7 +46,7 @@ MEANINGS: Final = {
     PENDING_JOBS: "jobs that wait for a worker; a submit is refused, a retry is not",
     STORED_BYTES: "bytes of uploaded files, until they are deleted or expire",
     TOKENS: "tokens in and out, of live calls and of the attempts of jobs",
-    AUDIO_SECONDS: "seconds of sound that were heard",
+    AUDIO_SECONDS: "seconds of sound that were processed",
     MODEL_SECONDS: "seconds that models and providers took",
     COST: "cost by the price list, in millionths of its currency",
 }
@@ -88,21 +88,21 @@ class QuotaSetting(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     def check(self) -> None:
         """Raise InvalidInput for fields that contradict each other."""
         if self.measure in _AT_A_TIME and self.per is not None:
-            raise InvalidInput.of("per", f"does not go with {self.measure}, which limits what there is at a time")
+            raise InvalidInput.of("per", f"cannot be used with {self.measure}, which limits an amount at a time")
         if self.measure not in _AT_A_TIME and self.per is None:
             raise InvalidInput.of("per", "is required: minute, hour, day or month")
         if self.key is not None and self.user is not None:
-            raise InvalidInput.of("user", "does not go with key: a quota is for one of them")
+            raise InvalidInput.of("user", "cannot be used with key: a quota is for a key or for users")
         if self.measure == STORED_BYTES and (self.key or self.user):
-            raise InvalidInput.of("measure", f"{self.measure} can be limited for the whole tenant only")
+            raise InvalidInput.of("measure", f"{self.measure} can be limited only for the whole tenant")
         if self.measure == PENDING_JOBS and (self.key or self.user) and self.limit > _MOST_PENDING:
             raise InvalidInput.of("limit", f"must be at most {_MOST_PENDING} for pending_jobs of a key or user")
         if self.on_crash == "charge" and not self._can_charge:
             raise InvalidInput.of(
-                "on_crash", "can be charge for calls, jobs and strict tokens per hour, day or month only"
+                "on_crash", "can be charge only for calls, jobs and strict tokens per hour, day or month"
             )
         if self.mode is not None and self.measure != TOKENS:
-            raise InvalidInput.of("mode", "goes with tokens only")
+            raise InvalidInput.of("mode", "can be used only with tokens")
         if self.per == "minute" and self.measure in BUDGETS:
             raise InvalidInput.of("per", f"must be hour, day or month for {self.measure}")
         if self.limit * scale_of(self.measure) > _LARGEST:
@@ -112,9 +112,9 @@ class QuotaSetting(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 class Quota(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A quota, and its use in the current window.
 
-    ``reserved`` is held by gateways: for requests in progress, or for the next ones. Of a quota for every user, the
-    numbers are those of the user that was requested. ``unaccounted`` is the part of ``used`` that was charged because a
-    process was killed.
+    ``reserved`` is held by gateways: for requests in progress, or for the next ones. For a quota of every user, the
+    numbers are those of the requested user. ``unaccounted`` is the part of ``used`` that was charged because a process
+    was killed.
     """
 
     id: UUID
@@ -136,7 +136,7 @@ class Quota(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def limits_calls(self) -> bool:
-        """Whether live calls need some of it."""
+        """Whether live calls take from it."""
         return self.measure in {CALLS, CALLS_AT_ONCE, *BUDGETS}
 
 
@@ -147,10 +147,10 @@ class QuotaList(Struct, frozen=True, kw_only=True):
 
 
 def scale_of(measure: str) -> int:
-    """Return how many of the ledger's units one unit of a limit has."""
+    """Return the number of the ledger's units in one unit of a limit."""
     return _SCALES.get(measure, 1)
 
 
 def name_of(measure: str, per: str) -> str:
-    """Return how responses name a quota: ``calls-per-minute``."""
+    """Return the name of a quota in responses, such as ``calls-per-minute``."""
     return f"{measure.replace('_', '-')}-per-{per}" if per else measure.replace("_", "-")

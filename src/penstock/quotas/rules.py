@@ -18,13 +18,13 @@ class Rule:
     tenant: TenantId
     id: UUID
     measure: str
-    per: str  # "": at a time
+    per: str  # the window; "" for an amount at a time
     most: int
     key: str = ""
     user: str = ""
-    strict: bool = False  # tokens: what a call can use is reserved before it begins
+    strict: bool = False  # of tokens: a call reserves what it can use before it begins
     name: str = field(init=False)
-    scale: int = field(init=False)  # of the ledger's units in one unit of the limit
+    scale: int = field(init=False)  # number of the ledger's units in one unit of the limit
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", name_of(self.measure, self.per))
@@ -32,16 +32,17 @@ class Rule:
 
     @property
     def budget(self) -> bool:
-        """Whether the ledger counts it, and requests take nothing of it."""
+        """Whether the ledger counts its measure, so that requests take nothing from it."""
         return self.measure in BUDGETS and not self.strict
 
     @property
     def counts_jobs(self) -> bool:
-        """Whether jobs that it admits must be stored for it (``store.count_jobs``), so that they can be counted."""
+        """Whether jobs that it admits must be stored (``store.count_jobs``), so that they can be counted."""
         return self.measure == PENDING_JOBS and bool(self.key or self.user)
 
     def subject_of(self, key: str, user: str) -> str | None:
-        """Return the subject for which a request of that key and user counts; None if the quota does not concern it."""
+        """Return the subject that a request of that key and user counts for, or None if the quota does not concern
+        it."""
         if self.user == EVERY_USER:
             return user or None
         if self.key not in {"", key} or self.user not in {"", user}:
@@ -76,16 +77,16 @@ Needs = Mapping[tuple[Rule, str], int]
 
 @lru_cache(maxsize=4096)
 def needs_of_one(rules: tuple[Rule, ...], measures: frozenset[str], key: str, user: str) -> Needs:
-    """Return how much a request for one user takes of each quota if it takes one; see ``needs``."""
+    """Return ``needs`` for a request that takes one unit for one user."""
     return needs(rules, measures, key, {user: 1})
 
 
 def needs(
     rules: Sequence[Rule], measures: Collection[str], key: str, users: Mapping[str, int]
 ) -> dict[tuple[Rule, str], int]:
-    """Return how much a request takes of each quota of some measures that concerns it, by quota and subject.
+    """Return the amount that a request takes of each quota of some measures that concerns it, by quota and subject.
 
-    ``users`` says for whom, and how much for each.
+    ``users`` holds the amount for each user.
     """
     found: dict[tuple[Rule, str], int] = {}
     for rule in rules:

@@ -19,7 +19,7 @@ from penstock.quotas import store
 from penstock.quotas.quota import Quota, QuotaSetting
 from penstock.tenants.principal import TenantId
 
-_MAX_QUOTAS: Final = 1000  # of a tenant
+_MAX_QUOTAS: Final = 1000  # per tenant
 
 
 class QuotaService:
@@ -30,12 +30,12 @@ class QuotaService:
         self._wakeups = wakeups
 
     async def quotas(self, tenant: TenantId, *, user: str | None = None) -> list[Quota]:
-        """Return a tenant's quotas as they stand; of those for every user, what ``user`` used."""
+        """Return a tenant's quotas with their use; for quotas of every user, the use of ``user``."""
         async with self._database.acquire() as connection:
             return await store.quotas(connection, tenant, user=user)
 
     async def put(self, sender: Sender, setting: QuotaSetting) -> Quota:
-        """Set a quota of the sender's tenant: a new one, or another limit of one that is there."""
+        """Set a quota of the sender's tenant: create it, or change its limit."""
         setting.check()
         tenant = sender.principal.tenant
         async with self._changing(tenant) as connection:
@@ -63,7 +63,7 @@ class QuotaService:
 
     @asynccontextmanager
     async def _changing(self, tenant: TenantId) -> AsyncIterator[asyncpg.Connection]:
-        """Open a transaction that changes a tenant; gateways are woken after it."""
+        """Open a transaction that changes a tenant; wake the gateways after its commit."""
         async with self._database.acquire() as connection, connection.transaction():
             generation = await access_store.next_generation(connection)
             await store.stamp(connection, tenant, generation)

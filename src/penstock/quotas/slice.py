@@ -14,24 +14,24 @@ from penstock.quotas.rules import Rule
 
 VALID_SECONDS: Final = 15.0  # after the last renewal that succeeded; the database lets a slice expire after 30 s
 RENEW_SECONDS: Final = 5.0
-BUDGET_SECONDS: Final = 1.0  # between polls of what is used of a budget
+BUDGET_SECONDS: Final = 1.0  # between polls of how much of a budget is used
 _PLENTY: Final = 2**62
-IDLE_SECONDS: Final = 10.0  # without a request, before what is left is given back
+IDLE_SECONDS: Final = 10.0  # without a request, after which the rest is given back
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """The report of a process about a slice, and the size that it wants.
+    """A process's report about a slice, and the size that it requests.
 
     The first two numbers are totals over the slice's life.
     """
 
     used: int
-    acknowledged: int  # the part of ``used`` that the database is known to have booked
+    acknowledged: int  # the part of ``used`` that the database has confirmed
     reserved: int  # taken by requests in progress
-    floor: int  # that it must keep
-    least: int  # that it needs, for requests that wait too
-    best: int  # that it would like to hold
+    floor: int  # the amount that it must keep
+    least: int  # the amount that it needs, including for waiting requests
+    best: int  # the amount that it would like to hold
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,12 +39,12 @@ class Grant:
     """The grant of the database, and the state of the whole quota."""
 
     window_start: datetime
-    ends_in: float | None  # seconds until the window ends; None: it does not
+    ends_in: float | None  # seconds until the window ends; None: it never ends
     granted: int
-    settled: int  # used by all, and booked
+    settled: int  # used by all processes, and booked
     most: int
     others: int  # held by other slices
-    spare: int  # that this slice may hold beyond its needs
+    spare: int  # the amount that this slice may hold beyond its needs
     resets_in: float | None
 
 
@@ -70,14 +70,14 @@ class Slice:
         self.standing: Grant | None = None
         self.synced_at = 0.0
         self.short = False  # whether the database granted less than was needed
-        self._blocked = False  # while the database takes back what is not reserved
+        self._blocked = False  # while the database takes back the amount that is not reserved
         self._valid_until = 0.0
-        self.ends_at = math.inf  # of the window, monotonic; after that it is only reported
+        self.ends_at = math.inf  # of the window, monotonic; afterwards the slice only reports
         self._taken_at = time.monotonic()
         self._recently = self._peak = self._pace = 0
 
     def available(self, now: float) -> int:
-        """Return how much requests may take at once: nothing unless it was renewed lately."""
+        """Return how much requests may take now: nothing unless the slice was renewed recently."""
         if self._blocked or now >= self._valid_until:
             return 0
         if self._budget:
@@ -86,7 +86,7 @@ class Slice:
 
     @property
     def remaining(self) -> int:
-        """The part of the quota that is left as far as this process knows, for responses."""
+        """The part of the quota that is left, as far as this process knows; for responses."""
         standing = self.standing
         if standing is None:
             return 0
@@ -94,7 +94,7 @@ class Slice:
         return max(0, standing.most - standing.settled - standing.others - booked_since - self.reserved)
 
     def resets_in(self, now: float) -> float | None:
-        """Seconds until some of the quota, or all of it, is free again; None if that depends on requests that end."""
+        """Seconds until some or all of the quota is free again, or None if that depends on the end of requests."""
         if self.standing is None or self.standing.resets_in is None:
             return None
         return max(0.0, self.standing.resets_in - (now - self.synced_at))
@@ -103,7 +103,7 @@ class Slice:
         """Whether it holds more than its share, which others may be waiting for.
 
         A job that was created is among those that the database counts as pending, and a file among those that it sums
-        up, so what they took of the slice is not needed any more.
+        up, so what they took from the slice is no longer needed.
         """
         if self.rule.per or self.standing is None:
             return False
@@ -111,11 +111,11 @@ class Slice:
 
     @property
     def _returns(self) -> bool:
-        """Whether what a request takes is free again at its end."""
+        """Whether the amount that a request takes is free again when it ends."""
         return self.rule.measure == CALLS_AT_ONCE
 
     def take(self, amount: int, now: float) -> None:
-        """Reserve an amount that is available. Of a budget, requests take nothing."""
+        """Reserve an available amount. Requests take nothing from a budget."""
         if self._budget:
             self._taken_at = now
             return
@@ -141,7 +141,7 @@ class Slice:
             self.reserved -= amount
 
     def due(self, now: float) -> bool:
-        """Return whether it has something to report, to renew, or to give back."""
+        """Return whether the slice has anything to report, renew or give back."""
         if self.used != self.acknowledged or now >= self.ends_at or self.excessive(now):
             return True
         idle = now - self._taken_at >= IDLE_SECONDS
@@ -150,22 +150,22 @@ class Slice:
         return now - self.synced_at >= RENEW_SECONDS or (idle and self.available(now) > 0)
 
     def over(self, now: float) -> bool:
-        """Return whether nothing is held or left to report, so that it can be forgotten."""
+        """Return whether the slice holds nothing and has nothing left to report, so that it can be dropped."""
         empty = not self.reserved and self.granted == self.used == self.acknowledged
         return empty and (now >= self.ends_at or now - self._taken_at >= IDLE_SECONDS)
 
     def retire(self) -> None:
-        """Treat it as idle, because the process stops."""
+        """Treat the slice as idle, because the process stops."""
         self._taken_at -= IDLE_SECONDS
 
     def tick(self) -> None:
-        """Note how much was taken in the last second: about as much is wanted for the next."""
+        """Note how much was taken in the last second: about as much is requested for the next one."""
         taken = max(0, self._peak - self.reserved) if self._returns else self._recently
         self._pace = max(taken, self._pace // 2)
         self._recently, self._peak = 0, self.reserved
 
     def report(self, waiting: int) -> Report:
-        """Return what to report. ``waiting`` is the amount that requests wait for, because the slice has not enough.
+        """Return the next report. ``waiting`` is the amount that requests wait for because the slice has too little.
 
         If that takes back what is available, nothing is available until the database has responded.
         """
@@ -187,7 +187,7 @@ class Slice:
         )
 
     def apply(self, report: Report, grant: Grant, *, sent_at: float) -> None:
-        """Take over the response to a report."""
+        """Apply the response to a report."""
         now = time.monotonic()
         self.window_start = grant.window_start
         self.granted = grant.granted

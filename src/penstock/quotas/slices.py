@@ -1,4 +1,4 @@
-"""The slices that this process holds, and the statement that keeps them and the database in step."""
+"""The slices that this process holds, and the statement that synchronises them with the database."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from penstock.quotas.slice import Grant, Report, Slice
 
 Taken = list[tuple[Slice, int]]
 _Key = tuple[UUID, str]
-# Nothing was written, and the same reports may well pass now: a quota was being removed.
+# Nothing was written because a quota was being removed; the same reports may succeed now.
 _UNLUCKY: Final = (asyncpg.ForeignKeyViolationError, asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
 _TRIES: Final = 5
 _INTERVAL: Final = timedelta(seconds=1)  # between reports of what was used
 
 
 class NothingLeft(Exception):
-    """A quota has less left than a request needs. Nothing was taken, of any quota."""
+    """A quota has less left than a request needs. Nothing was taken from any quota."""
 
     def __init__(self, of: Slice, amount: int) -> None:
         super().__init__(of.rule.name)
@@ -37,7 +37,7 @@ class NothingLeft(Exception):
 
 
 class Slices(Periodic):
-    """Takes what requests need from the slices of this process; all of it or nothing, without awaiting in between.
+    """Takes what requests need from the slices of this process: everything or nothing, without awaiting in between.
 
     What a slice lacks is requested from the database, for all waiting requests in one statement; the next statement
     forms while one is in flight. Once a second it reports what was used, renews, and gives back what is idle.
@@ -47,10 +47,10 @@ class Slices(Periodic):
         super().__init__(interval=_INTERVAL)
         self._database = database
         self._current: dict[_Key, Slice] = {}
-        self._ended: set[Slice] = set()  # of windows that have ended, with requests in progress or a report to come
+        self._ended: set[Slice] = set()  # slices of ended windows that have requests in progress or something to report
         self._waiting: list[_Waiter] = []
         self._syncing: asyncio.Task[None] | None = None
-        self._again = False  # something has become due while a statement was in flight
+        self._again = False  # something became due while a statement was in flight
 
     async def take(self, needs: Needs) -> Taken:
         """Take what a request needs of each quota. Raises NothingLeft or DatabaseUnavailable; then nothing is taken."""
@@ -67,7 +67,7 @@ class Slices(Periodic):
             raise
 
     def take_now(self, needs: Needs) -> Taken | None:
-        """Take what a request needs, if all of it is there."""
+        """Take what a request needs, if all of it is available."""
         now = time.monotonic()
         found: Taken = []
         for (rule, subject), amount in needs.items():
@@ -90,7 +90,7 @@ class Slices(Periodic):
         found.rule = rule  # its limit may have changed
         return found
 
-    # Keeping in step
+    # Synchronisation
 
     async def once(self) -> bool:
         """Report, renew and give back what is due."""
@@ -106,12 +106,12 @@ class Slices(Periodic):
             one.retire()
         try:
             await self.sync()
-            await self.sync()  # a slice is removed by a report that books nothing
+            await self.sync()  # a second report, which books nothing, removes the slices
         except DatabaseUnavailable:
             pass  # the slices expire
 
     def sync(self) -> asyncio.Task[None]:
-        """Start a statement for all that wait or are due, or let one follow the one in flight; return their task."""
+        """Start a statement for everything that waits or is due, or let one follow that in flight; return its task."""
         self._again = True
         if self._syncing is None or self._syncing.done():
             self._syncing = asyncio.create_task(self._sync())
@@ -162,7 +162,7 @@ class Slices(Periodic):
 
     def _serve(self, waiter: _Waiter, without: Sequence[UUID]) -> None:
         """Take what a request needs, or refuse it for the first quota that has too little; skip deleted quotas."""
-        if waiter.future.done():  # its client has left
+        if waiter.future.done():  # its client has disconnected
             return
         needs: Mapping[tuple[Rule, str], int] = {
             need: amount for need, amount in waiter.needs.items() if need[0].id not in without
@@ -176,7 +176,7 @@ class Slices(Periodic):
         lacking, amount = next((one, amount) for one, amount in found if one.available(now) < amount)
         if lacking.short:
             waiter.fail(NothingLeft(lacking, amount))
-        else:  # requests that came meanwhile have taken what was granted, or its window has just ended
+        else:  # newer requests have taken what was granted, or the window has just ended
             self._waiting.append(waiter)
 
     def _all(self) -> list[Slice]:
@@ -203,7 +203,7 @@ class _Waiter:
             self.future.set_exception(error)
 
     def give_up(self) -> None:
-        """Give back what was taken for a client that has left."""
+        """Give back what was taken for a client that has disconnected."""
         if self.future.done() and not self.future.cancelled() and self.future.exception() is None:
             for one, amount in self.future.result():
                 one.release(amount)

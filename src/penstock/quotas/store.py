@@ -28,7 +28,7 @@ class CountedJob(NamedTuple):
 
 
 async def sync(connection: asyncpg.Connection, reports: Sequence[tuple[Slice, Report]]) -> dict[UUID, Grant]:
-    """Bring slices in step; returns the grants by the ids of their slices, without those whose quota was deleted."""
+    """Synchronise slices; returns the grants by slice id, except for slices whose quota was deleted."""
     rows = await _sql.sync.rows(
         connection,
         tenants=[one.rule.tenant for one, _ in reports],
@@ -109,7 +109,7 @@ async def number_of(connection: asyncpg.Connection, tenant: TenantId) -> int:
 async def quotas(
     connection: asyncpg.Connection, tenant: TenantId, *, quota_id: UUID | None = None, user: str | None = None
 ) -> list[Quota]:
-    """Return the quotas of a tenant, or one, with what is used of them; of those for every user, what ``user`` used."""
+    """Return the quotas of a tenant, or one of them, with their use; for quotas of every user, the use of ``user``."""
     rows = await _sql.quotas.rows(connection, tenant_id=tenant, id=quota_id, user_id=user)
     return [_quota(row) for row in rows]
 
@@ -134,7 +134,7 @@ async def sweep_jobs(connection: asyncpg.Connection, after: CountedJob, *, limit
 
 
 async def expire(connection: asyncpg.Connection, *, limit: int) -> int:
-    """End slices that have expired; returns in how many windows."""
+    """End slices that have expired; returns the number of windows."""
     async with connection.transaction():
         rows = await _sql.expired.rows(connection, limit=limit)
         for row in rows:

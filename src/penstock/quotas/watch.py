@@ -1,4 +1,4 @@
-"""Keep the quotas that a gateway knows in step with the database."""
+"""Keep the quotas in a gateway's memory up to date."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class QuotaWatch(Periodic):
         super().__init__(interval=_INTERVAL, idle_interval=_IDLE_INTERVAL)
         self._database = database
         self._rules = rules
-        self._generation: int | None = None  # the last change that ``rules`` shows
+        self._generation: int | None = None  # the last change that ``rules`` includes
         wakeups.subscribe(TOPIC, lambda _keys: self.wake())
 
     async def once(self) -> bool:
         async with self._database.acquire() as connection:
-            generation = (await access_store.state(connection)).generation  # read first: what follows may be newer
+            generation = (await access_store.state(connection)).generation  # read first: the rules below may be newer
             if self._generation is None or generation < self._generation:  # the database was replaced
                 self._rules.replace_all(await store.rules(connection))
             elif generation > self._generation:

@@ -12,11 +12,11 @@ from penstock.web.request import Request
 from penstock.web.response import ByteStream, Response
 from penstock.web.route import Parameter, ResponseSpec
 
-RANGE: Final = Parameter(name="Range", type=str, description="such as `bytes=0-499`; one range", place="header")
+RANGE: Final = Parameter(name="Range", type=str, description="a single range, such as `bytes=0-499`", place="header")
 RESPONSES: Final = {
     200: ResponseSpec(description="The bytes", media_type="*/*"),
     206: ResponseSpec(description="The range", media_type="*/*"),
-    416: ResponseSpec(description="The range lies behind the file's end"),
+    416: ResponseSpec(description="The range lies beyond the end of the file"),
 }
 
 _AS_A_FILE: Final = [  # so that no browser shows a user's file as a page of this service

@@ -41,7 +41,7 @@ class UploadCreation(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class UploadCompletion(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The request to complete one. With ``sha256``, the file must have that SHA-256."""
+    """The request to complete an upload. With ``sha256``, the file must have that SHA-256."""
 
     sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")] | None = None
 
@@ -113,7 +113,7 @@ class UploadRoutes:
         tag=_TAG,
         scope=scopes.FILES,
         summary="Send one part",
-        description="The body is the part's bytes. A part that is sent again replaces the one of its number.",
+        description="The body is the part's bytes. A part that is sent again replaces the earlier one with its number.",
         uploads=True,
         responses={200: ResponseSpec(description="The part", type=UploadPart, example=msgspec.to_builtins(_PART))},
         errors=(TooLarge, QuotaExceeded, *_NAMED),
@@ -175,7 +175,7 @@ class UploadRoutes:
         name="abortUpload",
         tag=_TAG,
         scope=scopes.FILES,
-        summary="Give up an upload in parts",
+        summary="Abort an upload in parts",
         responses={204: ResponseSpec(description="The upload and its parts are removed")},
         errors=_NAMED,
     )

@@ -1,4 +1,4 @@
-"""URLs from which anyone may read a file for a while: made with a key, used without one."""
+"""URLs from which anyone may read a file for a limited time: making one needs a key, using it does not."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from penstock.web.route import Parameter, PathParameter, ResponseSpec, route
 
 MAX_SECONDS: Final = 7 * 24 * 3600  # what S3 allows
 _DEFAULT_SECONDS: Final = 3600
-_INVALID: Final = "this URL is not valid, or not any more"
+_INVALID: Final = "this URL is not valid, or has expired"
 
 
 _EXAMPLE: Any = msgspec.to_builtins(
@@ -69,13 +69,13 @@ class SignedUrlRoutes:
         tag="Blobs",
         open=True,
         summary="Download a file by its signed URL",
-        description="The bytes come as from `/api/v1/blobs/{id}`.",
+        description="The response is that of `/api/v1/blobs/{id}`.",
         parameters=(RANGE,),
         responses=RESPONSES,
         errors=(NotFound, BlobStoreUnavailable, DatabaseUnavailable),
     )
     async def read(self, request: Request) -> Response | ByteStream:
-        """Send the file of a token that is valid."""
+        """Send the file that a valid token names."""
         request.query({})
         await self._instance.secret_now()  # compares this host's secret with the database, once
         grant = verify(self._instance.source.get(), request.path("token"))

@@ -82,7 +82,7 @@ class BucketObjects:
         with self._errors():
             try:
                 await obstore.delete_async(self._bucket, check_key(key))
-            except FileNotFoundError:  # S3 does not report it, the others do
+            except FileNotFoundError:  # S3 does not report this; other servers do
                 return
 
     async def size(self, key: str) -> int | None:
@@ -125,7 +125,7 @@ class BucketObjects:
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
-        """Raise the errors of the bucket as ours, which repeat nothing of the server's response."""
+        """Convert errors of the bucket to our own, which contain nothing of the server's response."""
         try:
             yield
         except FileNotFoundError:
@@ -135,7 +135,7 @@ class BucketObjects:
             raise BlobStoreUnavailable(f"the store of files, {self.url}, refuses the credentials") from None
         except BaseError as error:
             self._log(error)
-            raise BlobStoreUnavailable(f"the store of files, {self.url}, does not respond as it should") from None
+            raise BlobStoreUnavailable(f"the store of files, {self.url}, does not respond as expected") from None
 
     def _log(self, error: Exception) -> None:
         log.warning("blob_store_failed", store=self.url, reason=str(error).partition("\n")[0][:_MAX_REASON])

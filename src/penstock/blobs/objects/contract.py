@@ -1,4 +1,4 @@
-"""What a store of objects offers, and the keys of objects."""
+"""The interface of stores of objects, and the keys of objects."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ class ObjectMissing(PenstockError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Description:
-    """What a store may keep beside the bytes, so that it can serve them by itself."""
+    """The headers that a store may keep with an object, so that it can serve the object itself."""
 
     media_type: str
     disposition: str  # the header Content-Disposition
-    size: int | None = None  # bytes, where it is known before
+    size: int | None = None  # bytes, if known beforehand
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListedObject:
-    """An object as a listing has it."""
+    """An object in a listing."""
 
     key: str
     size: int
@@ -57,7 +57,7 @@ class ObjectStore(Protocol):
         ...
 
     async def remove(self, key: str) -> None:
-        """Remove an object, and what an unfinished write has left of it. It need not exist."""
+        """Remove an object, and the remains of an unfinished write. The object need not exist."""
         ...
 
     async def size(self, key: str) -> int | None:
@@ -65,7 +65,8 @@ class ObjectStore(Protocol):
         ...
 
     async def listed(self, *, after: str, limit: int) -> list[ListedObject]:
-        """Return objects in the order of their keys' bytes, behind ``after``; fewer than ``limit`` if those are all."""
+        """Return objects after the key ``after``, in the order of their keys' bytes; fewer than ``limit`` only at the
+        end."""
         ...
 
     async def read_mark(self) -> bytes | None:
@@ -77,7 +78,7 @@ class ObjectStore(Protocol):
         ...
 
     async def signed_url(self, key: str, expires_in: timedelta) -> str | None:
-        """Return a URL from which anyone may read the object; None where the store has no such URLs."""
+        """Return a URL from which anyone may read the object, or None if the store has no such URLs."""
         ...
 
 
@@ -92,6 +93,6 @@ def check_key(key: str) -> str:
 
 
 def tenant_of(key: str) -> int | None:
-    """Return the tenant whose object it is, by its key; None if the key is not one of an object."""
+    """Return the tenant that owns the object with this key, or None if it is not the key of an object."""
     first, slash, _ = key.partition("/")
     return int(first) if slash and first.isascii() and first.isdigit() and len(first) < 10 else None

@@ -23,7 +23,7 @@ class DatabaseObjects:
         self._database = database
 
     async def write(self, key: str, chunks: AsyncIterator[bytes], description: Description) -> None:
-        """Store an object that was announced. Raises InvalidInput when that lasts more than twelve hours."""
+        """Store an object that was announced. Raises InvalidInput if this takes more than twelve hours."""
         del description
         number, pending = 0, bytearray()
         async for chunk in chunks:

@@ -8,14 +8,14 @@ from contextlib import suppress
 
 
 class _Stopped(Exception):
-    """The source has failed, or its reader was cancelled; the library shall give up what it has sent."""
+    """The source has failed, or its reader was cancelled; the library must discard what it has sent."""
 
 
 async def feed(chunks: AsyncIterator[bytes], take: Callable[[AsyncIterator[bytes]], Awaitable[object]]) -> None:
     """Call ``take`` with an iterator that yields ``chunks``, and wait until it is done.
 
-    ``chunks`` is read in a task of this function, which the library never cancels. Whatever ends early, an exception of
-    ``chunks``, one of ``take`` or the caller, the other side ends before this raises.
+    ``chunks`` is read in a task of this function, which the library never cancels. If one side ends early (``chunks``
+    or ``take`` raises, or the caller is cancelled), the other side ends before this function raises.
     """
     pieces: asyncio.Queue[bytes | None] = asyncio.Queue(1)
     stopped = False

@@ -21,11 +21,11 @@ from penstock.errors import BlobStoreUnavailable
 T = TypeVar("T")
 
 _PIECE: Final = 512 * 1024  # bytes that one call reads
-_FLUSH: Final = 8 * 2**20  # bytes after which the disk is told to write, so that the last fsync is short
-_UNFINISHED: Final = "~"  # ends the name of a file that is being written; no key contains it
+_FLUSH: Final = 8 * 2**20  # bytes after which a write to disk begins, so that the final fsync is short
+_UNFINISHED: Final = "~"  # suffix of the name of a file that is being written; no key contains it
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _MAX_MARK: Final = 1000  # bytes
-_TRIES: Final = 5  # to make a file's folder while others remove it as empty
+_TRIES: Final = 5  # to create a file's folder while other processes remove it as empty
 _READ: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
 _WRITE: Final = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
 
@@ -59,7 +59,7 @@ class FolderObjects:
             raise
 
     async def read(self, key: str, start: int, end: int) -> AsyncIterator[bytes]:
-        """Yield the bytes; the file stays readable when it is removed meanwhile."""
+        """Yield the bytes. The file stays readable if it is removed in the meantime."""
         file = await self._open(self._path(key))
         if file is None:
             raise ObjectMissing(key)
@@ -107,7 +107,7 @@ class FolderObjects:
     async def _run(self, work: Callable[..., T], *arguments: object) -> T:
         """Call ``work`` in a thread, with errors of the disk as BlobStoreUnavailable.
 
-        A cancelled caller waits for the thread too: it must not close a descriptor that the thread is using.
+        A cancelled caller also waits for the thread, so that it does not close a descriptor that the thread is using.
         """
         call = asyncio.get_running_loop().run_in_executor(None, partial(work, *arguments))
         try:
@@ -153,18 +153,18 @@ class FolderObjects:
         raise AssertionError("the last try returns or raises")
 
     def _require_mark(self) -> None:
-        """Raise OSError if the folder was mounted when the process began, and is not now."""
+        """Raise OSError if the folder is no longer mounted, as it was when the process began."""
         if not (self.root / MARK).is_file():
             raise OSError(errno.ENOENT, f"the file {MARK} is not in it")
 
     def _make_folders(self, folder: Path) -> None:
-        """Make a folder and those around it, each durably."""
+        """Create a folder and its parents durably."""
         missing: list[Path] = []
         while folder != self.root and not folder.is_dir():
             missing.append(folder)
             folder = folder.parent
         for one in reversed(missing):
-            with suppress(FileExistsError, FileNotFoundError):  # another writer makes it, or a removal takes it away
+            with suppress(FileExistsError, FileNotFoundError):  # another writer creates it, or a removal deletes it
                 one.mkdir(mode=0o700)
                 _sync_folder(one.parent)
 
@@ -196,14 +196,14 @@ class FolderObjects:
         return found
 
     def _walk(self, folder: Path, prefix: str, after: str) -> Iterator[tuple[str, os.stat_result]]:
-        """Yield the files whose keys lie behind ``after``, in the order of keys, also unfinished ones."""
+        """Yield the files with keys after ``after``, in the order of keys, including unfinished ones."""
         try:
             with os.scandir(folder) as entries:
                 names = sorted(
                     f"{entry.name}/" if entry.is_dir(follow_symlinks=False) else entry.name.removesuffix(_UNFINISHED)
                     for entry in entries
                 )
-        except (FileNotFoundError, NotADirectoryError):  # removed meanwhile
+        except (FileNotFoundError, NotADirectoryError):  # removed in the meantime
             return
         for name in dict.fromkeys(names):
             key = prefix + name
@@ -229,7 +229,7 @@ class FolderObjects:
         finally:
             os.close(file)
         try:
-            with suppress(FileExistsError):  # another process has just made it
+            with suppress(FileExistsError):  # another process has just created it
                 os.link(unfinished, self.root / MARK)
         finally:
             unfinished.unlink()

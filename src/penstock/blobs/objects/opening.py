@@ -1,4 +1,4 @@
-"""Make the store of objects that a URL names. Nothing is connected or created yet."""
+"""Open the store of objects that a URL names. This connects to nothing and creates nothing."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The stores of objects that this process uses: the one that new objects go to, and others that still hold some.
+"""The stores of objects that this process uses: the one for new objects, and others that still hold older ones.
 
-A store's id is in the database and, as the object ``penstock-store``, in the store. So a host that does not see the
-folder of the others notices, and no installation takes the bucket of another for its own.
+A store's id is in the database and, as the object ``penstock-store``, in the store. So a host detects that it does not
+see the folder of the others, and an installation that a bucket belongs to another one.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from penstock.telemetry import logs, metrics
 
 log = logs.get(__name__)
 
-_CHECKED_SECONDS: Final = 10.0  # how long the result of a check is reported
+_CHECKED_SECONDS: Final = 10.0  # for which the result of a check is reused
 _CHECK_TIMEOUT: Final = 3.0  # seconds
 
 _AVAILABLE = metrics.gauge(
@@ -90,7 +90,7 @@ class ObjectStores:
         return await self._id_of(objects)
 
     async def state(self) -> StoreState:
-        """Return whether the store of new objects can be used, as found in the last ten seconds."""
+        """Return whether the store of new objects can be used; the result may be ten seconds old."""
         now = time.monotonic()
         if self._state is None or now - self._state[0] > _CHECKED_SECONDS:
             self._state = (now, StoreState(url=self.current.url, problem=await self._problem()))
@@ -128,7 +128,8 @@ class ObjectStores:
 
     async def _open(self, objects: ObjectStore) -> UUID:
         async with self._database.acquire() as connection:
-            known = await store.stores(connection)  # before the mark is read: where this says so, it must be there
+            # Read before the mark: a store that is recorded as marked must have it.
+            known = await store.stores(connection)
         mark = await objects.read_mark()
         if mark is None and all(one.url != objects.url for one in known):
             async with self._database.acquire() as connection:
