@@ -18,6 +18,7 @@ from penstock.postgres.migrate import migrate
 from penstock.settings import Settings
 from penstock.supervisor import ports
 from penstock.telemetry import logs
+from tests.support import in_memory
 from tests.support.databases import own_database
 
 _MAX_TEST_PROCESSES: Final = 8  # each has a PostgreSQL of its own
@@ -69,9 +70,22 @@ def _logs() -> None:
 
 
 @pytest.fixture(scope="session")
-async def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[EmbeddedServer]:
+def _server_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder for the PostgreSQL of this process, in memory if there is room.
+
+    There a database with its 1,200 files is created and dropped in a twentieth of the time.
+    """
+    if in_memory.has_room():
+        with in_memory.own_folder() as folder:
+            yield folder
+    else:
+        yield tmp_path_factory.mktemp("postgres")
+
+
+@pytest.fixture(scope="session")
+async def postgres_server(_server_folder: Path) -> AsyncIterator[EmbeddedServer]:
     """A running PostgreSQL with the newest schema in its database ``penstock``, which serves as a template only."""
-    server = EmbeddedServer(tmp_path_factory.mktemp("postgres"))
+    server = EmbeddedServer(_server_folder)
     await server.start()
     try:
         await migrate(server.url)

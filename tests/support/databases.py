@@ -16,6 +16,7 @@ from penstock.jobs.sql.rows import Connection
 from penstock.postgres.embedded import EmbeddedServer, embedded_url
 from penstock.postgres.pool import Database
 from penstock.tenants.principal import TenantId
+from tests.support import in_memory
 
 _numbers = itertools.count(1)
 
@@ -27,9 +28,11 @@ STATE_TABLES = ("ready", "later", "lease", "done")
 async def own_database(server: EmbeddedServer) -> AsyncIterator[str]:
     """Yield the URL of a fresh database with the newest schema; dropped at the end, with its connections."""
     name = f"test_{os.getpid()}_{next(_numbers)}"
+    # Copying files waits for the disk, and the log does not; in memory, files are six times as fast.
+    strategy = "file_copy" if in_memory.is_inside(server.data_dir) else "wal_log"
     admin = await asyncpg.connect(embedded_url(server.data_dir, "postgres"))
     try:
-        await admin.execute(f"CREATE DATABASE {name} TEMPLATE penstock")
+        await admin.execute(f"CREATE DATABASE {name} TEMPLATE penstock STRATEGY {strategy}")
         yield embedded_url(server.data_dir, name)
         await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
     finally:
