@@ -81,7 +81,7 @@ class Receiver:
     respond: Callable[[Message], Awaitable[web.StreamResponse] | web.StreamResponse] = lambda _: web.Response()
 
     async def got(self, count: int, what: str = "the messages") -> list[Message]:
-        """Wait until it has got so many messages."""
+        """Wait until it has received this many messages."""
         await until(lambda: len(self.messages) >= count, f"{what}: {count}, but {len(self.messages)}")
         return self.messages
 

@@ -193,7 +193,7 @@ class CallbackRoutes:
         tag=TAG,
         scope=scopes.TENANT_ADMIN,
         summary="Give a callback another secret",
-        description="For a day, unless stated otherwise, messages are signed with both secrets.",
+        description="By default, messages are signed with both secrets for a day.",
         path_parameters=(_ID,),
         request=Rotation,
         request_example={"overlap_seconds": 3600},

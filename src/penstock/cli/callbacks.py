@@ -1,4 +1,4 @@
-"""``penstock callback``: endpoints that get events, and the deliveries to them."""
+"""``penstock callback``: endpoints for events, and the deliveries to them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from penstock.client import Client
 
 app = typer.Typer(
-    help="Register endpoints for events, and see what was delivered, through the gateway at PENSTOCK_URL.",
+    help="Register endpoints for events and inspect deliveries, through the gateway at PENSTOCK_URL.",
     no_args_is_help=True,
 )
 
@@ -30,7 +30,7 @@ _Id = Annotated[UUID, typer.Argument(metavar="ID", help="The callback's id.")]
 
 @command(app, "list")
 def list_callbacks(
-    of_jobs: Annotated[bool, typer.Option(help="List those that submissions of jobs named instead.")] = False,
+    of_jobs: Annotated[bool, typer.Option(help="List the endpoints that submissions of jobs named, instead.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """List the callbacks of a tenant."""
@@ -54,7 +54,7 @@ def show(
     status: Annotated[
         str | None, typer.Option(metavar="STATUS", help="Only waiting, delivered or dead deliveries.")
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="The most deliveries.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="The maximum number of deliveries.")] = 20,
     as_json: AsJson = False,
 ) -> None:
     """Show a callback and its newest deliveries."""
@@ -86,7 +86,7 @@ def add(
     description: Annotated[str, typer.Option(help="For people.")] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Register an endpoint. Its secret is printed this once.
+    """Register an endpoint. Its secret is printed only now.
 
     penstock callback add https://shop.example/hooks --event job.completed --event job.failed
     """
@@ -100,11 +100,11 @@ def rotate(
     callback_id: _Id,
     overlap: Annotated[
         float | None,
-        typer.Option(metavar="SECONDS", min=0, help="How long messages have both signatures; a day unless stated."),
+        typer.Option(metavar="SECONDS", min=0, help="For how long messages have both signatures; by default a day."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Give a callback another secret, which is printed this once."""
+    """Give a callback a new secret, which is printed only now."""
     _reveal(with_client(lambda client: client.rotate_callback(callback_id, overlap_seconds=overlap)), as_json=as_json)
 
 
@@ -116,7 +116,7 @@ def disable(callback_id: _Id, as_json: AsJson = False) -> None:
 
 @command(app)
 def enable(callback_id: _Id, as_json: AsJson = False) -> None:
-    """Send events from now on, and what waits."""
+    """Send new events again, and the waiting deliveries."""
     _show([with_client(lambda client: client.change_callback(callback_id, disabled=False))], as_json=as_json)
 
 
@@ -159,7 +159,9 @@ def try_out(callback_id: _Id, as_json: AsJson = False) -> None:
             if found is not None and found.attempts and (before is None or found.id != before.id):
                 return found
             await asyncio.sleep(_TEST_POLL_SECONDS)
-        raise typer.BadParameter("nothing was sent within a minute: does a housekeeper run, and is it resting?")
+        raise typer.BadParameter(
+            "nothing was sent within a minute: check that a housekeeper runs, and that the endpoint is not resting"
+        )
 
     found = with_client(act)
     if wants_json(as_json):

@@ -44,7 +44,7 @@ async def run_again(client: Client, run_id: UUID, step: int, options: Json) -> J
 
 
 async def show(client: Client, run_id: UUID, *, watch: bool, as_json: bool) -> None:
-    """Print a run with its steps; with ``watch``, once it has ended or, for people, all the time until then."""
+    """Print a run with its steps; with ``watch``, keep the display up to date until it ends (JSON: print it then)."""
     if not as_json:
         await follow(client, run_id, show=True, once=not watch)
         return
@@ -54,7 +54,7 @@ async def show(client: Client, run_id: UUID, *, watch: bool, as_json: bool) -> N
 
 
 async def follow(client: Client, run_id: UUID, *, show: bool, once: bool = False) -> None:
-    """Draw the tree of a run until it has ended, or once."""
+    """Draw the tree of a run, once or until it has ended."""
     if not show:
         await client.wait(run_id)
         return

@@ -26,12 +26,12 @@ _history: Final = msgspec.json.Decoder(StoredHistory)
 
 
 class Checked(msgspec.Struct, kw_only=True):
-    """What replaying a run has shown. Without a problem the code repeats the run."""
+    """The result of replaying a run. Without a problem, the code repeats the run."""
 
     run: UUID
     flow: str
     problem: str = ""
-    changed_inputs: list[str] = []  # steps that have another input now; their stored results are used
+    changed_inputs: list[str] = []  # steps whose input has changed; their stored results are used
 
 
 def folder_of(stated: Path | None) -> Path:
@@ -73,7 +73,7 @@ async def _check(client: Client, run: UUID, process: FlowProcess, version: str |
 
 
 def show(checked: Sequence[Checked], *, as_json: bool) -> None:
-    """Print what was found."""
+    """Print the results."""
     if wants_json(as_json):
         print_json(msgspec.to_builtins(list(checked)))
         return
@@ -83,5 +83,5 @@ def show(checked: Sequence[Checked], *, as_json: bool) -> None:
 def _result(checked: Checked) -> str:
     if checked.problem:
         return checked.problem
-    changed = f"; other inputs: {', '.join(checked.changed_inputs)}" if checked.changed_inputs else ""
+    changed = f"; changed inputs: {', '.join(checked.changed_inputs)}" if checked.changed_inputs else ""
     return f"repeats{changed}"

@@ -1,4 +1,4 @@
-"""How flows, runs and their steps are shown."""
+"""Display flows, runs and their steps."""
 
 from __future__ import annotations
 

@@ -25,8 +25,8 @@ RunId = Annotated[UUID, typer.Argument(metavar="RUN", help="The run's id.")]
 
 @app.command()
 def new(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The flow's name, and its file's.")],
-    folder: Annotated[Path, typer.Option(help="Where its file is created.")] = Path(),
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The name of the flow and of its file.")],
+    folder: Annotated[Path, typer.Option(help="The folder for its file.")] = Path(),
 ) -> None:
     """Create a small working flow, as a starting point.
 
@@ -45,10 +45,10 @@ def list_runs(
     status: Annotated[str | None, typer.Option(help="Only runs in this status.")] = None,
     owner_service: Annotated[str | None, typer.Option("--owner-service", help="Only this caller's runs.")] = None,
     owner_ref: Annotated[str | None, typer.Option("--owner-ref", help="Only runs with this reference.")] = None,
-    held: Annotated[bool, typer.Option("--held", help="Only runs whose code cannot continue.")] = False,
+    held: Annotated[bool, typer.Option("--held", help="Only held runs.")] = False,
     stranded: Annotated[bool, typer.Option("--stranded", help="Only runs of versions that no runner has.")] = False,
     flows: Annotated[bool, typer.Option("--flows", help="List flows instead of runs.")] = False,
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="The most runs.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="The maximum number of runs.")] = 50,
     as_json: AsJson = False,
 ) -> None:
     """List runs, newest first, or the flows that can be started.
@@ -73,13 +73,13 @@ def run(
     run_input: Annotated[
         str, typer.Option("--input", "-i", metavar="JSON", help="JSON, @FILE, or - for standard input.")
     ] = "{}",
-    version: Annotated[str | None, typer.Option(help="The version; by default the one published last.")] = None,
+    version: Annotated[str | None, typer.Option(help="The version; by default the most recent one.")] = None,
     owner_service: Annotated[str, typer.Option(help="The caller for which it runs.")] = "cli",
     owner_ref: Annotated[str, typer.Option(help="The caller's own reference.")] = "",
     priority: Annotated[
-        int | None, typer.Option(min=-100, max=100, help="Runs with a higher priority go first.")
+        int | None, typer.Option(min=-100, max=100, help="Runs with a higher priority start first.")
     ] = None,
-    run_at: Annotated[datetime | None, typer.Option(help="It begins no earlier than this time (local).")] = None,
+    run_at: Annotated[datetime | None, typer.Option(help="Do not start it before this local time.")] = None,
     idempotency_key: Annotated[
         str | None, typer.Option(help="A repeated request with the same key returns the same run.")
     ] = None,
@@ -141,7 +141,9 @@ def signal(
     payload: Annotated[
         str, typer.Option("--payload", "-p", metavar="JSON", help="JSON, @FILE, or - for standard input.")
     ] = "null",
-    idempotency_key: Annotated[str | None, typer.Option(help="A repeated signal with the same key comes once.")] = None,
+    idempotency_key: Annotated[
+        str | None, typer.Option(help="A repeated signal with the same key arrives once.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Send a signal to a run.
@@ -153,7 +155,7 @@ def signal(
     if wants_json(as_json):
         print_json(reply)
     else:
-        typer.echo("it came before" if reply["repeated"] else "sent")
+        typer.echo("it was sent before" if reply["repeated"] else "sent")
 
 
 @command(app)
@@ -182,11 +184,11 @@ def rerun(
     run_id: RunId,
     step: Annotated[int, typer.Option("--from", min=0, metavar="STEP", help="The number of the first new step.")],
     run_input: Annotated[
-        str | None, typer.Option("--input", "-i", metavar="JSON", help="Another input: JSON, @FILE, or -.")
+        str | None, typer.Option("--input", "-i", metavar="JSON", help="A different input: JSON, @FILE, or -.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Start a new run that reuses what another did before a step. penstock flow show prints the numbers.
+    """Start a new run that reuses the steps of another before one. penstock flow show prints the numbers.
 
     penstock flow rerun RUN --from 3
     """
@@ -210,12 +212,12 @@ def check(
     runs: Annotated[
         list[UUID] | None, typer.Argument(metavar="[RUN]…", help="Run ids; without any, the newest.")
     ] = None,
-    folder: Annotated[Path | None, typer.Option(help="The flows; by default PENSTOCK_FLOWS_DIR.")] = None,
+    folder: Annotated[Path | None, typer.Option(help="The folder of the flows; by default PENSTOCK_FLOWS_DIR.")] = None,
     flow: Annotated[str | None, typer.Option("--flow", metavar="NAME@VERSION", help="Only runs of this flow.")] = None,
     version: Annotated[
         str | None, typer.Option("--as", metavar="VERSION", help="Check with the code of this version.")
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="The most runs.")] = 100,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="The maximum number of runs.")] = 100,
     as_json: AsJson = False,
 ) -> None:
     """Replay stored runs with the code of this machine: would it repeat them? Nothing is executed or changed.
@@ -241,9 +243,11 @@ def check(
 @command(app)
 def move(
     run_id: RunId,
-    to: Annotated[str, typer.Option("--to", metavar="VERSION", help="The version of the other code.")],
-    folder: Annotated[Path | None, typer.Option(help="The flows; by default PENSTOCK_FLOWS_DIR.")] = None,
-    unchecked: Annotated[bool, typer.Option("--unchecked", help="Without checking the code of this machine.")] = False,
+    to: Annotated[str, typer.Option("--to", metavar="VERSION", help="The version to continue with.")],
+    folder: Annotated[Path | None, typer.Option(help="The folder of the flows; by default PENSTOCK_FLOWS_DIR.")] = None,
+    unchecked: Annotated[
+        bool, typer.Option("--unchecked", help="Do not check the code of this machine first.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Continue a run with the code of another version, once its history has been replayed with that code.
@@ -258,7 +262,7 @@ def move(
         if code is not None:
             (checked,) = await flow_checks.check(client, [run_id], code, version=to)
             if checked.problem:
-                raise WrongState(f"run {run_id} cannot go on with version {to}: {checked.problem}")
+                raise WrongState(f"run {run_id} cannot continue with version {to}: {checked.problem}")
         return flow_calls.plain(await client.move_run(run_id, to))
 
     job_views.show_job(with_client(act), as_json=as_json)

@@ -44,7 +44,7 @@ def create(
     expires: Expires = None,
     as_json: AsJson = False,
 ) -> None:
-    """Create a key, and print it this once: only a digest is stored.
+    """Create a key, and print it. It cannot be shown again, because only a digest is stored.
 
     penstock key create "web shop" --tenant acme --scopes jobs:submit,jobs:read --expires 90d
 
@@ -135,7 +135,7 @@ def rotate(
     overlap: Annotated[str, typer.Option(metavar="DURATION", help="How long the old key stays valid.")] = "1d",
     as_json: AsJson = False,
 ) -> None:
-    """Create a key with the same rights, and print it this once; the old one expires after the overlap.
+    """Create a key with the same rights, and print it, only now; the old one expires after the overlap.
 
     penstock key rotate 3Kf0aQ9ZpL2m --overlap 2h
     """

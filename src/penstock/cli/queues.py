@@ -47,7 +47,8 @@ def resume(queue: Queue = None, all_tenants: AllTenants = False, as_json: AsJson
 def limit(
     queue: Annotated[str, typer.Argument(metavar="TASK_TYPE/MODEL_PROFILE", help="The queue.")],
     per_key: Annotated[
-        int | None, typer.Option(min=1, help="The most jobs with the same concurrency key that run at a time.")
+        int | None,
+        typer.Option(min=1, help="The maximum number of jobs with the same concurrency key that run at a time."),
     ] = None,
     key: Annotated[
         list[str] | None, typer.Option(metavar="KEY=N", help="Another number for one key; may be repeated.")
@@ -82,7 +83,8 @@ def limits(
     tenant: Annotated[str, typer.Argument(help="The tenant's name.")],
     weight: Annotated[float | None, typer.Option(help="Its share of the workers, relative to other tenants.")] = None,
     max_running: Annotated[
-        int | None, typer.Option(min=0, help="The most jobs that run at a time, in all queues; 0: no limit.")
+        int | None,
+        typer.Option(min=0, help="The maximum number of jobs that run at a time, in all queues; 0: no limit."),
     ] = None,
     queue: Annotated[
         list[str] | None,

@@ -1,4 +1,4 @@
-"""The client's calls about blobs, files that the gateway keeps until they expire."""
+"""The calls of ``Client`` about blobs: files that the gateway keeps until they expire."""
 
 from __future__ import annotations
 

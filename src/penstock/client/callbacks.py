@@ -30,7 +30,7 @@ class CallbackCalls:
     ) -> CreatedEndpoint:
         """Register an endpoint for types of events; returns it with its secret, which cannot be read later.
 
-        Unless stated, it gets the events with which jobs end.
+        By default, it gets the events with which jobs end.
         """
         body: dict[str, Any] = {"url": url, "description": description}
         if events is not None:
@@ -74,7 +74,7 @@ class CallbackCalls:
     async def rotate_callback(
         self, callback_id: UUID | str, *, secret: str | None = None, overlap_seconds: float | None = None
     ) -> CreatedEndpoint:
-        """Give a callback another secret, and return it; messages are signed with both for a day unless stated."""
+        """Give a callback a new secret, and return it; messages are signed with both, by default for a day."""
         fields = {"secret": secret, "overlap_seconds": overlap_seconds}
         body = {name: value for name, value in fields.items() if value is not None}
         return await self._transport.call(

@@ -48,7 +48,7 @@ class RunFilters(TypedDict, total=False):
 
 
 class FlowCalls:
-    """The part of ``Client`` about flows. What is not a job is the JSON that the description of the API explains."""
+    """The calls of ``Client`` about flows. Except for jobs, results are JSON as in the description of the API."""
 
     owner_service: str
     _transport: Transport
@@ -79,14 +79,15 @@ class FlowCalls:
         return await self._transport.call("GET", _RUNS, dict[str, Any], query=query)
 
     async def run_tree(self, run_id: UUID | str, *, first_step: int = 0, limit: int = 200) -> dict[str, Any]:
-        """Return a run with a page of its steps; ``next_step`` is where the next page begins. Raises NotFound."""
+        """Return a run with a page of its steps; ``next_step`` is the first step of the next page. Raises NotFound."""
         query = {"from": str(first_step), "limit": str(limit)}
         return await self._transport.call("GET", f"{_RUNS}/{as_id(run_id)}", dict[str, Any], query=query)
 
     async def signal_run(
         self, run_id: UUID | str, name: str, payload: object = None, *, idempotency_key: str | None = None
     ) -> dict[str, Any]:
-        """Send a signal to a run; raises WrongState if it has ended. A call that is repeated sends it once."""
+        """Send a signal to a run; raises WrongState if it has ended. If the call is repeated, the run gets the signal
+        once."""
         key = idempotency_key or secrets.token_hex(16)
         path = f"{_RUNS}/{as_id(run_id)}/signal/{quote(name, safe='')}"
         return await self._transport.call(
@@ -107,7 +108,7 @@ class FlowCalls:
         return await self._transport.call("POST", f"{_RUNS}/{as_id(run_id)}/retry", Job, repeatable=False)
 
     async def rerun(self, run_id: UUID | str, *, step: int, input: object = UNSET) -> Job:  # noqa: A002
-        """Start a new run that reuses what another did before a step; with ``input``, with another input."""
+        """Start a new run that reuses the steps of another before one, optionally with a different ``input``."""
         body = {"step": step} | ({} if input is UNSET else {"input": input})
         return await self._transport.call("POST", f"{_RUNS}/{as_id(run_id)}/rerun", Job, body=body, repeatable=False)
 

@@ -22,7 +22,7 @@ from penstock.jobs.sql.controls import ALL_QUEUES, ALL_TENANTS
 from penstock.jobs.sql.rows import Connection, Queue
 from penstock.tenants.principal import TenantId
 
-MaxRunning = Annotated[int, Meta(ge=1, le=1_000_000, description="The most jobs that may run at a time.")]
+MaxRunning = Annotated[int, Meta(ge=1, le=1_000_000, description="The maximum number of jobs that run at a time.")]
 Weight = Annotated[float, Meta(ge=0.001, le=1000, description="The tenant's share of the workers, relative to others.")]
 _MANY = 1_000_000  # more than the claims that wait in any process
 

@@ -36,7 +36,7 @@ UserId = Annotated[
 TaskType = Annotated[Name, Meta(description="The kind of work; with model_profile it names the queue.")]
 ModelProfile = Annotated[Name, Meta(description="The name of the model or profile that does the work.")]
 JobPriority = Annotated[Priority, Meta(description="Jobs with a higher priority run first.")]
-Attempts = Annotated[MaxAttempts, Meta(description="The most attempts; null: PENSTOCK_MAX_ATTEMPTS.")]
+Attempts = Annotated[MaxAttempts, Meta(description="The maximum number of attempts; null: PENSTOCK_MAX_ATTEMPTS.")]
 RunAt = Annotated[Moment, Meta(description="Not before this time; null: at once.")]
 AttemptSeconds = Annotated[TimeoutSeconds, Meta(description="Time limit of one attempt, in seconds; null: no limit.")]
 MAX_TTL_SECONDS = 366 * 24 * 3600  # seconds

@@ -40,7 +40,7 @@ class ClaimRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     tenants: Annotated[
         list[Name], Meta(max_length=1000, description="Only of these tenants; empty: of all that the sender serves.")
     ] = []
-    limit: Annotated[int, Meta(ge=1, le=1000, description="The most jobs to return.")] = 1
+    limit: Annotated[int, Meta(ge=1, le=1000, description="The maximum number of jobs to return.")] = 1
     lease_seconds: Lease | None = None  # None: the gateway's WORKER_LEASE_TIMEOUT
     wait_seconds: Annotated[WaitSeconds, Meta(description="How long to wait for the first job.")] = 0
 

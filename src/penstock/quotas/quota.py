@@ -59,9 +59,9 @@ class QuotaSetting(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     on their own.
 
     ``on_crash`` is what happens to the part of the quota that a process held when it was killed: ``free`` gives it back
-    within a minute, ``charge`` counts it as used. Unless stated, hours, days and months charge.
+    within a minute, ``charge`` counts it as used. By default, hours, days and months charge.
 
-    ``mode`` is for tokens: ``soft`` (unless stated) refuses requests when the ledger has counted the limit, so it can
+    ``mode`` is for tokens: ``soft``, the default, refuses requests when the ledger has counted the limit, so it can
     be exceeded by what is in flight then; ``strict`` reserves what a call can use before it begins.
     """
 

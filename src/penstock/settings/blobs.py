@@ -22,7 +22,7 @@ from penstock.settings.kinds import (
 )
 from penstock.settings.variable import Known, Relation, setting
 
-POSTGRES: Final = "postgres"  # as the URL of a store
+POSTGRES: Final = "postgres"  # the URL of PostgreSQL as a store
 MAX_BLOB: Final = 48 * 2**30  # bytes: what 10,000 parts of an upload to S3 hold
 
 _BUCKETS: Final = ("s3", "gs", "az")
@@ -86,7 +86,7 @@ class BlobSettings:
         http_url, None, "server of the bucket's protocol; unset: the cloud's own"
     )
     penstock_blob_inline_bytes: int = setting(
-        integer(0, 16 * MEBIBYTE), MEBIBYTE, "files up to this size are kept in PostgreSQL whatever the store"
+        integer(0, 16 * MEBIBYTE), MEBIBYTE, "files up to this size are kept in PostgreSQL, whatever the store"
     )
     penstock_blob_presign: bool = setting(
         flag, True, "signed URLs of files in a bucket lead to the bucket; false: to the gateway, which reads it"
@@ -100,7 +100,7 @@ class BlobSettings:
     aws_access_key: Secret | None = setting(
         header_secret,
         None,
-        "access key of an S3 bucket; unset: found as AWS programs do, such as the host's role",
+        "access key of an S3 bucket; unset: found the way AWS tools do, for example by the role of the host",
     )
     aws_secret_key: Secret | None = setting(header_secret, None, "secret key that belongs to it")
     penstock_max_blob_bytes: int = setting(

@@ -17,7 +17,7 @@ class CallbackSettings:
         duration(100 * MILLISECOND, timedelta(minutes=2)), timedelta(seconds=15), "time limit of a receiver's response"
     )
     penstock_callback_concurrency: int = setting(
-        integer(1, 128), 16, "requests to one endpoint at a time; there are fewer to slow and failing ones"
+        integer(1, 128), 16, "requests to one endpoint at a time; slow and failing endpoints get fewer"
     )
     penstock_callback_retention_days: int = setting(
         integer(1, 3650), 7, "delivered callbacks are dropped after this time; dead ones are kept as long as jobs"

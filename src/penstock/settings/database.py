@@ -12,7 +12,7 @@ from penstock.settings.variable import Known, setting
 
 
 def _from_parts(known: Known) -> Secret | None:
-    """the one that the variables `POSTGRES_…` name; without POSTGRES_HOST an embedded one in PENSTOCK_DATA_DIR."""
+    """built from the variables `POSTGRES_…`; without POSTGRES_HOST, an embedded server in PENSTOCK_DATA_DIR."""
     host = known.get("postgres_host")
     if host is None or "postgres_user" not in known or "postgres_db" not in known:
         return None
@@ -36,9 +36,7 @@ def _data_folder(_known: Known) -> Path:
 class DatabaseSettings:
     """The database."""
 
-    postgres_host: str | None = setting(
-        host_port, None, "PostgreSQL as host or host:port, for those who do not set DATABASE_URL"
-    )
+    postgres_host: str | None = setting(host_port, None, "PostgreSQL as host or host:port, if DATABASE_URL is not set")
     postgres_port: int = setting(port, 5432, "its port, where POSTGRES_HOST names none")
     postgres_user: str = setting(short_text(63), "postgres", "its user")
     postgres_password: Secret | None = setting(secret, None, "the user's password, if there is one")

@@ -18,10 +18,12 @@ class FlowSettings:
         folder, None, "folder of Python files with flows; workers run them, and watch it for changes"
     )
     penstock_flows_resident: int = setting(
-        integer(1, 100_000), 1000, "runs of flows that one worker holds in memory at a time; others that wait are rows"
+        integer(1, 100_000),
+        1000,
+        "runs of flows that one worker holds in memory at a time; others wait in the database",
     )
     penstock_flows_linger: timedelta = setting(
         duration(timedelta(0), timedelta(seconds=30)),
         timedelta(milliseconds=500),
-        "time that a run which waits for its jobs stays in memory before it is parked",
+        "time for which a run that waits for its jobs stays in memory before it is parked",
     )

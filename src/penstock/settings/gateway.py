@@ -25,7 +25,7 @@ from penstock.settings.variable import Known, Relation, setting
 
 def _host(known: Known) -> str:
     """`0.0.0.0`; without a token `127.0.0.1`."""
-    # Without a token the API is open to anyone who can connect, so by default only this machine can.
+    # Without a token the API is open to anyone who can connect, so by default it listens on this machine only.
     return "0.0.0.0" if known.get("ai_service_token") else "127.0.0.1"  # noqa: S104
 
 

@@ -1,6 +1,6 @@
-"""The kinds of variables. Each takes a text, or a value that is only checked, and returns the value.
+"""The kinds of variables. Each converts a text, or checks a value, and returns the value.
 
-ValueError says what is allowed and never repeats the text, which may be a secret set in the wrong variable.
+A ValueError states what is allowed. It never repeats the text, which may be a secret set in the wrong variable.
 """
 
 from __future__ import annotations
@@ -185,7 +185,7 @@ def host_port(value: object) -> str:
     given = text(value)
     found = _HOST_PORT.fullmatch(given)
     if found is None or found["port"] == "" or not 0 < int(found["port"] or 1) <= 65_535 or given.startswith(":"):
-        raise ValueError("must be a host or host:port; an IPv6 address stands in brackets")
+        raise ValueError("must be a host or host:port, with an IPv6 address in brackets")
     return given
 
 

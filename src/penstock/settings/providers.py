@@ -84,7 +84,7 @@ class ProviderSettings:
         folder, None, "file of providers and model profiles; unset: profiles.toml in the working directory, if any"
     )
     penstock_provider_concurrency: int = setting(
-        integer(1, 10_000), 8, "calls of one worker to one provider at a time, unless its profile says more"
+        integer(1, 10_000), 8, "calls of one worker to one provider at a time, unless its profile sets a number"
     )
 
     @property

@@ -95,7 +95,7 @@ def load_settings(env_file: Path | None = DOTENV) -> Settings:
 
 
 def misspelt(env_file: Path | None = DOTENV) -> dict[str, str]:
-    """Return unknown names that are set, with suggestions: a misspelt name of the token would leave the API open."""
+    """Return unknown names that are set, with suggestions: a misspelt name for the token would leave the API open."""
     known = set(Settings.descriptions())
     ours = [name for name in os.environ if name.startswith("PENSTOCK_") and name not in _INTERNAL]
     found: dict[str, str] = {}

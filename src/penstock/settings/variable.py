@@ -51,7 +51,7 @@ def variables(group: type) -> dict[str, Variable]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Relation:
-    """A rule over several variables; it is checked once each of them is valid on its own."""
+    """A rule about several variables. It is checked only if each of them is valid on its own."""
 
     blames: str  # the field whose variable the error names
     over: tuple[str, ...]  # the fields whose values ``problem`` takes, in order

@@ -50,9 +50,7 @@ class WorkerSettings:
 
 def _ports_for_all(workers: int, first: int, gateway: int) -> str | None:
     if first and (first + workers - 1 > 65_535 or (gateway and first < gateway < first + workers)):
-        return (
-            "each worker takes the next port from WORKER_HTTP_PORT on: there must be enough, and none HTTP_PORT itself"
-        )
+        return "each worker takes the next port, beginning here: there must be enough, and none may be HTTP_PORT"
     return None
 
 

@@ -142,7 +142,7 @@ class ControlRoutes(JobRoutes):
         tag="Queues",
         scope=scopes.OPERATOR,
         summary="Replace a tenant's share of the workers, and the limits of its running jobs",
-        description="A limit that is left out is removed; the weight is 1 unless stated. Running jobs above a "
+        description="A limit that is left out is removed; the weight is 1 by default. Running jobs above a "
         "new limit go on.",
         path_parameters=(_NAME,),
         request=TenantLimits,

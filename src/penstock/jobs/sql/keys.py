@@ -27,7 +27,7 @@ class Admitted:
 
 @dataclass(slots=True, kw_only=True)
 class Rule:
-    """The most jobs of each key that may run at a time, with exceptions by key."""
+    """The maximum number of jobs of each key that run at a time, with exceptions by key."""
 
     max_running: int
     exceptions: dict[str, int] = field(default_factory=dict)

@@ -147,7 +147,7 @@ CREATE TABLE pause (
     PRIMARY KEY (tenant_id, task_type, model_profile)
 );
 
--- The most jobs of a tenant that may run at a time: in one queue or, with the names '', in all its queues together.
+-- The maximum number of a tenant's jobs that run at a time: in one queue or, with the names '', in all its queues together.
 CREATE TABLE run_limit (
     tenant_id     integer NOT NULL REFERENCES tenant,
     task_type     text NOT NULL,
@@ -291,9 +291,9 @@ CREATE TABLE lease (
         autovacuum_vacuum_cost_delay = 0, vacuum_truncate = off);
 CREATE INDEX lease_key ON lease (lane_id, concurrency_key) WHERE concurrency_key IS NOT NULL;
 
--- The most jobs with the same concurrency key that may run at a time in a queue. tenant_id 0 means the queue of each tenant;
--- where a tenant has a rule of its own too, the smaller number holds. The key '' stands for every key (the rule), others are
--- exceptions to it.
+-- The maximum number of jobs with the same concurrency key that run at a time in a queue. tenant_id 0 means the queue of
+-- each tenant; where a tenant has a rule of its own too, the smaller number holds. The key '' stands for every key (the
+-- rule), others are exceptions to it.
 --
 -- A job with a key in ready or lease holds a place of its key. In a queue with a rule there are at most as many places as the
 -- rule allows, so claims need not check anything. Only admit() moves jobs of such a queue to ready. Every statement that
