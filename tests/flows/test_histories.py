@@ -82,7 +82,7 @@ async def perform(program: Program) -> Any:
         case "map":
             return await run.map("items", range(program.number))
         case "publish":
-            run.publish("event", str(run.uuid()))
+            run.publish("event", {"id": run.uuid()})
             return run.random().random()
         case "sequence":
             return [await perform(one) for one in inside]

@@ -371,6 +371,28 @@ async def test_reports_are_steps_without_an_end(replays: bool) -> None:
     ]
 
 
+async def test_published_events_are_objects_of_kinds_that_are_not_penstock_s_own(replays: bool) -> None:
+    @flow(name="f", version="1")
+    async def f() -> list[str]:
+        run.publish("plain")
+        found = []
+        for kind, data in (("job.completed", {}), ("callback.test", {}), ("written", [1]), ("written", "text")):
+            try:
+                run.publish(kind, data)
+            except ValueError as error:
+                found.append(str(error)[:40])
+        return found
+
+    driver = Driver(f, replays=replays)
+    assert driver.finish() == [
+        "events whose kind begins with job. are P",
+        "events whose kind begins with callback. ",
+        "the data of the event must be an object,",
+        "the data of the event must be an object,",
+    ]
+    assert [(step.name, value_of(step)) for step in driver.run.steps] == [("plain", {})]
+
+
 async def test_keys_that_are_given_twice_are_an_error(replays: bool) -> None:
     @flow(name="f", version="1")
     async def f() -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
+import contextlib
+import time
 from typing import Any, Final
 from uuid import UUID
 
@@ -12,11 +13,12 @@ import msgspec
 from penstock.cli import flow_views
 from penstock.cli.output import print_json
 from penstock.client import Client
-from penstock.errors import NotFound
+from penstock.errors import NotFound, PenstockError
 
 Json = dict[str, Any]
 
-_POLL_INTERVAL: Final = timedelta(milliseconds=500)
+_DRAW_INTERVAL: Final = 0.5  # seconds, for durations
+_READ_INTERVAL: Final = 2.0  # seconds after which the run is read without an event: waits end without one
 _MAX_CHILDREN: Final = 50  # runs of child flows in one tree
 _FINISHED: Final = frozenset({"completed", "failed", "cancelled"})
 
@@ -65,11 +67,28 @@ async def follow(client: Client, run_id: UUID, *, show: bool, once: bool = False
     if once or _is_over(run):
         Console().print(flow_views.tree_of(run, children))
         return
-    with Live(flow_views.tree_of(run, children), auto_refresh=False) as live:
-        while not _is_over(run):
-            await asyncio.sleep(_POLL_INTERVAL.total_seconds())
-            run, children = await _tree(client, run_id)
-            live.update(flow_views.tree_of(run, children), refresh=True)
+    changed = asyncio.Event()
+    noticing = asyncio.create_task(_notice(client, run_id, run["last_event_id"], changed))
+    try:
+        with Live(flow_views.tree_of(run, children), auto_refresh=False) as live:
+            read_at = time.monotonic()
+            while not _is_over(run):
+                await asyncio.sleep(_DRAW_INTERVAL)
+                if changed.is_set() or time.monotonic() > read_at + _READ_INTERVAL:
+                    changed.clear()
+                    run, children = await _tree(client, run_id)
+                    read_at = time.monotonic()
+                live.update(flow_views.tree_of(run, children), refresh=True)
+    finally:
+        noticing.cancel()
+        await asyncio.wait([noticing])
+
+
+async def _notice(client: Client, run_id: UUID, after: str, changed: asyncio.Event) -> None:
+    """Set ``changed`` at each event of a run and of all that it issues."""
+    with contextlib.suppress(PenstockError):  # the run is read from time to time in any case
+        async for _event in client.run_events(run_id, after=after):
+            changed.set()
 
 
 def _is_over(run: Json) -> bool:

@@ -205,6 +205,10 @@ class BlockingClient:
         """Do the same as ``Client.events``; each step blocks until the next event."""
         return self._steps(self.client.events(job_id, after=after))
 
+    def run_events(self, run_id: UUID | str, *, after: str | None = None) -> Iterator[Event]:
+        """Do the same as ``Client.run_events``; each step blocks until the next event."""
+        return self._steps(self.client.run_events(run_id, after=after))
+
     def _steps(self, stream: AsyncIterator[T]) -> Iterator[T]:
         try:
             while True:

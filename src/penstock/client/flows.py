@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import Any, Final, TypedDict, Unpack
 from urllib.parse import quote
@@ -11,6 +12,7 @@ from uuid import UUID
 from msgspec import UNSET, Raw
 
 from penstock.callbacks.callback import Callback
+from penstock.client.stream import LAST_TYPES, Event, Stream
 from penstock.client.transport import Transport
 from penstock.client.views import Job, as_id, as_raw
 from penstock.jobs.states import Status
@@ -82,6 +84,25 @@ class FlowCalls:
         """Return a run with a page of its steps; ``next_step`` is the first step of the next page. Raises NotFound."""
         query = {"from": str(first_step), "limit": str(limit)}
         return await self._transport.call("GET", f"{_RUNS}/{as_id(run_id)}", dict[str, Any], query=query)
+
+    async def run_events(self, run_id: UUID | str, *, after: str | None = None) -> AsyncIterator[Event]:
+        """Yield the events of a run and of all that it issues, from its creation to its end.
+
+        ``after`` is the id of the last event seen, or ``last_event_id`` of the run that was read. Broken connections
+        are made again and resume after the last event. Raises EventsLost when the service no longer has the events
+        after it, and TooLarge when the run has too many jobs at a time.
+        """
+        run = str(as_id(run_id))
+        stream = Stream(self._transport, f"{_RUNS}/{run}/events", after=after)
+        over = False
+        while not over:
+            async for event in stream.connection():
+                over = event.subject == run and event.type in LAST_TYPES
+                yield event
+            if stream.ended and not stream.count:
+                over = (await self._transport.call("GET", f"/api/v1/jobs/{run}", Job)).status.finished
+            if not over:
+                await stream.pause()
 
     async def signal_run(
         self, run_id: UUID | str, name: str, payload: object = None, *, idempotency_key: str | None = None

@@ -51,6 +51,7 @@ class StoredEvent:
     attempts: Sequence[int] | None
     first: int | None
     data: Raw | None
+    run_ids: Sequence[UUID] | None = None  # for each subject, the run of a flow of which it is a part
 
     @property
     def subjects(self) -> Sequence[Subject]:
@@ -64,7 +65,7 @@ class StoredEvent:
     def size(self) -> int:
         """The bytes of memory that the row takes, roughly."""
         data = 0 if self.data is None else len(bytes(self.data))
-        return _ROW_BYTES + data + _JOB_BYTES * len(self.job_ids or ())
+        return _ROW_BYTES + data + _JOB_BYTES * (len(self.job_ids or ()) + len(self.run_ids or ()))
 
     def position_of(self, index: int) -> Position:
         """Return the position of the row's event number ``index``, counted from 1."""

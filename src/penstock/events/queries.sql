@@ -41,7 +41,7 @@ LEFT JOIN LATERAL (
 -- floor, the position up to which retention has dropped events, and known_at, the time of the row at the position known, if
 -- the store has it. When there is no event, one row has only these. Indexes: primary keys, event_order.
 SELECT a.floor, a.known_at, w.position, w.at, w.kind, w.subject, w.job_id, w.job_ids, w.series_ids, w.epochs, w.attempts,
-       w.first, w.data, w.available
+       w.first, w.data, w.run_ids, w.available
 FROM (
     SELECT coalesce(f.position, 0) AS floor, coalesce(p.at, CASE WHEN f.position = :known::bigint THEN f.at END) AS known_at
     FROM (VALUES (1)) AS one(n)

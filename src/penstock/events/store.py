@@ -169,4 +169,5 @@ def stored(row: asyncpg.Record) -> StoredEvent:
         attempts=row["attempts"],
         first=row["first"],
         data=row["data"],
+        run_ids=row.get("run_ids"),  # only the readers of all events select it
     )

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Final, Protocol, cast
 
 from penstock.events import store
-from penstock.events.event import Event, Subject
+from penstock.events.event import Event, Expand, StoredEvent, Subject
 from penstock.events.position import START, WHOLE_ROW, Position
 from penstock.events.store import Standing
 from penstock.events.tail import EventTail, Reader
@@ -35,8 +35,10 @@ class History(Protocol):
         ...
 
 
-# Returns whether the stream has ended; called with the event that it yielded last, if any, and its position.
-IsOver = Callable[[Event | None, Position], Awaitable[bool]]
+# Returns whether the stream has ended; called with the event that it yielded last, if any, its position and its reader.
+IsOver = Callable[[Event | None, Position, Reader], Awaitable[bool]]
+# Lets a reader follow the present parts of its subject, before events after a position are read.
+Grow = Callable[[Reader, Position], Awaitable[None]]
 
 
 class AllEvents:
@@ -52,6 +54,16 @@ class AllEvents:
             return (await store.locate(connection, self._tenant, after)).standing(after)
 
     async def read(self, behind: Position, upto: Position) -> AsyncIterator[Event]:
+        async for row, expand in self.rows(behind, upto):
+            for event in expand(row):
+                if event.position > behind:
+                    yield event
+
+    async def rows(self, behind: Position, upto: Position) -> AsyncIterator[tuple[StoredEvent, Expand]]:
+        """Yield the stored rows after one position, up to another, in order; raises Lost.
+
+        The first may hold earlier events, too.
+        """
         while behind < upto:
             async with self._database.acquire() as connection:
                 page = await store.read_events(connection, self._tenant, behind=behind, upto=upto.number)
@@ -59,12 +71,10 @@ class AllEvents:
             if (standing := page.start.standing(behind)) is not Standing.HELD:
                 raise Lost(standing)
             for row in page.rows:
-                for event in expand(row):
-                    if event.position > behind:
-                        yield event
-                behind = row.position_of(WHOLE_ROW)
+                yield row, expand
             if not page.more:
                 return
+            behind = page.rows[-1].position_of(WHOLE_ROW)
 
 
 class OpenStream:
@@ -95,11 +105,13 @@ class EventStream:
         *,
         subject: Subject | None = None,
         is_over: IsOver | None = None,
+        grow: Grow | None = None,
     ) -> None:
         self._tail = tail
         self._history = history
         self._subject = subject
         self._is_over = is_over
+        self._grow = grow
         self.position = START
 
     async def open(self, after: Position | None) -> OpenStream:
@@ -113,14 +125,16 @@ class EventStream:
         return OpenStream(self.position, cast("AsyncGenerator[Event, None]", events))
 
     async def _follow(self, after: Position | None) -> AsyncGenerator[Event | None, None]:
-        reader = await self._tail.join(self._subject)
+        reader = await self._tail.join(self._subject, grows=self._grow is not None)
         try:
             standing = Standing.HELD if after is None else await self._history.standing(after)
             self.position = after or (START if self._subject is not None else self._tail.end)
+            await self._grow_reader(reader)
             yield None
             while True:
                 if standing is not Standing.HELD:
                     yield self._reset(standing)
+                    await self._grow_reader(reader)  # rows between were left out
                 try:
                     async for event in self._until_lost(reader):
                         yield event
@@ -158,16 +172,20 @@ class EventStream:
             async for event in self._history.read(self.position, upto):
                 self.position, last = event.position, event
                 yield event
-            if not reader.rows and not reader.is_lost() and await self._over(last):
+            if not reader.is_lost() and await self._over(reader, last):
                 return
             async for event in self._live(reader):
                 self.position = event.position
                 yield event
-                if not reader.rows and await self._over(event):
+                if await self._over(reader, event):
                     return
 
-    async def _over(self, last: Event | None) -> bool:
-        return self._is_over is not None and await self._is_over(last, self.position)
+    async def _over(self, reader: Reader, last: Event | None) -> bool:
+        return self._is_over is not None and await self._is_over(last, self.position, reader)
+
+    async def _grow_reader(self, reader: Reader) -> None:
+        if self._grow is not None:
+            await self._grow(reader, self.position)
 
     async def _live(self, reader: Reader) -> AsyncIterator[Event]:
         """Yield rows as they arrive, until some were left out or the tail has stopped."""
@@ -179,5 +197,5 @@ class EventStream:
                 continue
             row, expand = taken
             for event in expand(row):
-                if event.position > self.position and self._subject in {None, event.subject}:
+                if event.position > self.position and reader.wants(event.subject):
                     yield event

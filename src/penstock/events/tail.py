@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from penstock.errors import DatabaseUnavailable
@@ -21,6 +21,8 @@ log = logs.get(__name__)
 EVENTS: Final = "events"  # the topic of wake-ups that events were stored; no keys
 _READER_BYTES: Final = 2**20  # of rows buffered for one reader; it reads the rest from the database
 _TOTAL_BYTES: Final = 64 * 2**20  # of rows buffered for all readers
+_READER_SUBJECTS: Final = 20_000  # that one reader follows at a time; about 500 bytes each
+_TOTAL_SUBJECTS: Final = 100_000  # that all readers follow
 _INTERVAL: Final = 0.002  # least seconds between the starts of two passes
 _STOPPED: Final = "This process is stopping; it opens no more streams of events."
 # Seconds to the next pass without a wake-up:
@@ -29,19 +31,33 @@ _IDLE = 1.0
 
 
 class Reader:
-    """The registration of one open stream at the tail, with the rows buffered for it."""
+    """The registration of one open stream at the tail, with the rows buffered for it.
 
-    __slots__ = ("behind", "bytes", "ended", "joined", "lost", "news", "rows", "subject")
+    A reader that ``grows`` follows also the subjects that become parts of those that it follows: the jobs that a run of
+    a flow issues, and theirs.
+    """
 
-    def __init__(self, subject: Subject | None) -> None:
+    __slots__ = ("behind", "bytes", "ended", "grows", "joined", "lost", "news", "rows", "subject", "subjects")
+
+    def __init__(self, subject: Subject | None, *, grows: bool) -> None:
         self.subject = subject  # None: events of all subjects
+        self.subjects: set[Subject] = set()
+        self.grows = grows
         self.rows: deque[tuple[StoredEvent, Expand]] = deque()
         self.bytes = 0
         self.news = asyncio.Event()
         self.behind = True  # rows were left out: the reader has to read from the database, then rejoin the tail
         self.lost: Standing | None = None  # the store is at an earlier state: the reader has to begin again
-        self.ended = False  # the tail has stopped: nothing more arrives
+        self.ended = False  # nothing more arrives: the tail has stopped, or the reader follows too many subjects
         self.joined: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def wants(self, subject: Subject | None) -> bool:
+        """Whether events of this subject are for the reader."""
+        return self.subject is None or subject in self.subjects
+
+    def has_rows_of(self, subject: Subject) -> bool:
+        """Whether a row about a subject is buffered."""
+        return any(subject in row.subjects for row, _ in self.rows)
 
     def is_lost(self) -> bool:
         """Whether the reader has to begin again."""
@@ -66,6 +82,7 @@ class EventTail:
         self._joining: list[Reader] = []
         self._all: dict[Reader, None] = {}
         self._by_subject: dict[Subject, dict[Reader, None]] = {}
+        self._followed = 0  # pairs of a subject and a reader
         self._bytes = 0
         self._end = START
         self._news = asyncio.Event()
@@ -81,6 +98,11 @@ class EventTail:
     def readers(self) -> int:
         """The number of open streams."""
         return sum(1 for _ in self._readers())
+
+    @property
+    def followed(self) -> int:
+        """The number of subjects that open streams follow, one for each stream."""
+        return self._followed
 
     def wake(self) -> None:
         """Read soon, because events were stored."""
@@ -98,14 +120,14 @@ class EventTail:
             reader.ended = True
             reader.news.set()
 
-    async def join(self, subject: Subject | None) -> Reader:
+    async def join(self, subject: Subject | None, *, grows: bool = False) -> Reader:
         """Return a reader that receives rows from now on; pass it to ``leave`` later.
 
         Raises DatabaseUnavailable, even if the tail has merely stopped.
         """
         if self._stopped:
             raise DatabaseUnavailable(_STOPPED)
-        reader = Reader(subject)
+        reader = Reader(subject, grows=grows)
         self._joining.append(reader)
         self._news.set()
         if self._task is None or self._task.done():
@@ -138,12 +160,36 @@ class EventTail:
         reader.behind = True
         if reader in self._joining:
             self._joining.remove(reader)
-        if reader.subject is None:
-            self._all.pop(reader, None)
-        elif (same := self._by_subject.get(reader.subject)) is not None:
-            same.pop(reader, None)
-            if not same:
-                del self._by_subject[reader.subject]
+        self._all.pop(reader, None)
+        for subject in list(reader.subjects):
+            self.unfollow(reader, subject)
+
+    def follow(self, reader: Reader, subject: Subject) -> bool:
+        """Pass on rows about a further subject from now on; return False if that would be too many subjects."""
+        if subject in reader.subjects:
+            return True
+        if len(reader.subjects) >= _READER_SUBJECTS or self._followed >= _TOTAL_SUBJECTS:
+            return False
+        self._register(reader, subject)
+        return True
+
+    def unfollow(self, reader: Reader, subject: Subject) -> None:
+        """Pass on no more rows about a subject."""
+        if subject not in reader.subjects:
+            return
+        reader.subjects.remove(subject)
+        self._followed -= 1
+        same = self._by_subject[subject]
+        del same[reader]
+        if not same:
+            del self._by_subject[subject]
+
+    def grow(self, reader: Reader, row: StoredEvent) -> None:
+        """Follow the subjects of a row that are parts of those which the reader follows. Too many of them end it."""
+        parts = zip(row.run_ids, row.subjects, strict=True) if row.run_ids else ()
+        if not all(self.follow(reader, subject) for whole, subject in parts if whole in reader.subjects):
+            reader.ended = True
+            reader.news.set()
 
     async def prepare(self, connection: Connection, rows: Sequence[StoredEvent]) -> Expand:
         """Return a function that expands any of these rows, by the room that the row belongs to."""
@@ -192,11 +238,26 @@ class EventTail:
             for reader in self._all:
                 self._offer(reader, row, expand)
             if self._by_subject:
-                for subject in row.subjects:
-                    for reader in self._by_subject.get(subject, ()):
-                        self._offer(reader, row, expand)
+                for reader in self._concerned(row.run_ids or ()):
+                    if reader.grows:
+                        self.grow(reader, row)
+                for reader in self._concerned(row.subjects):
+                    self._offer(reader, row, expand)
         if page.rows:
             self._end = page.rows[-1].position_of(WHOLE_ROW)
+
+    def _register(self, reader: Reader, subject: Subject) -> None:
+        reader.subjects.add(subject)
+        self._by_subject.setdefault(subject, {})[reader] = None
+        self._followed += 1
+
+    def _concerned(self, subjects: Iterable[Subject]) -> Iterable[Reader]:
+        """Return the readers that follow any of these subjects, each once."""
+        found: dict[Reader, None] = {}
+        for subject in subjects:
+            if same := self._by_subject.get(subject):
+                found |= same
+        return found
 
     def _offer(self, reader: Reader, row: StoredEvent, expand: Expand) -> None:
         if reader.behind:
@@ -213,8 +274,7 @@ class EventTail:
 
     def _readers(self) -> Iterator[Reader]:
         yield from self._all
-        for same in self._by_subject.values():
-            yield from same
+        yield from self._concerned(list(self._by_subject))
 
     def _drop_rows(self, reader: Reader) -> None:
         self._bytes -= reader.bytes
@@ -239,7 +299,7 @@ class EventTail:
             if reader.subject is None:
                 self._all[reader] = None
             else:
-                self._by_subject.setdefault(reader.subject, {})[reader] = None
+                self._register(reader, reader.subject)
             if not reader.joined.done():
                 reader.joined.set_result(None)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from penstock.flows.http.changing import ChangeRoutes
+from penstock.flows.http.events import RunEventRoutes
 from penstock.flows.http.reading import ReadRoutes
 from penstock.flows.http.starting import StartRoutes
 from penstock.flows.service import FlowService
@@ -13,5 +14,5 @@ from penstock.web.route import routes_of
 
 def part(flows: FlowService, submit: SubmitRoutes) -> Part:
     """The routes of flows."""
-    topics = (StartRoutes(flows, submit), ReadRoutes(flows), ChangeRoutes(flows, submit.sizes))
+    topics = (StartRoutes(flows, submit), ReadRoutes(flows), RunEventRoutes(flows), ChangeRoutes(flows, submit.sizes))
     return Part(routes=[route for topic in topics for route in routes_of(topic)])

@@ -14,6 +14,10 @@ from msgspec import Raw
 from msgspec.structs import replace
 
 from penstock.errors import InvalidInput, NotFound, TooLarge, WrongState
+from penstock.events import store as event_log
+from penstock.events.position import Position
+from penstock.events.stream import OpenStream
+from penstock.flows.events import RunEvents
 from penstock.flows.forking import Forking
 from penstock.flows.kernel.loop import VERSION as LOOP
 from penstock.flows.kernel.records import Held, History
@@ -164,6 +168,8 @@ class FlowService:
 
     async def tree(self, tenant: TenantId, run_id: UUID, *, from_no: int, limit: int) -> RunTree:
         """Return a run with a page of its steps; raises NotFound."""
+        async with self._database.acquire() as connection:
+            seen = await event_log.end_position(connection, tenant)
         job = await self.run(tenant, run_id)
         async with self._database.acquire() as connection:
             details = await runs.details(connection, tenant, run_id)
@@ -179,7 +185,19 @@ class FlowService:
             turns=None if details is None else details["turns"],
             steps=steps,
             next_step=next_step,
+            last_event_id=str(seen),
         )
+
+    async def events(self, tenant: TenantId, run_id: UUID, after: Position | None) -> OpenStream:
+        """Open a stream of the events of a run and of all that it issues. Raises TooLarge."""
+        return await self._events(tenant).of_run(run_id, after)
+
+    async def events_over(self, tenant: TenantId, run_id: UUID, after: Position) -> bool:
+        """Return whether a run has ended and has no event after ``after``; raises NotFound."""
+        return await self._events(tenant).is_over(run_id, after)
+
+    def _events(self, tenant: TenantId) -> RunEvents:
+        return RunEvents(self._database, tenant, self._jobs.of(tenant).tail)
 
     async def signal(self, tenant: TenantId, run_id: UUID, name: str, value: Raw, *, key: str | None) -> SignalReply:
         """Deliver a signal to a run, once for each idempotency key. Raises NotFound, and WrongState if it has ended."""

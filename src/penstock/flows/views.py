@@ -155,6 +155,7 @@ class RunTree(Struct, frozen=True, kw_only=True):
     turns: int | None  # number of activations so far; null when the run has ended
     steps: list[StepView]
     next_step: int | None  # the number of the first step of the next page; null at the end
+    last_event_id: str  # events after this one may not show here yet: resume the stream of events after it
 
 
 class SignalReply(Struct, frozen=True, kw_only=True):

@@ -15,7 +15,7 @@ from penstock.events.event import Connection, Event, Expand, StoredEvent
 from penstock.events.position import START, Position
 from penstock.events.store import Standing
 from penstock.events.stream import AllEvents, EventStream, OpenStream
-from penstock.events.tail import EventTail
+from penstock.events.tail import EventTail, Reader
 from penstock.jobs.names import Names
 from penstock.jobs.sql import history, reading
 from penstock.postgres.pool import Database
@@ -95,8 +95,10 @@ class JobHistory:
     def _position_in(self, row: StoredEvent) -> Position:
         return row.position_of(row.subjects.index(self._job_id) + 1)
 
-    async def is_over(self, last: Event | None, behind: Position) -> bool:
+    async def is_over(self, last: Event | None, behind: Position, reader: Reader | None = None) -> bool:
         """Return whether the job has finished and no event follows; raises NotFound."""
+        if reader is not None and reader.rows:
+            return False
         if last is not None:
             return last.type in LAST_TYPES
         async with self._database.acquire() as connection:

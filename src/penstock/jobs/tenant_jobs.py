@@ -10,6 +10,7 @@ from penstock import batching
 from penstock.errors import CallerError
 from penstock.events.position import Position
 from penstock.events.stream import OpenStream
+from penstock.events.tail import EventTail
 from penstock.failures import Category
 from penstock.jobs.changing import Changing
 from penstock.jobs.claiming import Claiming
@@ -88,6 +89,11 @@ class TenantJobs(Changing):
     async def events_over(self, job_id: UUID, after: Position) -> bool:
         """Return whether the job has finished and has no event after ``after``; raises NotFound."""
         return await self._events.is_over(job_id, after)
+
+    @property
+    def tail(self) -> EventTail:
+        """The tail that passes new events of the tenant to open streams."""
+        return self._events.tail
 
     def wake_readers(self) -> None:
         """Make open streams read the events that were stored."""

@@ -44,6 +44,7 @@ TREE: Final[dict[str, Any]] = {
         }
     ],
     "next_step": None,
+    "last_event_id": "1-2147483647-0",
 }
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import random as _random
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from penstock.flows.kernel import effects
@@ -24,6 +24,8 @@ from penstock.flows.kernel.targets import FlowName, Queue
 from penstock.flows.kernel.undoing import compensate, registered
 from penstock.flows.kernel.values import digest, encode
 from penstock.flows.kernel.waiting import gather, race, shielded, sleep, sleep_until, wait_event, wait_signal
+
+_OWN_KINDS: Final = frozenset({"job", "callback", "reset", "revoked"})  # first words of Penstock's events
 
 __all__ = [
     "FlowError",
@@ -110,8 +112,15 @@ def side_effect(
 
 
 def publish(kind: str, data: Any = None, *, key: str | None = None) -> None:
-    """Store an event of this kind when the turn is stored."""
-    current().note(StepKind.PUBLISH, kind, key=key, value=encode(data, "the data of the event"))
+    """Store an event of this kind when the turn is stored. Its data are a JSON object, by default an empty one."""
+    if kind.partition(".")[0] in _OWN_KINDS:
+        raise ValueError(
+            f"events whose kind begins with {kind.partition('.')[0]}. are Penstock's own; choose another word"
+        )
+    written = encode({} if data is None else data, "the data of the event")
+    if not written.startswith(b"{"):
+        raise ValueError(f"the data of the event must be an object, not {type(data).__name__}")
+    current().note(StepKind.PUBLISH, kind, key=key, value=written)
 
 
 def progress(value: Any) -> None:

@@ -27,6 +27,7 @@ from penstock.tenants.principal import TenantId
 _PAGE: Final = 1000  # outcomes read at a time
 _MAX_BLOCKS: Final = 16  # begun by one statement
 _BRACKETS: Final = 2
+_REPORT_INTERVAL: Final = 1.0  # seconds between two events with the counts of a map, while it is resident
 
 
 class MapExecution:
@@ -40,6 +41,7 @@ class MapExecution:
         self._database = database
         self._tenant = tenant
         self._wakeups = wakeups
+        self._reported_at: float | None = None  # by the loop's clock
         self._given = msgspec.json.decode(job.input, type=MapInput)
 
     async def execute(self) -> str:
@@ -54,10 +56,21 @@ class MapExecution:
                 if state is None:
                     return "stale"
                 outcome = await self._outcome(state)
+                await self._report(last=outcome is not None)
                 if outcome is not None:
                     return await self._end(outcome, state)
                 if await self._rests(news):
                     return "parked"
+
+    async def _report(self, *, last: bool = False) -> None:
+        """Store an event with the counts of the items, at most one a second, so that readers need not follow items."""
+        now = asyncio.get_running_loop().time()
+        if not last and self._reported_at is not None and now < self._reported_at + _REPORT_INTERVAL:
+            return
+        self._reported_at = now
+        async with self._database.acquire() as connection:
+            await maps.report(connection, self._tenant, self._job.id, self._job.epoch)
+        announce(self._wakeups)
 
     async def _begin_blocks(self) -> MapState | None:
         """Begin as many blocks as the limit allows; return the state afterwards, or None if the lease was lost."""

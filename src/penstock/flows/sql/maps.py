@@ -86,6 +86,11 @@ async def pump(
     return bool(rows)
 
 
+async def report(connection: Connection, tenant: TenantId, run_id: UUID, epoch: int) -> None:
+    """Store the counts of a map's items as an event of its progress, if the lease holds."""
+    await _sql.report.run(connection, tenant_id=tenant, run_id=run_id, epoch=epoch)
+
+
 async def outcomes(
     connection: Connection, tenant: TenantId, run_id: UUID, *, from_item: int, limit: int
 ) -> list[asyncpg.Record]:

@@ -45,3 +45,20 @@ CROSS JOIN LATERAL (
     FROM done WHERE tenant_id = :tenant_id AND job_id = j.id AND status <> 'completed' OFFSET 0
 ) o
 ORDER BY j.step_no DESC LIMIT 1;
+
+
+-- name: report(tenant_id, run_id, epoch)!
+-- Stores the counts of a map's items as an event of its progress, if the lease holds. Indexes: primary keys of lease and flow_block.
+INSERT INTO event (tenant_id, at, kind, job_id, series_ids, epochs, attempts, weight, data)
+SELECT :tenant_id, clock(), 'job.progress', l.job_id, ARRAY[l.series_id], ARRAY[l.epoch], ARRAY[l.attempt],
+       octet_length(c.counts::text), c.counts
+FROM (SELECT * FROM lease WHERE tenant_id = :tenant_id AND job_id = :run_id AND epoch = :epoch) l
+CROSS JOIN LATERAL (
+    SELECT json_build_object('items', b.items, 'waiting', b.waiting, 'running', b.running,
+                             'completed', b.items - b.waiting - b.running - b.failed, 'failed', b.failed) AS counts
+    FROM (
+        SELECT coalesce(sum(items), 0) AS items, coalesce(sum(items) FILTER (WHERE unfinished IS NULL), 0) AS waiting,
+               coalesce(sum(unfinished), 0) AS running, coalesce(sum(failed), 0) AS failed
+        FROM flow_block WHERE tenant_id = :tenant_id AND run_id = :run_id
+    ) b
+) c;

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
 from uuid import UUID
 
 import asyncpg
@@ -11,7 +15,33 @@ from penstock.jobs.sql.rows import Connection, Mailed
 from penstock.postgres import queries
 from penstock.tenants.principal import TenantId
 
+_PARTS: Final = 200  # jobs of each run that one statement returns
+_RUNS: Final = 100  # whose jobs one statement returns
+
 _sql = queries.load(__file__, "runs.sql")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartsCursor:
+    """How far the jobs of a run were read."""
+
+    run_id: UUID
+    no: int
+    id: UUID
+
+    @classmethod
+    def of(cls, run_id: UUID) -> PartsCursor:
+        """Return the cursor before the first job of a run."""
+        return cls(run_id=run_id, no=-1, id=UUID(int=0))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """A job that a run has issued."""
+
+    id: UUID
+    is_run: bool
+    is_old: bool  # no event of it follows the time at which the reader begins
 
 
 async def open_runs(
@@ -119,3 +149,27 @@ async def move_open(
 async def history_bytes(connection: Connection, tenant: TenantId, run_id: UUID) -> int:
     """Return about how many bytes the history of a run has."""
     return int(await _sql.history_bytes.value(connection, tenant_id=tenant, run_id=run_id))
+
+
+async def tree_parts(
+    connection: Connection, tenant: TenantId, cursors: Sequence[PartsCursor], *, known_at: datetime | None
+) -> tuple[list[Part], list[PartsCursor]]:
+    """Return jobs that runs have issued, without items of maps, and the cursors at which the rest begins."""
+    now, later = cursors[:_RUNS], list(cursors[_RUNS:])
+    rows = await _sql.tree_parts.rows(
+        connection,
+        tenant_id=tenant,
+        run_ids=[cursor.run_id for cursor in now],
+        nos=[cursor.no for cursor in now],
+        ids=[cursor.id for cursor in now],
+        known_at=known_at,
+        limit=_PARTS,
+    )
+    counts = Counter(row["run_id"] for row in rows)
+    last = {row["run_id"]: row for row in rows}
+    rest = [
+        PartsCursor(run_id=run_id, no=last[run_id]["step_no"], id=last[run_id]["id"])
+        for run_id, count in counts.items()
+        if count == _PARTS
+    ]
+    return [Part(id=row["id"], is_run=row["is_run"], is_old=row["is_old"]) for row in rows], later + rest

@@ -196,3 +196,19 @@ SELECT coalesce((SELECT sum(200 + octet_length(key) + coalesce(octet_length(targ
                      WHERE tenant_id = :tenant_id AND job_id = m.child_id AND m.value IS NULL OFFSET 0
                  ) d ON true
                  WHERE m.tenant_id = :tenant_id AND m.run_id = :run_id), 0);
+
+
+-- name: tree_parts(tenant_id, run_ids, nos, ids, known_at, limit)
+-- The next jobs of each of these runs, behind a step and job, without items of maps: at most limit of each run. "is_old": it had
+-- ended long before known_at (null: before now), so that no later event of it follows. Indexes: job_parent, primary key of done.
+SELECT w.run_id, j.step_no, j.id, s.task_type = 'flow' AS is_run,
+       coalesce(d.finished_at < coalesce(:known_at::timestamptz, clock()) - interval '10 minutes', false) AS is_old
+FROM unnest(:run_ids::uuid[], :nos::int[], :ids::uuid[]) AS w(run_id, no, id)
+CROSS JOIN LATERAL (
+    SELECT id, step_no, series_id FROM job
+    WHERE tenant_id = :tenant_id AND parent_id = w.run_id AND step_no >= 0 AND (step_no, id) > (w.no, w.id)
+    ORDER BY step_no, id LIMIT :limit::int
+) j
+JOIN series s ON s.tenant_id = :tenant_id AND s.id = j.series_id
+LEFT JOIN LATERAL (SELECT finished_at FROM done WHERE tenant_id = :tenant_id AND job_id = j.id OFFSET 0) d ON true
+ORDER BY w.run_id, j.step_no, j.id;

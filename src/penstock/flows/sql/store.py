@@ -83,8 +83,8 @@ class NewTurn:
 
     @property
     def is_news(self) -> bool:
-        """Whether a duty has work after it: a timer, a wait, a published event, or jobs to cancel."""
-        return bool(self.turn.dropped) or any(step.kind in _FOR_DUTIES for step in self.turn.steps)
+        """Whether others have work after it: for a timer, a wait, an event, or jobs to cancel."""
+        return bool(self.turn.dropped) or any(step.kind in _FOR_OTHERS for step in self.turn.steps)
 
 
 class Stored(StrEnum):
@@ -196,7 +196,7 @@ async def commit(connection: Connection, tenant: TenantId, turns: Sequence[NewTu
     ]
 
 
-_FOR_DUTIES = frozenset({StepKind.TIMER, StepKind.EVENT, StepKind.PUBLISH})
+_FOR_OTHERS = frozenset({StepKind.TIMER, StepKind.EVENT, StepKind.PUBLISH, StepKind.PROGRESS})
 _WITH_INPUT = frozenset({StepKind.EVENT, StepKind.PUBLISH})
 
 

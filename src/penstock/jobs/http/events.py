@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from typing import Annotated, Final
 from uuid import UUID
@@ -22,7 +22,6 @@ from penstock.jobs.http import examples
 from penstock.jobs.http.allowed import reads, receives
 from penstock.jobs.http.base import JOB_ID, JobRoutes
 from penstock.tenants import scopes
-from penstock.tenants.principal import Principal
 from penstock.web.request import Request
 from penstock.web.response import EventStream, Response
 from penstock.web.route import Parameter, ResponseSpec, route
@@ -39,7 +38,7 @@ _STREAM: Final = ResponseSpec(
     media_type="text/event-stream",
     example=examples.EVENT,
 )
-_RESUME: Final = (
+RESUME: Final = (
     Parameter(name="after", type=_EventId, description="resume after the event with this id"),
     Parameter(name="Last-Event-ID", type=_EventId, description="the same, as EventSource sends it", place="header"),
 )
@@ -56,7 +55,7 @@ class EventRoutes(JobRoutes):
         scope=scopes.JOBS_READ,
         summary="Stream a job's past and new events, until the job has finished",
         path_parameters=(JOB_ID,),
-        parameters=_RESUME,
+        parameters=RESUME,
         responses={200: _STREAM, 204: ResponseSpec(description="The job is finished and has no later event")},
         errors=(InvalidInput, NotFound, DatabaseUnavailable),
     )
@@ -70,7 +69,7 @@ class EventRoutes(JobRoutes):
         tag="Events",
         scope=scopes.JOBS_READ,
         summary="Stream the events of all jobs, from now on or after a given event",
-        parameters=_RESUME,
+        parameters=RESUME,
         responses={200: _STREAM},
         errors=(InvalidInput, DatabaseUnavailable),
     )
@@ -78,23 +77,29 @@ class EventRoutes(JobRoutes):
         return await self._events(request, None)
 
     async def _events(self, request: Request, job_id: UUID | None) -> Response | EventStream:
-        stated = {
-            "Last-Event-ID": request.header(b"last-event-id"),
-            "after": request.query({"after": False}).get("after", [""])[0],
-        }
-        positions = [Position.parse(text, field) for field, text in stated.items() if text]
-        position = positions[0] if positions else None
+        position = resumed_after(request)
         if job_id is not None:
             if not reads(request.principal, await self.jobs(request).get(job_id)):
                 raise NotFound(f"there is no job {job_id}")
             if position is not None and await self.jobs(request).events_over(job_id, position):
                 return Response(status=204)  # makes an EventSource stop reconnecting
         events = await self.jobs(request).events(job_id=job_id, after=position)
-        return EventStream(chunks=_as_chunks(events, request.principal, of_one_job=job_id is not None))
+        sender = request.principal
+        return EventStream(chunks=as_chunks(events, lambda event: job_id is not None or receives(sender, event)))
 
 
-async def _as_chunks(events: OpenStream, sender: Principal, *, of_one_job: bool) -> AsyncIterator[bytes]:
-    """Yield the events that the sender may see as server-sent events, each a CloudEvent in structured mode.
+def resumed_after(request: Request) -> Position | None:
+    """Return the position after which the reader resumes. Raises InvalidInput."""
+    stated = {
+        "Last-Event-ID": request.header(b"last-event-id"),
+        "after": request.query({"after": False}).get("after", [""])[0],
+    }
+    positions = [Position.parse(text, field) for field, text in stated.items() if text]
+    return positions[0] if positions else None
+
+
+async def as_chunks(events: OpenStream, visible: Callable[[Event], bool]) -> AsyncIterator[bytes]:
+    """Yield the events that are visible to the sender as server-sent events, each a CloudEvent in structured mode.
 
     The first message is the id of the position where the stream begins, without an event: a reader whose connection
     breaks before the first event resumes there.
@@ -102,7 +107,7 @@ async def _as_chunks(events: OpenStream, sender: Principal, *, of_one_job: bool)
     yield b"id: %b\n\n" % str(events.start).encode()
     async with aclosing(events):
         async for event in events:
-            if of_one_job or receives(sender, event):
+            if visible(event):
                 yield _as_chunk(event)
 
 

@@ -613,11 +613,12 @@ CREATE TABLE event (
     first      integer, -- of output: the number of its first chunk in the attempt's output
     weight     integer, -- bytes of data that may be large, so that readers can limit a page
     data       json,
+    run_ids    uuid[], -- the run of a flow of which each subject is a part: it has issued the job, or published the event
     CHECK (num_nonnulls(subject, job_id, job_ids) = 1)
 ) PARTITION BY RANGE (at);
 -- Compressing the arrays took a tenth of the time of claims and completions, for ids that hardly shrink.
 ALTER TABLE event ALTER COLUMN job_ids SET STORAGE EXTERNAL, ALTER COLUMN series_ids SET STORAGE EXTERNAL,
-    ALTER COLUMN epochs SET STORAGE EXTERNAL, ALTER COLUMN attempts SET STORAGE EXTERNAL;
+    ALTER COLUMN epochs SET STORAGE EXTERNAL, ALTER COLUMN attempts SET STORAGE EXTERNAL, ALTER COLUMN run_ids SET STORAGE EXTERNAL;
 CREATE INDEX event_order ON event (id);
 CREATE INDEX event_at ON event (at) WHERE job_ids IS NOT NULL;
 CREATE INDEX event_job ON event (tenant_id, job_id, id) WHERE job_id IS NOT NULL;

@@ -642,10 +642,18 @@ BEGIN
         WHERE s.kind = 'event' AND NOT ends[s.run];
     END IF;
     IF 'publish' = ANY (st_kind) THEN
-        INSERT INTO event (tenant_id, at, kind, subject, data)
-        SELECT the_tenant, now_at, s.name, 'flow/' || run_ids[s.run], s.input
+        INSERT INTO event (tenant_id, at, kind, subject, weight, data, run_ids)
+        SELECT the_tenant, now_at, s.name, 'flow/' || run_ids[s.run], octet_length(s.input::text), s.input, ARRAY[run_ids[s.run]]
         FROM unnest(st_run, st_kind, st_name, st_input) AS s(run, kind, name, input)
         WHERE s.kind = 'publish' AND gates[s.run] IS NOT NULL;
+    END IF;
+    IF 'progress' = ANY (st_kind) THEN
+        INSERT INTO event (tenant_id, at, kind, job_id, series_ids, epochs, attempts, weight, data)
+        SELECT the_tenant, now_at, 'job.progress', t.run_id, ARRAY[l.series_id], ARRAY[t.epoch], ARRAY[l.attempt],
+               octet_length(t.progress::text), t.progress
+        FROM unnest(run_ids, epochs, progresses, gates, leases) AS t(run_id, epoch, progress, gate, lease)
+        CROSS JOIN LATERAL (SELECT series_id, attempt FROM lease WHERE ctid = t.lease OFFSET 0) l
+        WHERE t.gate IS NOT NULL AND t.progress IS NOT NULL;
     END IF;
 
     IF jb_no <> '{}' THEN
@@ -687,8 +695,9 @@ BEGIN
             INSERT INTO stat_delta (tenant_id, series_id, pending)
             SELECT the_tenant, series_id, count(*) FROM child GROUP BY series_id
         )
-        INSERT INTO event (tenant_id, at, kind, job_ids, series_ids)
-        SELECT the_tenant, now_at, 'job.created', array_agg(id), array_agg(series_id) FROM child HAVING count(*) > 0;
+        INSERT INTO event (tenant_id, at, kind, job_ids, series_ids, run_ids)
+        SELECT the_tenant, now_at, 'job.created', array_agg(id), array_agg(series_id), array_agg(run_id)
+        FROM child HAVING count(*) > 0;
         INSERT INTO flow_block (tenant_id, run_id, first, items, inputs)
         SELECT the_tenant, b.job, b.first, b.items, b.inputs
         FROM unnest(bl_job, bl_first, bl_items, bl_inputs) AS b(job, first, items, inputs)
@@ -894,7 +903,8 @@ BEGIN
     ), counted AS (
         INSERT INTO stat_delta (tenant_id, series_id, pending) SELECT the_tenant, series_id, 1 FROM new
     )
-    INSERT INTO event (tenant_id, at, kind, job_ids, series_ids, attempts)
-    SELECT the_tenant, clock(), flow_enqueue.kind, ARRAY[id], ARRAY[series_id], ARRAY[0]
+    INSERT INTO event (tenant_id, at, kind, job_ids, series_ids, attempts, run_ids)
+    SELECT the_tenant, clock(), flow_enqueue.kind, ARRAY[id], ARRAY[series_id], ARRAY[0],
+           CASE WHEN parent IS NOT NULL THEN ARRAY[parent] END
     FROM new;
 END $$;
