@@ -38,7 +38,7 @@ def list_collections(as_json: AsJson = False) -> None:
 def show(
     name: _Name,
     after: Annotated[str, typer.Option(metavar="KEY", help="Show the items after this key.")] = "",
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="The most items to show.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="The maximum number of items to show.")] = 20,
     group: Annotated[str | None, typer.Option(metavar="GROUP", help="Show only the items of a group.")] = None,
     as_json: AsJson = False,
 ) -> None:

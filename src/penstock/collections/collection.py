@@ -108,7 +108,7 @@ class Search(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A vector whose nearest items are wanted."""
 
     vector: Vector
-    k: Annotated[int, Meta(ge=1, le=MAX_FOUND, description="The most items to return.")] = 10
+    k: Annotated[int, Meta(ge=1, le=MAX_FOUND, description="The maximum number of items to return.")] = 10
     max_distance: Annotated[float, Meta(description="Only items at most that far away.")] | None = None
     group: Group | None = None
     attributes: Annotated[Attributes, Meta(description="Only items whose attributes contain these.")] | None = None

@@ -46,7 +46,7 @@ _MAX_SEARCH: Final = 256 * 2**10  # bytes
 _NAME: Final = PathParameter(name="name", description="the collection's name")
 _KEY: Final = PathParameter(name="key", description="the item's key")
 _VECTORS: Final = Parameter(name="vectors", type=bool, description="return the vectors too")
-_LIMIT: Final = Parameter(name="limit", type=Limit, description="the most to return; 100 unless stated")
+_LIMIT: Final = Parameter(name="limit", type=Limit, description="the maximum number to return, by default 100")
 _NAMED: Final = (InvalidInput, NotFound, DatabaseUnavailable)
 
 _SETTING: Final = {"name": "colours", "dimension": 3, "metric": "l2"}
