@@ -207,4 +207,4 @@ class _Several(Generic[Result]):
         self._results[place] = result
         self._left -= 1
         if not self._left:
-            self.future.set_result(self._results)  # type: ignore[arg-type]  # none of them is None any more
+            self.future.set_result(self._results)  # type: ignore[arg-type]  # none of them is None by now

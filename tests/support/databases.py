@@ -82,7 +82,7 @@ async def execute(database: Database, sql: str, *arguments: Any) -> None:
 
 
 async def tables_holding(database: Database, job_id: UUID) -> list[str]:
-    """Return the names of the tables, of four, that hold the job; there should be exactly one."""
+    """Return which of the four tables of states hold the job; it should be exactly one."""
     sql = " UNION ALL ".join(f"SELECT '{place}' FROM {place} WHERE job_id = $1" for place in STATE_TABLES)
     return [place for (place,) in await query(database, sql, job_id)]
 

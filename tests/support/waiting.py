@@ -31,7 +31,7 @@ async def within(waiting: Awaitable[Result], seconds: float = 10.0) -> Result:
 
 
 async def succeeds(call: Callable[[], Awaitable[Result]], *, unless: type[Exception], seconds: float = 60.0) -> Result:
-    """Return the result of the first call that does not raise this error, as when a server comes back."""
+    """Return the result of the first call that does not raise this error, such as when a server comes back."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + seconds
     while True:

@@ -102,8 +102,8 @@ class Access:
         return principal
 
     async def _for_active_tenant(self, principal: Principal) -> Principal:
-        """Return the holder of a ticket, whose requests end when the ticket's tenant is suspended: an operator's key,
-        which may have issued it, stays valid."""
+        """Return the holder of a ticket. Its requests end when the ticket's tenant is suspended, even if the key that
+        issued it is an operator's and stays valid."""
         name = principal.tenant_name
         if (await self._tenant(name)).suspended_at is not None:
             raise Unauthorized(SUSPENDED)

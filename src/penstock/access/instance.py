@@ -140,7 +140,7 @@ class Instance:
         async with self._database.acquire() as connection, connection.transaction():
             await store.next_generation(connection)
             left = await self._left(connection, previous)
-            for reseal in self._reseal:  # hosts that had not noticed the rotation may have added something
+            for reseal in self._reseal:  # hosts that did not know of the rotation may have added something
                 left += await reseal(connection, secrets)
             if left:
                 raise WrongState(

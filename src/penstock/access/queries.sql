@@ -185,7 +185,7 @@ INSERT INTO instance_secret (id, canary) VALUES (:id, :canary) ON CONFLICT (id) 
 
 
 -- name: remove_secret(id)!
--- Remove a secret that protects nothing any more. Index: primary key.
+-- Remove a secret that no longer protects anything. Index: primary key.
 -- tenant: every (they belong to the installation)
 DELETE FROM instance_secret WHERE id = :id;
 

@@ -130,7 +130,7 @@ class AccessService:
             _check_rights(principal, old)
             _check_end(expires_at, old.expires_at)
             if old.revoked_at is not None or (old.expires_at is not None and old.expires_at <= datetime.now(UTC)):
-                raise WrongState(f"key {key_id} is not valid any more; create a new one")
+                raise WrongState(f"key {key_id} is no longer valid; create a new one")
             if old.replaced_by is not None:
                 raise WrongState(f"key {key_id} was replaced by {old.replaced_by}; rotate that one")
             await self._check_number(connection, principal.tenant)

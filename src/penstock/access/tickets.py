@@ -88,7 +88,7 @@ class Tickets:
         return Ticket(ticket=f"v1.{body}.{_encode(signature)}", expires_at=datetime.fromtimestamp(expires, UTC))
 
     async def redeem(self, request: Request) -> Principal:
-        """Return the sender that a request's ticket states, and remove the ticket from the request.
+        """Return the sender that a request's ticket identifies, and remove the ticket from the request.
 
         Raises Unauthorized.
         """
@@ -116,7 +116,7 @@ class Tickets:
                 self._tidy_at = time.monotonic() + _TIDY_SECONDS
                 await store.drop_used_tickets(connection)
         if not first:
-            raise Unauthorized("this ticket was used before, and may be used once")
+            raise Unauthorized("this ticket was already used, and is valid for one use only")
 
     async def _holder(self, claims: _Claims) -> Principal:
         ticket = Principal(

@@ -82,7 +82,7 @@ SELECT count(*) FROM dropped;
 
 -- name: drop_unused(keep_seconds, limit)
 -- tenant: every (retention)
--- Deletes endpoints that no submission has named for long, and no job needs any more; returns how many.
+-- Deletes endpoints that no submission has named for a long time and no job needs; returns how many.
 -- Locks: their rows. Indexes: primary keys, callback_endpoint_digest.
 WITH old AS MATERIALIZED (
     SELECT tenant_id, id FROM callback_endpoint e
@@ -125,7 +125,7 @@ SELECT (SELECT count(*) FROM from_ready) + (SELECT count(*) FROM from_later) + (
 
 
 -- name: drop_endpoint(tenant_id, endpoint_id)!
--- Deletes an endpoint that was removed and has no deliveries any more. Indexes: primary keys.
+-- Deletes an endpoint that was removed and has no deliveries left. Indexes: primary keys.
 WITH state AS (
     DELETE FROM callback_state WHERE tenant_id = :tenant_id AND endpoint_id = :endpoint_id
 )

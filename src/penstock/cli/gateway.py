@@ -18,9 +18,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Command = TypeVar("Command", bound=Callable[..., Any])
-_Tenant = Annotated[
-    str | None, typer.Option("--tenant", metavar="NAME", help="Operators: the tenant that this is about.")
-]
+_Tenant = Annotated[str | None, typer.Option("--tenant", metavar="NAME", help="For operators: the tenant to act for.")]
 _tenant: Final[ContextVar[str | None]] = ContextVar("tenant", default=None)  # the value of --tenant
 
 

@@ -117,7 +117,7 @@ def since(stated: str | None) -> datetime | None:
     try:
         found = datetime.fromisoformat(stated)
     except ValueError:
-        raise typer.BadParameter("must be a time, or how long ago such as 5m", param_hint="--since") from None
+        raise typer.BadParameter("must be a time, or a duration before now such as 5m", param_hint="--since") from None
     return found.astimezone() if found.tzinfo is None else found
 
 

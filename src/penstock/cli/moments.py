@@ -20,7 +20,7 @@ def ahead(stated: str, option: str) -> datetime:
     try:
         found = datetime.fromisoformat(stated)
     except ValueError:
-        detail = "must be a time such as 2027-01-30T09:00, or how long from now, such as 90d"
+        detail = "must be a time such as 2027-01-30T09:00, or a duration from now such as 90d"
         raise typer.BadParameter(detail, param_hint=option) from None
     return found.astimezone() if found.tzinfo is None else found
 

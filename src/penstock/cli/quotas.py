@@ -24,7 +24,9 @@ _User = Annotated[str | None, typer.Option(metavar="ID", help="The user; '*' for
 
 @command(app, "list")
 def list_quotas(
-    user: Annotated[str | None, typer.Option(metavar="ID", help="In quotas for every user, show this one's.")] = None,
+    user: Annotated[
+        str | None, typer.Option(metavar="ID", help="Show the use of this user for quotas of every user.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """List the quotas of a tenant, and how much of each is used."""
@@ -40,11 +42,11 @@ def set_quota(
     user: _User = None,
     on_crash: Annotated[
         str | None,
-        typer.Option(metavar="free|charge", help="What becomes of the part that a killed gateway held."),
+        typer.Option(metavar="free|charge", help="What happens to the part that a killed gateway held."),
     ] = None,
     mode: Annotated[
         str | None,
-        typer.Option(metavar="soft|strict", help="Of tokens: whether calls reserve what they can use."),
+        typer.Option(metavar="soft|strict", help="For tokens: whether calls first reserve the most that they can use."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

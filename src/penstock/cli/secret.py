@@ -61,7 +61,7 @@ def show() -> None:
 @app.command()
 def rotate(
     finish: Annotated[
-        bool, typer.Option("--finish", help="End the rotation: the previous secret is not valid any more.")
+        bool, typer.Option("--finish", help="End the rotation: the previous secret is no longer valid.")
     ] = False,
 ) -> None:
     """Replace the secret by a new one. Both are valid until --finish; each key moves to the new one when it is used.
@@ -70,8 +70,8 @@ def rotate(
 
     penstock secret rotate --finish
 
-    Where PENSTOCK_SECRET_KEY is set, first put a new secret in front of the present one on every host, separated by a
-    comma, and restart Penstock there.
+    Where PENSTOCK_SECRET_KEY is set, first put a new secret before the current one on every host, separated by a comma,
+    and restart Penstock there.
     """
     if finish:
         _run(lambda instance: instance.finish())

@@ -1,4 +1,4 @@
-"""``penstock sidecar``: what runs beside the models on a GPU host."""
+"""``penstock sidecar``: the process that reports the state of a GPU host."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ class QuotaCalls:
     _transport: Transport
 
     async def quotas(self, *, user: str | None = None) -> Sequence[Quota]:
-        """Return the tenant's quotas as they stand; of those for every user, what ``user`` used."""
+        """Return the tenant's quotas with their use; for quotas of every user, the use of ``user``."""
         query: Query = {} if user is None else {"user": user}
         return (await self._transport.call("GET", _QUOTAS, QuotaList, query=query)).quotas
 

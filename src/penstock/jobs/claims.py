@@ -19,7 +19,8 @@ Kind = tuple[tuple[str, ...], tuple[str, ...]]  # the task types and the model p
 
 
 class Offer:
-    """Places for jobs of a queue that claims try to take; ``refuse`` is called with those that none takes."""
+    """Places for jobs of one queue, offered to claims. ``refuse`` is called with the number of places that no claim
+    takes."""
 
     __slots__ = ("_left", "_queue", "_refuse", "_trying")
 
@@ -40,7 +41,7 @@ class Offer:
 class Waiter:
     """A claim that waits for jobs. ``idle`` while it has found none and does nothing but wait for ``news``.
 
-    ``offers`` are to be answered with ``tried`` after the next statement. It gets none while it has no slot.
+    After its next statement, ``tried`` must be called for each of its ``offers``. It gets none while it has no slot.
     """
 
     __slots__ = ("_profiles", "_tasks", "_tenant", "has_slot", "idle", "kind", "limit", "news", "offers")
@@ -125,8 +126,8 @@ class ClaimQueue:
         return min(room, count)
 
     def offer(self, queue: TenantQueue, places: int, refuse: Callable[[int], None]) -> None:
-        """Wake claims of each kind for jobs of a queue, of which this many may run; ``refuse`` is called with how many
-        none of these claims took."""
+        """Wake claims of each kind for as many jobs of a queue as there are ``places``; ``refuse`` is called with the
+        number that these claims did not take."""
         found: list[Waiter] = []
         room: Counter[Kind] = Counter()
         for waiter in self._waiters:

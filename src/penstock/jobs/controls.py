@@ -56,7 +56,9 @@ class QueueState(Struct, frozen=True, kw_only=True):
     paused_at: datetime | None = None
     max_running: int | None = None  # None: no limit of its own
     key_rule: KeyRule | None = None  # the tenant's own rule for concurrency keys
-    shared_key_limit: int | None = None  # the most jobs of a key by the rule for every tenant, apart from exceptions
+    shared_key_limit: int | None = (
+        None  # the maximum number of jobs of a key by the rule for every tenant, without exceptions
+    )
 
 
 class QueueList(Struct, frozen=True, kw_only=True):

@@ -58,7 +58,7 @@ class JobHistory:
         self._tenant = tenant
         self._tail = tail
         self._job_id = job_id
-        self._row_id = 0  # every row of the job up to this id was returned, or is not wanted
+        self._row_id = 0  # rows of the job up to this id were returned, or precede the start
 
     async def standing(self, after: Position) -> Standing:
         """Return whether a reader can resume after a position. If the job has an event there, reading begins at it."""

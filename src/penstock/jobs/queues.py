@@ -74,7 +74,7 @@ class ServedNotes:
 
 
 class ServedQueues:
-    """The record as one tenant reads it: the queues that its own workers, or those of all tenants, claim from.
+    """The record as read for one tenant: the queues that its own workers, or those of all tenants, claim from.
 
     ``warnings`` reads the record only for queues that are not known to be served, once a second at most.
     """

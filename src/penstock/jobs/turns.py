@@ -30,7 +30,8 @@ class Taken:
 
 @dataclass(slots=True)
 class Plan:
-    """The turns of one claim. ``quanta`` are the most jobs to take, by tenant in order; other tenants come first.
+    """The turns of one claim. ``quanta`` are the maximum numbers of jobs to take, by tenant, in order; other tenants
+    come first.
 
     Tenants whose turn is too far away have the quantum 0, which spares the claim a search for their jobs.
     """
@@ -51,7 +52,7 @@ class _Tenant:
     __slots__ = ("busy", "charged", "cost", "served", "time", "weight")
 
     def __init__(self, time: float) -> None:
-        self.time = time  # virtual, of the jobs that it has got
+        self.time = time  # virtual, of the jobs that it has received
         self.charged = 0.0  # for the claims that run now
         self.weight = 1.0
         self.cost = 1.0  # of one of its jobs

@@ -65,7 +65,7 @@ class Estimate(Struct, frozen=True, kw_only=True):
 
 
 class Why(Struct, frozen=True, kw_only=True):
-    """The reasons why a job does not run. ``reasons`` begin with the one that has to end first."""
+    """Why a job does not run. ``reasons`` begin with the one that has to end first."""
 
     id: UUID
     status: Status
@@ -191,7 +191,9 @@ def _without_place(job: Job, held_up: statements.Blocked) -> Reason:
     """Return the reason of a job that waits for a place of its concurrency key."""
     key = f"the concurrency key {job.concurrency_key}"
     if held_up.places is None or held_up.holders < held_up.places:
-        return Reason(code=Blocker.CONCURRENCY_KEY, detail=f"{key} has a free place, which is about to be given")
+        return Reason(
+            code=Blocker.CONCURRENCY_KEY, detail=f"{key} has a free place, which the job may take at any moment"
+        )
     ahead = f"; {held_up.ahead} more wait before it" if held_up.ahead else ""
     return Reason(
         code=Blocker.CONCURRENCY_KEY,

@@ -67,7 +67,7 @@ class Grant:
     __slots__ = ("_watchers", "principal", "refusal")
 
     def __init__(self) -> None:
-        self.principal: Principal | None = None  # None: the key is not valid any more
+        self.principal: Principal | None = None  # None: the key is no longer valid
         self.refusal = ""  # why it is not valid
         self._watchers: dict[object, tuple[str, Callable[[str], object]]] = {}
 

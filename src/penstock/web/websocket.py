@@ -158,7 +158,7 @@ class WebSocket:
         self._changed.set()
 
     def revoke(self) -> None:
-        """Begin to close because the sender's key does not allow this any more."""
+        """Begin to close because the sender's key no longer allows this."""
         self._begin_close(CloseCode.POLICY_VIOLATION, self.request.withdrawn[:100])
         self._changed.set()
 

@@ -40,7 +40,7 @@ from penstock.work.executor import ExecutionError
 log = logs.get(__name__)
 
 _MAX_DEATHS: Final = 3  # of processes while they execute one run, without a stored turn in between
-_AGAIN: Final = timedelta(seconds=1)  # until a run whose flow is in no file any more is claimed again
+_AGAIN: Final = timedelta(seconds=1)  # until a run is claimed again whose flow has disappeared from the files
 
 
 class Process(Protocol):

@@ -142,8 +142,8 @@ class ControlRoutes(JobRoutes):
         tag="Queues",
         scope=scopes.OPERATOR,
         summary="Replace a tenant's share of the workers, and the limits of its running jobs",
-        description="A limit that is left out is removed; the weight is 1 by default. Running jobs above a "
-        "new limit go on.",
+        description="A limit that is left out is removed; the weight is 1 by default. Running jobs above a new "
+        "limit continue.",
         path_parameters=(_NAME,),
         request=TenantLimits,
         request_example=_LIMITS,

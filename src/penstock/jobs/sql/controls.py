@@ -38,7 +38,7 @@ async def pauses(connection: Connection, tenant: TenantId) -> dict[tuple[TenantI
 
 
 async def suspended_at(connection: Connection, tenant: TenantId) -> datetime | None:
-    """Return since when a tenant is suspended; None if it is not."""
+    """Return since when a tenant has been suspended, or None if it is not suspended."""
     found: datetime | None = await _sql.suspended_at.value(connection, id=tenant)
     return found
 
@@ -56,7 +56,7 @@ async def lock_tenant(connection: Connection, tenant: TenantId) -> float:
 
 
 async def run_limits(connection: Connection, tenant: TenantId) -> dict[Queue, int]:
-    """Return the most jobs of each queue that may run at a time; ALL_QUEUES stands for all together."""
+    """Return the maximum number of running jobs of each queue; ALL_QUEUES stands for all together."""
     rows = await _sql.run_limits.rows(connection, tenant_id=tenant)
     return {(row["task_type"], row["model_profile"]): row["max_running"] for row in rows}
 

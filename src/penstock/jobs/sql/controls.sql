@@ -17,19 +17,19 @@ RETURNING paused_at;
 
 -- name: pauses(for_tenant)
 -- tenant: every (a pause of all tenants concerns each)
--- The pauses that concern a tenant. Index: primary key of pause.
+-- Returns the pauses that concern a tenant. Index: primary key of pause.
 SELECT tenant_id, task_type, model_profile, paused_at FROM pause WHERE tenant_id IN (0, :for_tenant)
 ORDER BY tenant_id, task_type, model_profile;
 
 
 -- name: suspended_at(id)
 -- tenant: every (the row of one)
--- Since when a tenant is suspended. Index: primary key of tenant.
+-- Returns since when a tenant has been suspended. Index: primary key of tenant.
 SELECT suspended_at FROM tenant WHERE id = :id;
 
 
 -- name: queues(tenant_id)
--- The queues in which a tenant ever had jobs. Index: unique index of lane.
+-- Returns the queues in which a tenant ever had jobs. Index: unique index of lane.
 SELECT DISTINCT task_type, model_profile FROM lane WHERE tenant_id = :tenant_id ORDER BY task_type, model_profile;
 
 
@@ -46,7 +46,7 @@ UPDATE tenant SET weight = :weight::float8 WHERE id = :id;
 
 
 -- name: run_limits(tenant_id)
--- The limits of a tenant. Index: primary key of run_limit.
+-- Returns the limits of a tenant. Index: primary key of run_limit.
 SELECT task_type, model_profile, max_running FROM run_limit WHERE tenant_id = :tenant_id ORDER BY task_type, model_profile;
 
 
@@ -63,7 +63,7 @@ FROM unnest(:task_types::text[], :model_profiles::text[], :maxima::int[]) AS l(t
 
 
 -- name: has_room(tenant_id)
--- Whether the limits of a tenant leave room for one more job in one of its limited queues; null if it has no limits.
+-- Returns whether the limits of a tenant leave room for one more job in one of its limited queues; null if it has no limits.
 -- Index: primary key of run_limit; primary key of lease, once for each limit.
 SELECT NOT bool_or(m.task_type = '' AND r.jobs >= m.max_running) AND bool_or(r.jobs < m.max_running)
 FROM run_limit m

@@ -1,6 +1,6 @@
 """Maintenance across all tenants: the typed functions of ``duties.sql``. Rows carry their tenant.
 
-See ``store`` for the conventions; but no function here takes a tenant.
+See ``store`` for the conventions, except that no function here takes a tenant.
 """
 
 from __future__ import annotations

@@ -4,8 +4,9 @@
 
 -- name: lock_expired(recovered_at, cancel_grace_seconds, limit)
 -- tenant: every (maintenance; the rows carry their tenant)
--- Leases to rescue: expired, or cancelled and not released within the grace. After a gap in the rescue duty (recovered_at) each
--- lease gets its full length again. Scans lease, which holds only running jobs. Skips leases that another transaction is ending.
+-- Locks the leases to rescue: expired ones, and cancelled ones that were not released within the grace period. After a gap
+-- in the rescue duty (recovered_at) each lease gets its full length again. Scans lease, which holds only running jobs. Skips
+-- leases that another transaction is ending.
 SELECT l.tenant_id, l.job_id, l.epoch, l.worker_id, l.attempt, l.failures, l.losses, l.max_attempts,
        l.cancel_requested_at IS NOT NULL AS cancel_requested,
        EXISTS (SELECT FROM flow_gate WHERE tenant_id = l.tenant_id AND run_id = l.job_id) AS is_run
@@ -17,7 +18,7 @@ ORDER BY l.tenant_id, l.job_id LIMIT :limit::int FOR UPDATE SKIP LOCKED;
 
 -- name: lock_leases_of(worker_ids, limit)
 -- tenant: every (maintenance; the rows carry their tenant)
--- Leases of workers that are known to be dead. Scans lease. Skips locked rows.
+-- Locks the leases of workers that are known to be dead. Scans lease. Skips locked rows.
 SELECT l.tenant_id, l.job_id, l.epoch, l.worker_id, l.attempt, l.failures, l.losses, l.max_attempts,
        l.cancel_requested_at IS NOT NULL AS cancel_requested,
        EXISTS (SELECT FROM flow_gate WHERE tenant_id = l.tenant_id AND run_id = l.job_id) AS is_run
@@ -119,5 +120,5 @@ WHERE n.id = f.id AND (f.first < n.low_seq OR f.first > n.low_seq + 500);
 
 -- name: ready_position()
 -- tenant: every (a number, no row)
--- The current value of the sequence of ready rows.
+-- Returns the current value of the sequence of ready rows.
 SELECT last_value FROM ready_seq;

@@ -3,18 +3,18 @@
 
 
 -- name: concerns_job(tenant_id, job_id, event_id, at)
--- Whether an event row concerns a job. Index: event_order.
+-- Returns whether an event row concerns a job. Index: event_order.
 SELECT true FROM event
 WHERE tenant_id = :tenant_id AND at = :at AND id = :event_id AND (job_id = :job_id OR :job_id = ANY (job_ids));
 
 
 -- name: read_job_events(tenant_id, job_id, row_id, limit, max_bytes)
--- A job's event rows with ids above row_id, in order, with their positions, which are null where none was given yet. Returns
--- at most limit rows, and no more once their data exceeds max_bytes (the row that exceeds it is still returned); available
--- is the number of rows without that bound. A job's events are written one after the other, each under a lock of the job,
--- so their ids, commits and positions have the same order.
--- A state row and its event have the same clock(), because one statement wrote both: that finds the event rows that cover
--- many jobs. Indexes: event_at, event_job, event_position_event, primary keys.
+-- Returns a job's event rows with ids above row_id, in order, with their positions, which are null until they are assigned.
+-- Returns at most limit rows, and no more once their data exceeds max_bytes (the row that exceeds it is still returned);
+-- available is the number of rows without that bound. A job's events are written one after the other, each under a lock of
+-- the job, so their ids, commits and positions have the same order. A state row and its event have the same clock(), because
+-- one statement wrote both: that finds the event rows that cover many jobs. Indexes: event_at, event_job,
+-- event_position_event, primary keys.
 WITH moments AS MATERIALIZED (
     SELECT created_at AS at FROM job WHERE tenant_id = :tenant_id AND id = :job_id
     UNION SELECT unnest(ARRAY[enqueued_at, started_at, finished_at]) FROM attempt WHERE tenant_id = :tenant_id AND job_id = :job_id

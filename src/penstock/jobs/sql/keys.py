@@ -35,7 +35,7 @@ class Rule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """A change of a rule by which the jobs of its queue have not been arranged yet."""
+    """A change of a rule. The jobs of its queue have not been arranged by it yet."""
 
     tenant: TenantId  # or ALL_TENANTS
     queue: Queue
@@ -112,7 +112,7 @@ async def drop_rule(connection: Connection, tenant: TenantId, queue: Queue) -> N
 
 
 async def note_change(connection: Connection, tenant: TenantId, queue: Queue) -> Change:
-    """Note, in the transaction that changes a rule, that the jobs of its queue are to be arranged by it."""
+    """Record, in the transaction that changes a rule, that the jobs of its queue have to be arranged by it."""
     changed_at = await _sql.note_change.value(connection, tenant_id=tenant, task_type=queue[0], model_profile=queue[1])
     return Change(tenant=tenant, queue=queue, changed_at=changed_at)
 
@@ -131,7 +131,7 @@ async def changes(connection: Connection, *, older: timedelta) -> list[Change]:
 
 
 async def finish_change(connection: Connection, change: Change) -> None:
-    """Forget a change by which the jobs have been arranged."""
+    """Remove a change once the jobs have been arranged by it."""
     await _sql.finish_change.run(
         connection,
         tenant_id=change.tenant,

@@ -10,13 +10,13 @@ SELECT tenant_id, task_type, model_profile, admitted, displaced FROM admit(:lane
 
 -- name: unsettled(lane_ids, keys)
 -- tenant: every (each lane is of one tenant)
--- Whether jobs of one of these keys are still to be moved.
+-- Returns whether jobs of one of these keys are still to be moved.
 SELECT EXISTS (SELECT FROM unsettled_keys(:lane_ids::int[], :keys::text[]));
 
 
 -- name: blocked_keys(after_lane, after_key, limit)
 -- tenant: every (maintenance; each lane is of one tenant)
--- The keys of blocked jobs, by lane, in order after one of them. Index: later_blocked, once for each key.
+-- Returns the keys of blocked jobs, by lane, in order after one of them. Index: later_blocked, once for each key.
 WITH RECURSIVE found AS (
     (
         SELECT lane_id, concurrency_key FROM later
@@ -36,7 +36,7 @@ SELECT lane_id, concurrency_key FROM found LIMIT :limit::int;
 
 -- name: keyed_lanes(of_tenant, task_type, model_profile)
 -- tenant: every (a rule may be for all)
--- The lanes of a queue for jobs with a key, of a tenant or of all tenants (0). Index: lane_queue.
+-- Returns the lanes of a queue for jobs with a key, of a tenant or of all tenants (0). Index: lane_queue.
 SELECT id FROM lane
 WHERE task_type = :task_type AND model_profile = :model_profile AND keyed AND (:of_tenant = 0 OR tenant_id = :of_tenant)
 ORDER BY id;
@@ -44,7 +44,8 @@ ORDER BY id;
 
 -- name: keys_of_lane(lane_id, after_key, limit)
 -- tenant: every (a lane is of one tenant)
--- The keys of ready and blocked jobs of a lane, in order after one of them. Index: ready_key, later_blocked, once for each key.
+-- Returns the keys of ready and blocked jobs of a lane, in order after one of them. Index: ready_key, later_blocked, once
+-- for each key.
 WITH RECURSIVE found AS (
     SELECT least((SELECT min(concurrency_key) FROM ready WHERE lane_id = :lane_id AND concurrency_key > :after_key::text),
                  (SELECT min(concurrency_key) FROM later
@@ -60,7 +61,7 @@ SELECT concurrency_key FROM found WHERE concurrency_key IS NOT NULL LIMIT :limit
 
 -- name: rules(for_tenant)
 -- tenant: every (a rule of all tenants concerns each)
--- The rules that concern a tenant, and their exceptions. Index: primary key of key_rule.
+-- Returns the rules that concern a tenant, and their exceptions. Index: primary key of key_rule.
 SELECT tenant_id, task_type, model_profile, concurrency_key, max_running FROM key_rule
 WHERE tenant_id IN (0, :for_tenant) ORDER BY tenant_id, task_type, model_profile, concurrency_key;
 
@@ -91,7 +92,7 @@ FROM unnest(:keys::text[], :maxima::int[]) AS e(key, max_running);
 
 
 -- name: note_change(tenant_id, task_type, model_profile)
--- Notes that the jobs of a queue are to be arranged by a changed rule; returns when.
+-- Records that the jobs of a queue have to be arranged by a changed rule; returns the time of the change.
 INSERT INTO key_change AS c (tenant_id, task_type, model_profile, changed_at)
 SELECT :tenant_id, :task_type, :model_profile, clock_timestamp()
 ON CONFLICT (task_type, model_profile, tenant_id) DO UPDATE SET changed_at = clock_timestamp()
@@ -100,7 +101,7 @@ RETURNING changed_at;
 
 -- name: changes(older_seconds)
 -- tenant: every (maintenance)
--- The changes that the processes which made them have not finished in time.
+-- Returns the changes that were not finished in time by the processes which made them.
 SELECT tenant_id, task_type, model_profile, changed_at FROM key_change
 WHERE changed_at < clock_timestamp() - make_interval(secs => :older_seconds::float8);
 
@@ -113,7 +114,8 @@ WHERE tenant_id = :tenant_id AND task_type = :task_type AND model_profile = :mod
 
 -- name: writers()
 -- tenant: every (no row)
--- The open transactions that may have written to ready or lease. Such a transaction takes the lock before its snapshot.
+-- Returns the open transactions that may have written to ready or lease. Such a transaction takes the lock before its
+-- snapshot.
 SELECT virtualtransaction FROM pg_locks
 WHERE locktype = 'relation' AND relation IN ('ready'::regclass, 'lease'::regclass) AND mode = 'RowExclusiveLock' AND granted
   AND database = (SELECT oid FROM pg_database WHERE datname = current_database());

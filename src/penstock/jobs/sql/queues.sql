@@ -37,8 +37,8 @@ WHERE s.seen_at < clock() - interval '30 seconds';
 
 
 -- name: served(tenant_id, limit)
--- The queues that workers of this tenant or of all tenants claimed from most recently, and how many seconds ago; a queue may
--- occur twice, the older one first. Index: primary keys of queue_seen and shared_queue_seen.
+-- Returns the queues that workers of this tenant or of all tenants claimed from most recently, and how many seconds ago; a
+-- queue may occur twice, the older one first. Index: primary keys of queue_seen and shared_queue_seen.
 SELECT task_type, model_profile, extract(epoch FROM clock() - seen_at)::float8 AS seconds
 FROM (
     SELECT * FROM (
@@ -136,5 +136,5 @@ FROM gone;
 
 -- name: next_expiry()
 -- tenant: every (a time, no row)
--- The seconds until the next job expires; null when no job does. Index: expiry_due.
+-- Returns the seconds until the next job expires; null if no job does. Index: expiry_due.
 SELECT extract(epoch FROM expires_at - clock())::float8 FROM expiry ORDER BY expires_at, tenant_id, job_id LIMIT 1;

@@ -3,13 +3,14 @@
 
 
 -- name: get(tenant_id, job_ids)
--- Whole jobs. Index: primary keys of job, ready, later, lease, done.
+-- Returns whole jobs. Index: primary keys of job, ready, later, lease, done.
 SELECT v.* FROM unnest(:job_ids::uuid[]) AS w(id)
 CROSS JOIN LATERAL (SELECT * FROM jobs WHERE tenant_id = :tenant_id AND id = w.id OFFSET 0) v;
 
 
 -- name: attempts(tenant_id, job_id)
--- A job's failed and lost attempts, oldest first; if there are many, only the newest thousand. Index: primary key of attempt.
+-- Returns a job's failed and lost attempts, oldest first; if there are many, only the newest thousand. Index: primary key of
+-- attempt.
 SELECT * FROM (
     SELECT attempt, epoch, worker_id, started_at, finished_at, category, message, usage
     FROM attempt WHERE tenant_id = :tenant_id AND job_id = :job_id ORDER BY epoch DESC LIMIT 1000
@@ -17,8 +18,8 @@ SELECT * FROM (
 
 
 -- name: usage_of(tenant_id, job_ids)
--- The calls of jobs to providers, attempt by attempt, and the agreement in a result. A result is read only if several
--- providers were called, and not if it holds U+0000: PostgreSQL stores such JSON but cannot extract values from it.
+-- Returns the calls of jobs to providers, attempt by attempt, and the agreement in a result. A result is read only if
+-- several providers were called, and not if it holds U+0000: PostgreSQL stores such JSON but cannot extract values from it.
 -- Index: primary keys.
 SELECT w.id, u.usage, u.agreement
 FROM unnest(:job_ids::uuid[]) AS w(id)
@@ -35,12 +36,12 @@ CROSS JOIN LATERAL (
 
 
 -- name: scan_jobs(tenant_id, low, high, budget)
--- Candidates of a list, newest first: any job. low <= id < high. Index: primary key of job.
+-- Returns candidates for a list, newest first: any job. low <= id < high. Index: primary key of job.
 SELECT id FROM job WHERE tenant_id = :tenant_id AND id >= :low::uuid AND id < :high::uuid ORDER BY id DESC LIMIT :budget::int;
 
 
 -- name: scan_series(tenant_id, series_ids, low, high, budget)
--- Candidates of a list, newest first: jobs of these series. Index: job_series, once per series.
+-- Returns candidates for a list, newest first: jobs of these series. Index: job_series, once per series.
 SELECT j.id FROM unnest(:series_ids::int[]) AS s(id)
 CROSS JOIN LATERAL (
     SELECT id FROM job WHERE series_id = s.id AND tenant_id = :tenant_id AND id >= :low::uuid AND id < :high::uuid
@@ -49,25 +50,25 @@ CROSS JOIN LATERAL (
 
 
 -- name: scan_owner_ref(tenant_id, owner_ref, low, high, budget)
--- Candidates of a list, newest first: jobs about one reference. Index: job_owner_ref.
+-- Returns candidates for a list, newest first: jobs about one reference. Index: job_owner_ref.
 SELECT id FROM job WHERE tenant_id = :tenant_id AND owner_ref = :owner_ref AND owner_ref <> ''
   AND id >= :low::uuid AND id < :high::uuid ORDER BY id DESC LIMIT :budget::int;
 
 
 -- name: scan_user(tenant_id, user_id, low, high, budget)
--- Candidates of a list, newest first: jobs of one end user. Index: job_user.
+-- Returns candidates for a list, newest first: jobs of one end user. Index: job_user.
 SELECT id FROM job WHERE tenant_id = :tenant_id AND user_id = :user_id AND user_id <> ''
   AND id >= :low::uuid AND id < :high::uuid ORDER BY id DESC LIMIT :budget::int;
 
 
 -- name: scan_concurrency_key(tenant_id, concurrency_key, low, high, budget)
--- Candidates of a list, newest first: jobs with one concurrency key. Index: job_concurrency_key.
+-- Returns candidates for a list, newest first: jobs with one concurrency key. Index: job_concurrency_key.
 SELECT id FROM job WHERE tenant_id = :tenant_id AND concurrency_key = :concurrency_key
   AND id >= :low::uuid AND id < :high::uuid ORDER BY id DESC LIMIT :budget::int;
 
 
 -- name: scan_pending(tenant_id, low, high, budget)
--- Candidates of a list, newest first: ready and later jobs. Index: the tables' keys by job id.
+-- Returns candidates for a list, newest first: ready and later jobs. Index: the tables' keys by job id.
 SELECT job_id AS id FROM (
     (SELECT job_id FROM ready WHERE tenant_id = :tenant_id AND job_id >= :low::uuid AND job_id < :high::uuid
      ORDER BY job_id DESC LIMIT :budget::int)
@@ -78,25 +79,26 @@ SELECT job_id AS id FROM (
 
 
 -- name: scan_running(tenant_id, low, high, budget)
--- Candidates of a list, newest first: leased jobs. Index: primary key of lease.
+-- Returns candidates for a list, newest first: leased jobs. Index: primary key of lease.
 SELECT job_id AS id FROM lease WHERE tenant_id = :tenant_id AND job_id >= :low::uuid AND job_id < :high::uuid
 ORDER BY job_id DESC LIMIT :budget::int;
 
 
 -- name: scan_waiting(tenant_id, low, high, budget)
--- Candidates of a list, newest first: parked runs of flows. Index: primary key of flow_gate, which holds only unfinished runs.
+-- Returns candidates for a list, newest first: parked runs of flows. Index: primary key of flow_gate, which holds only
+-- unfinished runs.
 SELECT run_id AS id FROM flow_gate WHERE tenant_id = :tenant_id AND run_id >= :low::uuid AND run_id < :high::uuid
   AND parked_at IS NOT NULL ORDER BY run_id DESC LIMIT :budget::int;
 
 
 -- name: scan_unsuccessful(tenant_id, status, low, high, budget)
--- Candidates of a list, newest first: jobs that failed, or were cancelled. Index: done_unsuccessful.
+-- Returns candidates for a list, newest first: jobs that failed, or were cancelled. Index: done_unsuccessful.
 SELECT job_id AS id FROM done WHERE tenant_id = :tenant_id AND status = :status AND status <> 'completed'
   AND job_id >= :low::uuid AND job_id < :high::uuid ORDER BY job_id DESC LIMIT :budget::int;
 
 
 -- name: matching(tenant_id, job_ids, owner_service, owner_ref, user_id, key_id, task_type, model_profile, statuses, priority, worker_id, error_category, idempotency_key, concurrency_key, tags, max_attempts, attempt, created_after, created_before, finished_after, finished_before)
--- Those candidates that match the whole filter, newest first, without their payloads. Index: primary keys.
+-- Returns those candidates that match the whole filter, newest first, without their payloads. Index: primary keys.
 SELECT v.id, v.owner_service, v.owner_ref, v.user_id, v.key_id, v.task_type, v.model_profile, v.status, v.priority, v.attempt, v.max_attempts,
        v.tags, v.created_at, v.run_at, v.expires_at, v.timeout_seconds, v.idempotency_key, v.concurrency_key,
        v.worker_id, v.lease_expires_at,
@@ -126,7 +128,7 @@ ORDER BY v.id DESC;
 
 
 -- name: match_series(tenant_id, owner_service, task_type, model_profile)
--- The series that a filter by owner or queue selects.
+-- Returns the series that a filter by owner or queue selects.
 SELECT id FROM series
 WHERE tenant_id = :tenant_id
   AND (:owner_service::text IS NULL OR owner_service = :owner_service)
@@ -135,7 +137,7 @@ WHERE tenant_id = :tenant_id
 
 
 -- name: counts(tenant_id)
--- Counters by owner, queue and error category: the totals plus the deltas not rolled up yet. Reads no job row.
+-- Returns the counters by owner, queue and error category: the totals plus the deltas not rolled up yet. Reads no job row.
 SELECT s.owner_service, s.task_type, s.model_profile, c.category, sum(c.pending)::bigint AS pending,
        sum(c.running)::bigint AS running, sum(c.waiting)::bigint AS waiting, sum(c.completed)::bigint AS completed, sum(c.failed)::bigint AS failed,
        sum(c.cancelled)::bigint AS cancelled, sum(c.errors)::bigint AS errors
@@ -151,7 +153,7 @@ ORDER BY s.task_type, s.model_profile, s.owner_service, c.category;
 
 
 -- name: usage_counts(tenant_id)
--- The calls to providers by owner, queue, provider and model: the totals plus the deltas not rolled up yet.
+-- Returns the calls to providers by owner, queue, provider and model: the totals plus the deltas not rolled up yet.
 SELECT s.owner_service, s.task_type, s.model_profile, u.provider, u.model, sum(u.calls)::bigint AS calls,
        sum(u.failures)::bigint AS failures, sum(u.prompt_tokens)::bigint AS prompt_tokens,
        sum(u.completion_tokens)::bigint AS completion_tokens, sum(u.audio_us)::bigint AS audio_us,
@@ -168,7 +170,7 @@ ORDER BY s.task_type, s.model_profile, s.owner_service, u.provider, u.model;
 
 
 -- name: oldest_pending(tenant_id)
--- The seconds that the first row of each queue has waited. Index: primary key of ready, once per lane.
+-- Returns for how many seconds the first row of each queue has waited. Index: primary key of ready, once per lane.
 SELECT n.task_type, n.model_profile, extract(epoch FROM clock() - min(r.enqueued_at))::float8 AS seconds
 FROM lane n
 CROSS JOIN LATERAL (

@@ -7,7 +7,7 @@ SELECT ensure_day(:day);
 
 
 -- name: days()
--- The days that have partitions.
+-- Returns the days that have partitions.
 SELECT to_date(right(c.relname, 8), 'YYYYMMDD') AS day
 FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
 WHERE i.inhparent IN ('job'::regclass, 'event'::regclass) AND c.relname ~ '_[0-9]{8}$'
@@ -15,7 +15,7 @@ GROUP BY 1 ORDER BY 1;
 
 
 -- name: today()
--- The current day by the database clock.
+-- Returns the current day by the database clock.
 SELECT (clock() AT TIME ZONE 'UTC')::date;
 
 

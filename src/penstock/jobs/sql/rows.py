@@ -1,4 +1,4 @@
-"""What the statements about jobs have in common: their types, and the reading of columns that several return."""
+"""The types that the statements about jobs share, and functions that read columns which several of them return."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class HeldLease:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mailed:
-    """The runs of flows to which a statement has brought mail."""
+    """The runs of flows that received mail from a statement."""
 
     runs: Sequence[UUID] = ()
     woken: Sequence[str] = ()  # the model profiles of those that are ready again

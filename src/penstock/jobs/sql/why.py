@@ -26,7 +26,7 @@ async def place(connection: Connection, tenant: TenantId, job_id: UUID, *, at_mo
 class Blocked:
     """A job that waits for a place of its concurrency key."""
 
-    places: int | None  # None: the queue has no rule any more
+    places: int | None  # None: the queue no longer has a rule
     holders: int  # jobs that hold a place
     jobs: Sequence[UUID]  # some of them
     ahead: int  # blocked jobs of the key that come before it

@@ -3,7 +3,7 @@
 
 
 -- name: place(tenant_id, job_id, at_most)
--- The place of a ready job: how many jobs of its queue come before it, counted up to a number. No row unless it is ready.
+-- Returns how many jobs of its queue come before a ready job, counted up to a number; no row unless it is ready.
 -- Index: key of ready by job id; primary key of ready, once for each lane of the queue.
 SELECT count(a.found)::int AS ahead
 FROM ready r
@@ -25,8 +25,9 @@ GROUP BY r.job_id;
 
 
 -- name: blocked(tenant_id, job_id, limit)
--- A job that waits for a place of its concurrency key: the places of the key, how many are held, some of the jobs that hold
--- them, and how many blocked jobs of the key come before it, counted up to a thousand. No row unless it is blocked.
+-- Returns, for a job that waits for a place of its concurrency key, the places of the key, how many are held, some of the
+-- jobs that hold them, and how many blocked jobs of the key come before it, counted up to a thousand. No row unless it is
+-- blocked.
 -- Index: primary key of later; unique index of lane; lease_key, ready_key, later_blocked, once for each keyed lane of the queue.
 SELECT s.places, (s.running + s.ready)::int AS holders,
        ARRAY(
@@ -60,7 +61,7 @@ WHERE w.tenant_id = :tenant_id AND w.job_id = :job_id AND w.run_at IS NULL;
 
 
 -- name: running(tenant_id, task_type, model_profile, limit)
--- The running jobs of a tenant in one queue or, with the names '', in all: how many, and the ids of the oldest.
+-- Returns how many jobs of a tenant run in one queue or, with the names '', in all queues, and the ids of the oldest.
 -- Index: primary key of lease, for all leases of the tenant.
 SELECT count(*)::int AS jobs, (array_agg(l.job_id ORDER BY l.started_at))[1:(:limit::int)] AS job_ids
 FROM lease l JOIN lane n ON n.tenant_id = :tenant_id AND n.id = l.lane_id
@@ -68,8 +69,8 @@ WHERE l.tenant_id = :tenant_id AND (:task_type::text = '' OR (n.task_type = :tas
 
 
 -- name: durations(tenant_id, task_type, model_profile, limit)
--- How long completed jobs of a queue took, in seconds: those among the newest thousand finished jobs of the tenant. Index:
--- primary key of done, backwards.
+-- Returns how many seconds completed jobs of a queue took: those among the newest thousand finished jobs of the tenant.
+-- Index: primary key of done, backwards.
 SELECT extract(epoch FROM d.finished_at - d.started_at)::float8 AS seconds
 FROM (
     SELECT job_id, series_id, status, started_at, finished_at FROM done

@@ -38,7 +38,7 @@ class Group:
         self._turns[deployment] = deployment.turn = turn
 
     def leave(self, deployment: Deployment) -> None:
-        """Remove a member, which is not loaded any more."""
+        """Remove a member, which is no longer loaded."""
         self._turns.pop(deployment, None)
         self._waiting.pop(deployment, None)
         if self._holder is deployment:

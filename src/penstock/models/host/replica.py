@@ -178,7 +178,7 @@ class Replica:
         except asyncio.CancelledError:
             await asyncio.wait([starting])
             starting.exception()  # retrieved, so that it is not logged as lost
-            self.kill("was not needed any more")
+            self.kill("was no longer needed")
             if self.pid is not None:
                 await self.exited.wait()
             raise
@@ -238,7 +238,7 @@ class Replica:
             await self.exited.wait()
 
     def _protocol_broken(self, problem: str) -> None:
-        """End a process that breaks the protocol: nothing that it sends can be trusted any more."""
+        """End a process that breaks the protocol: nothing that it sends can be trusted."""
         log.warning("replica_protocol_error", model=self.model.name, replica=self.name, problem=problem)
         self.kill(f"broke the protocol: {problem}")
 

@@ -114,7 +114,7 @@ SELECT count(*) FROM taken;
 
 
 -- name: today()
--- The current day by the database clock.
+-- Returns the current day by the database clock.
 SELECT (clock() AT TIME ZONE 'UTC')::date;
 
 
