@@ -249,7 +249,7 @@ async def test_the_secret_in_the_environment_is_rotated_by_restarts(database_url
         used, unused = [await gateway.key(name, "jobs:read") for name in ("used", "unused")]
         early = await gateway.run("secret", "rotate")
         assert early.status == 1
-        assert "in front of the present one" in early.err
+        assert "before the current one" in early.err
     async with running("gateway", tmp_path, **settings, PENSTOCK_SECRET_KEY=f"{new.text()},{old.text()}") as gateway:
         assert await gateway.use(used.key) == 200
         early = await gateway.run("secret", "rotate", "--finish")

@@ -165,7 +165,7 @@ async def test_a_rotation_of_a_stated_secret_needs_both(database_url: str) -> No
     old, new = InstanceSecret.generate(), InstanceSecret.generate()
     async with running_gateway(database_url, ai_service_token=TOKEN, penstock_secret_key=stated(old)) as caller:
         key = await new_key(caller)
-        with pytest.raises(WrongState, match="in front of the present one"):
+        with pytest.raises(WrongState, match="before the current one"):
             await caller.parts.access.instance.rotate()
     async with running_gateway(database_url, ai_service_token=TOKEN, penstock_secret_key=stated(new, old)) as caller:
         assert (await caller.call("GET", "/jobs", headers=key[1])).status == 200, "before the rotation"

@@ -109,7 +109,7 @@ async def test_an_outcome_needs_the_lease_that_it_was_sent_under(
         assert await deliveries.record(connection, [outcome(old)]) == set()
         assert not await deliveries.release(connection, old, arrivals=1, rest=None, failures=0, quick=True)
         assert await deliveries.record(connection, [outcome(new)]) == {(endpoint.id, delivery.key)}
-        assert await deliveries.record(connection, [outcome(new)]) == set(), "it is not there any more"
+        assert await deliveries.record(connection, [outcome(new)]) == set(), "it no longer exists"
         assert await deliveries.renew(connection, [new], length=LEASE) == {new.key}
 
 

@@ -130,7 +130,7 @@ class Model:
 
 
 async def test_a_model_returns_a_file_by_its_path(models: Models, tmp_path: Path) -> None:
-    """The host holds the file, which has no name any more, and the call's folder is gone."""
+    """The host holds the file, which no longer has a name, and the call's folder is gone."""
     model = await models.serve("make", MAKE)
     result = await models.begin(model, {"size": 4 * MIB}).done
     (segment,) = result.segments

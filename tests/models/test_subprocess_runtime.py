@@ -300,7 +300,7 @@ def test_a_malformed_line_fails_its_call_and_replaces_the_program(model: Make, t
 def test_nan_fails_its_call_and_the_program_stays(model: Make) -> None:
     found = model(MISBEHAVING)
     before = pid_of(found)
-    with pytest.raises(CallFailed, match="the program's answer holds NaN or an infinity, which JSON does not have"):
+    with pytest.raises(CallFailed, match="the program's output holds NaN or an infinity, which JSON does not have"):
         ask(found, "nan")
     assert pid_of(found) == before
 

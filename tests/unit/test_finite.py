@@ -66,5 +66,5 @@ def test_a_program_that_writes_a_number_out_of_range_fails_the_call_and_stays_in
     said = read(line)
     assert (said.final, said.output) == (final, None)
     assert said.error is not None
-    assert said.error.message == "the program's answer holds a number out of range at output[1]"
+    assert said.error.message == "the program's output holds a number out of range at output[1]"
     assert read(b"1e999").error is not None

@@ -110,8 +110,8 @@ class Instance:
         if secrets.previous is None:
             if self.source.from_environment:
                 raise WrongState(
-                    "PENSTOCK_SECRET_KEY is set: state a new secret in front of the present one, separated by a comma, "
-                    "on every host, restart it, and repeat this; make one with: openssl rand -base64 32"
+                    "PENSTOCK_SECRET_KEY is set: put a new secret before the current one, separated by a comma, on "
+                    "every host, restart Penstock there, and repeat this; make one with: openssl rand -base64 32"
                 )
             secrets = Secrets(InstanceSecret.generate(), secrets.current)
             self.source.write(secrets)  # first: once its id is in the database, gateways read it from here

@@ -147,7 +147,7 @@ class CallFolder:
 
 
 def taken(replica_folder: Path | None, name: str) -> FileBytes:
-    """Return a file that a replica has handed over; it has no name any more, and disappears with the object.
+    """Return a file that a replica has handed over; it no longer has a name, and disappears with the object.
 
     Raises ProtocolError for anything but a regular file.
     """

@@ -85,7 +85,7 @@ class Group:
             if before is not None:
                 await before.unload()
                 if before.waiting and not before.retired and before in self._turns:
-                    self._waiting.setdefault(before)  # behind those that wait already
+                    self._waiting.setdefault(before)  # after those that already wait
         except Exception:  # the others must still get their turn
             log.exception("turn_not_ended_in_order", group=self.name)
         finally:

@@ -36,7 +36,7 @@ _call_ids = itertools.count(1)
 
 
 class Owner(Protocol):
-    """The owner of a replica, which decides what becomes of its calls. Called on the event loop."""
+    """The owner of a replica, which decides what happens to its calls. Called on the event loop."""
 
     def completed(self, call: LiveCall, json: bytes, segments: Sequence[Segment], micros: int) -> None: ...
     def failed(self, call: LiveCall, failure: frames.FailureHeader) -> None: ...
@@ -270,7 +270,7 @@ class Replica:
 
     def grant(self, call: LiveCall, size: int) -> None:
         """Let the model send ``size`` more bytes of chunks. Small grants are sent together: half a window is enough for
-        it to go on."""
+        it to continue."""
         call.ungranted += size
         if call.ungranted >= call.window // 2:
             self._process.send_control(frames.credit(call.id, call.ungranted))

@@ -61,8 +61,8 @@ class Interruptible:
             raise Cancelled
 
     def leave(self) -> bool:
-        """End the section: nothing interrupts this thread any more. Returns whether an exception came too late for the
-        model's code to see."""
+        """End the section: nothing interrupts this thread from here on. Returns whether an exception came too late for
+        the model's code to see."""
         try:
             self._inside = False
             if self._over or self._take():

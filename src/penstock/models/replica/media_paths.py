@@ -63,7 +63,7 @@ class MediaPaths:
         try:
             found = self._outputs.paths(output.json)
         except Unreadable as error:
-            raise CallFailed(Category.INTERNAL, f"the program's answer cannot be used: {error.message}") from None
+            raise CallFailed(Category.INTERNAL, f"the program's output cannot be used: {error.message}") from None
         if not found:
             return output
         value: Any = msgspec.json.decode(output.json)
@@ -92,7 +92,7 @@ class MediaPaths:
         if not regular:
             raise CallFailed(
                 Category.INTERNAL,
-                f"the program's answer names a file at {dotted(path) or 'its place'} that is not a regular file in "
+                f"the program's output names a file at {dotted(path) or 'its place'} that is not a regular file in "
                 f"{VARIABLE}",
             )
         taken = place.rename(call.folder() / f"returned-{next(self._numbers)}")

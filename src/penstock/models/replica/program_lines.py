@@ -86,7 +86,7 @@ def _not_finite(line: bytes, held: str) -> Said:
     call has failed, and the program is still in step."""
     stated = json.loads(line)
     final = not (isinstance(stated, dict) and stated.get("final") is False)
-    return Said(final=final, error=CallFailed(Category.INTERNAL, f"the program's answer holds {held}"))
+    return Said(final=final, error=CallFailed(Category.INTERNAL, f"the program's output holds {held}"))
 
 
 def _refusal(stated: msgspec.Raw) -> CallFailed | None:

@@ -159,7 +159,7 @@ class SubprocessRuntime(BlockingRuntime):
             return lifted if self._paths is None else self._paths.returned(lifted, call)
         except Unreadable as error:
             where = f": {error.field}" if error.field else ":"
-            raise CallFailed(Category.INTERNAL, f"the program's answer cannot be used{where} {error.message}") from None
+            raise CallFailed(Category.INTERNAL, f"the program's output cannot be used{where} {error.message}") from None
 
     # The program's life
 
