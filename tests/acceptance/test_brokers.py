@@ -87,7 +87,7 @@ async def all_connected(address: str) -> bool:
 
 
 class Reader:
-    """A program that reads events from a queue of its own, and reads on when RabbitMQ is back."""
+    """A program that reads events from a queue of its own, and continues when RabbitMQ is back."""
 
     def __init__(self, rabbitmq: RabbitMQ) -> None:
         self._rabbitmq = rabbitmq

@@ -187,8 +187,8 @@ async def test_an_idle_key_that_expires_ends_its_streams(gateways: Gateways, mod
         assert "expired" in (await revoked_events(stream))["detail"]
 
 
-async def test_a_change_between_the_reading_and_the_entry_is_not_missed(gateways: Gateways) -> None:
-    """A key that was read before its revocation is not entered after the gateway has seen the revocation."""
+async def test_a_change_between_reading_and_caching_a_key_is_not_missed(gateways: Gateways) -> None:
+    """A key that was read before its revocation is not cached after the gateway has seen the revocation."""
     cache, watch = gateways.second.parts.access.cache, gateways.second.parts.access.watch
     key = await new_key(gateways.first)
     read = cache._reading._handle  # the statement, which is held back after it has returned
@@ -218,7 +218,7 @@ async def test_a_change_between_the_reading_and_the_entry_is_not_missed(gateways
 async def test_a_revocation_that_is_applied_while_the_key_is_read_is_not_missed(
     gateways: Gateways, module_database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A key enters while the gateway reads the other keys that changed with it."""
+    """A key is cached while the gateway reads the other keys that changed with it."""
     known, key = await new_key(gateways.first), await new_key(gateways.first)
     assert await status(gateways.second, known) == 200
     read, applying, revoked, entered = store.keys, asyncio.Event(), asyncio.Event(), asyncio.Event()

@@ -1,4 +1,4 @@
-"""Deleting a tenant: all that it owns goes, step by step, and nothing of any other tenant."""
+"""Deleting a tenant: all that it owns is deleted, step by step, and nothing of any other tenant."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.databases import execute, open_database, query
 from tests.support.gateways import SUBMISSION, HttpCaller, Reply
 from tests.support.quotas import TenantCaller, gateways, new_tenant, run_job
 
-PASSING = {"quota_slice"}  # tables whose rows the gateway removes meanwhile
+PASSING = {"quota_slice"}  # tables whose rows the gateway removes in the meantime
 LEAVES = "SELECT leaf FROM tenant_leaves() WHERE root <> 'former_tenant'"
 
 
@@ -161,7 +161,7 @@ async def test_with_usage_the_sums_go_too(tenant: TenantCaller, database: Databa
     assert await query(database, "SELECT count(*) FROM former_tenant WHERE id = $1", number) == [(0,)]
 
 
-async def test_another_process_goes_on_after_a_crash_at_any_step(
+async def test_another_process_continues_after_a_crash_at_any_step(
     tenant: TenantCaller, operator: HttpCaller, database: Database, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tenant_removal, "_STEPS", 1)

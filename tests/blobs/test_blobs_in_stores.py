@@ -219,7 +219,7 @@ async def test_processes_agree_on_the_store(fresh: Database, store_settings: dic
             assert await whole(one, tenant, blob) == LARGE[: INLINE + 1]
 
 
-async def test_a_process_that_died_while_it_marked_the_store_is_made_good(
+async def test_a_store_whose_marking_was_interrupted_is_marked_by_the_next_process(
     fresh: Database, blobs: BlobService, tenant: int
 ) -> None:
     async with fresh.acquire() as connection:
@@ -266,7 +266,7 @@ async def test_a_host_with_another_folder_says_where_the_file_is(fresh: Database
     assert await whole(both, tenant, blob) == LARGE
 
 
-async def test_a_deletion_while_the_store_is_away_is_made_good(
+async def test_a_deletion_while_the_store_is_unavailable_is_completed_later(
     fresh: Database, fresh_clock: Clock, tmp_path: Path, tenant: int
 ) -> None:
     blobs = service(fresh, penstock_blob_url=(tmp_path / "blobs").as_uri())

@@ -77,7 +77,7 @@ async def test_urls_lead_to_the_gateway_if_the_bucket_is_not_reachable_for_other
         assert (await caller.get(url)).body == LARGE
 
 
-async def test_single_failures_of_s3_are_not_noticed(caller: HttpCaller, proxy: S3Proxy) -> None:
+async def test_single_failures_of_s3_are_repaired_by_retries(caller: HttpCaller, proxy: S3Proxy) -> None:
     failed: set[str] = set()
 
     def every_first(request: Any) -> int | None:
@@ -150,6 +150,6 @@ async def test_a_client_that_leaves_during_an_upload_leaves_nothing_at_s3(
         await caller.session.post(f"{caller.address}/api/v1/blobs", data=breaking())
     from tests.support.waiting import until
 
-    await until(lambda: not caller.in_progress, "the gateway has noticed")
+    await until(lambda: not caller.in_progress, "the gateway has detected it")
     assert await query(fresh, "SELECT (SELECT count(*) FROM blob), (SELECT count(*) FROM blob_leftover)") == [(1, 0)]
     assert await s3.unfinished_uploads(bucket) == 0

@@ -93,7 +93,7 @@ async def test_all_blobs_move(
     assert kept == [(4 if new == "postgres" else 1,)]
 
 
-async def test_a_blob_is_read_on_from_its_new_store(fresh: Database, tenant: int, urls: dict[str, str]) -> None:
+async def test_reading_a_blob_continues_from_its_new_store(fresh: Database, tenant: int, urls: dict[str, str]) -> None:
     before = service(fresh, penstock_blob_url="postgres")
     blob = await put(before, tenant, DATA)
     after = service(fresh, penstock_blob_url=urls["folder"])
@@ -201,7 +201,7 @@ async def test_blobs_without_an_object_are_marked_until_it_is_back(
     assert await whole(blobs, tenant, data[1]) == DATA
 
 
-async def test_a_store_that_is_away_marks_nothing(fresh: Database, tmp_path: Path, tenant: int) -> None:
+async def test_nothing_is_marked_while_the_store_is_unavailable(fresh: Database, tmp_path: Path, tenant: int) -> None:
     blobs = service(fresh, penstock_blob_url=(tmp_path / "blobs").as_uri())
     blob = await put(blobs, tenant, DATA)
     (tmp_path / "blobs").rename(tmp_path / "unmounted")

@@ -137,7 +137,7 @@ async def test_a_file_has_its_name_only_once_it_is_whole(tmp_path: Path) -> None
     assert (tmp_path / "blobs/1/uploads/a").stat().st_mode & 0o077 == 0
 
 
-async def test_what_a_dead_process_left_of_a_file_is_listed_and_removed(tmp_path: Path) -> None:
+async def test_the_remains_of_a_file_of_a_dead_process_are_listed_and_removed(tmp_path: Path) -> None:
     objects = FolderObjects(tmp_path / "blobs")
     await objects.write_mark(b"id")
     (tmp_path / "blobs/1/uploads").mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Receivers that are slow, endless or false do no harm: neither to this machine nor to other endpoints."""
+"""Receivers that are slow, endless or malicious do no harm, neither to this machine nor to other endpoints."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ async def test_headers_are_bounded() -> None:
         assert (await send(url)).status is None
 
 
-async def test_a_body_that_drips_or_never_ends_counts_by_its_status() -> None:
+async def test_a_response_whose_body_drips_or_never_ends_counts_by_its_status() -> None:
     for then in (b"a", b"a" * 65536):
         async with dripping(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\n", then=then) as url:
             response = await send(url)

@@ -250,7 +250,7 @@ async def test_a_place_that_is_freed_wakes_a_waiting_claim_of_another_process(
     assert len(await within(waiting, 1.5)) == 1
 
 
-async def test_a_run_of_a_flow_that_waits_holds_no_place_and_needs_one_to_go_on(
+async def test_a_run_of_a_flow_that_waits_holds_no_place_and_needs_one_to_continue(
     alone: JobCaller, fresh: Database
 ) -> None:
     await limit(alone, 1, task_type="flow", model_profile=PROFILE)

@@ -88,7 +88,7 @@ async def test_a_flush_whose_commit_was_not_confirmed_is_written_once(
 
 
 async def test_a_flush_waits_for_an_earlier_try_that_is_still_committing(fresh: Database, tmp_path: Path) -> None:
-    """The first try is in an open transaction while the second one begins: the row lock decides, not the snapshot."""
+    """The first try is in an open transaction when the second one begins: the row lock decides, not the snapshot."""
     usage = LiveUsage(fresh)
     rows = [(Dims(TenantId(1), "", "", "", "m", "1", "", ""), 0.0, Amounts(calls=1))]
     async with fresh.acquire() as first, fresh.acquire() as second:

@@ -255,7 +255,7 @@ async def test_statistics_read_no_job(filled: Filled) -> None:
     _assert_bounded(plan, rows=20)
 
 
-async def test_reading_events_behind_a_position_starts_there(filled: Filled) -> None:
+async def test_reading_events_after_a_position_starts_there(filled: Filled) -> None:
     async with filled.database.acquire() as connection:
         end = (await event_log.end_position(connection, 1)).number
     behind = {"known": end - 3, "behind": end - 3, "upto": 2**62}

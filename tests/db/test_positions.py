@@ -40,7 +40,7 @@ async def test_positions_are_dense_and_given_once_while_many_write_and_number(
     assert len(counts) == 2
 
 
-async def test_two_that_number_at_once_without_the_lock_give_no_position_twice(
+async def test_two_processes_that_number_at_once_without_the_lock_give_no_position_twice(
     alone: JobCaller, fresh: Database
 ) -> None:
     """The lock saves work. What lets only one succeed is the row of event_pass that each of them has to replace."""

@@ -174,7 +174,7 @@ async def test_a_busy_worker_leaves_announcements_to_idle_ones(
             assert len(await idle.jobs()) == 1
 
 
-async def test_announcements_that_are_doubled_or_not_ours_change_nothing(
+async def test_announcements_that_are_repeated_or_foreign_change_nothing(
     submitter: JobCaller, fresh: Database, broker: Server, rabbitmq: RabbitMQ
 ) -> None:
     async with workers(1, fresh, broker) as (worker,):

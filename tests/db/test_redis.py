@@ -89,7 +89,7 @@ async def test_jobs_that_may_change_are_not_kept(caching: JobCaller, redis: Redi
         assert await client.exists(*(f"penstock:job:{caching.tenant}:{i.hex}" for i in (pending.id, running.id))) == 0
 
 
-async def test_a_copy_belongs_to_its_tenant(caching: JobCaller, far_caller: JobCaller) -> None:
+async def test_a_copy_is_read_by_its_own_tenant_only(caching: JobCaller, far_caller: JobCaller) -> None:
     job_id = await finished_job(caching)
     await caching.get(job_id)
     stranger = JobCaller(caching.service, type(caching.tenant)(caching.tenant + 1000))
@@ -120,7 +120,7 @@ async def test_a_flushed_redis_loses_nothing(caching: JobCaller, redis: Redis) -
     assert await caching.get(job_id) == first
 
 
-async def test_a_redis_that_dies_is_not_missed_and_is_used_again(
+async def test_a_redis_that_dies_causes_no_errors_and_is_used_again(
     caller: JobCaller, database: Database, tmp_path: Path
 ) -> None:
     async with redis_server(tmp_path, password="of this test") as mortal, connected(mortal) as redis:

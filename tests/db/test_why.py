@@ -34,7 +34,7 @@ def codes(found: Why) -> list[Blocker]:
 
 
 async def served(caller: JobCaller) -> None:
-    """Let the record say that a worker serves the queue of the tests."""
+    """Record that a worker serves the queue of the tests."""
     await caller.claim(1, task_types=["echo"], model_profiles=["small"])
     await caller.service.of(caller.tenant)._claiming.stop()
 

@@ -228,7 +228,7 @@ async def test_an_interrupted_upload_leaves_nothing(caller: HttpCaller, database
         await until(one_more, "the first part has come")
         writer.close()
         await writer.wait_closed()
-        await until(lambda: not caller.in_progress, "the gateway has noticed")
+        await until(lambda: not caller.in_progress, "the gateway has detected it")
         assert await rows(database) == before
 
 
@@ -288,7 +288,7 @@ async def test_a_reader_that_leaves_is_noticed(caller: HttpCaller) -> None:
     response = await caller.session.get(f"{caller.address}/api/v1/blobs/{blob['id']}")
     await response.content.read(1)
     response.close()
-    await until(lambda: not caller.in_progress, "the gateway has noticed")
+    await until(lambda: not caller.in_progress, "the gateway has detected it")
 
 
 async def test_an_expired_blob_is_not_found(caller: HttpCaller, database: Database) -> None:

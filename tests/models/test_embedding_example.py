@@ -76,7 +76,7 @@ def test_similar_texts_lie_closer_than_others(embedding: BlockingRuntime) -> Non
     assert base @ similar > base @ other + 0.3
 
 
-def test_one_and_several_together_are_embedded_alike(embedding: BlockingRuntime) -> None:
+def test_a_batch_is_embedded_like_single_texts(embedding: BlockingRuntime) -> None:
     texts = ["one", "two words", "…", "drei Wörter hier"]
     together = vectors(embedding, *texts)
     single = np.array(
@@ -85,7 +85,7 @@ def test_one_and_several_together_are_embedded_alike(embedding: BlockingRuntime)
     assert np.allclose(together, single, atol=1e-5)
 
 
-def test_no_text_is_refused(embedding: BlockingRuntime) -> None:
+def test_a_call_without_a_text_is_refused(embedding: BlockingRuntime) -> None:
     with pytest.raises(CallFailed) as caught:
         embedding.predict(call_with(CollectingWire(), {"text": ""}))
     assert (caught.value.category, caught.value.field) == ("bad_input", "text")

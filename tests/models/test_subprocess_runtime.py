@@ -229,7 +229,7 @@ def test_a_program_may_write_much_before_it_reads(model: Make) -> None:
 def test_a_broken_data_url_in_an_output_fails_the_call_and_names_its_place(model: Make, url: str) -> None:
     schema = Schema(output={"properties": {"image": MEDIA}})
     echo = model(ECHO, schema=schema)
-    with pytest.raises(CallFailed, match=r"answer cannot be used: image ") as failed:
+    with pytest.raises(CallFailed, match=r"output cannot be used: image ") as failed:
         ask(echo, {"image": url})
     assert failed.value.category == "internal"
     assert value_of(ask(echo, 1)) == 1
