@@ -41,7 +41,7 @@ def continued(stored: StoredRun, code: Flow[..., Any]) -> Any:
     return driver.turn().outcome
 
 
-async def test_the_same_code_goes_on() -> None:
+async def test_the_same_code_continues() -> None:
     assert continued(begun(), before) is None
 
 
@@ -126,7 +126,7 @@ async def test_an_additional_step_before_the_next_mail_holds_the_run() -> None:
     assert held.found == "publish more (key more#1)"
 
 
-async def test_another_input_behind_a_stored_step_is_a_warning() -> None:
+async def test_a_different_input_of_a_stored_step_is_a_warning() -> None:
     @flow(name="f", version="1")
     async def after() -> str:
         await run.call("one", {})
@@ -141,7 +141,7 @@ async def test_another_input_behind_a_stored_step_is_a_warning() -> None:
     assert turn.warnings == ["step two#1 has a different input than when it was issued; its stored result is used"]
 
 
-async def test_code_that_fails_where_history_goes_on_holds_the_run() -> None:
+async def test_code_that_fails_where_history_continues_holds_the_run() -> None:
     @flow(name="f", version="1")
     async def after() -> None:
         raise LookupError

@@ -108,7 +108,7 @@ async def test_a_later_event_ends_the_waits_that_it_matches(
     assert (await run.home(), await other.home()) == ("ready", "parked")
 
 
-async def test_the_end_of_a_run_cancels_its_children_except_those_that_go_on(
+async def test_the_end_of_a_run_cancels_its_children_except_abandoned_ones(
     database: Database, caller: JobCaller, keeper: FlowKeeper
 ) -> None:
     run = await ManualRun.begin(caller, calls=1)
@@ -123,7 +123,7 @@ async def test_the_end_of_a_run_cancels_its_children_except_those_that_go_on(
     assert await query(database, "SELECT 1 FROM flow_doomed WHERE tenant_id = $1", caller.tenant) == []
 
 
-async def test_a_running_child_that_was_dropped_is_asked_to_stop(
+async def test_a_running_child_that_was_dropped_gets_a_request_to_stop(
     database: Database, caller: JobCaller, keeper: FlowKeeper
 ) -> None:
     run = await ManualRun.begin(caller, calls=1)

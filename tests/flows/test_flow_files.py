@@ -59,7 +59,7 @@ async def test_files_packages_and_shared_modules(start: Start, write: Write) -> 
         ("while True: pass", "it cannot be loaded: it takes longer than 1 s"),
     ],
 )  # fmt: skip
-async def test_a_bad_file_has_a_clear_error_and_takes_nothing_down(
+async def test_a_bad_file_has_a_clear_error_and_affects_no_other(
     start: Start, write: Write, text: str, problem: str
 ) -> None:
     write("good.py", GOOD.format("good"))
@@ -116,7 +116,7 @@ async def test_files_of_apps_import_each_other_and_do_not_meet_those_of_other_ap
     assert await result(process, "plain") == "flows"
 
 
-async def test_a_bad_file_of_an_app_takes_nothing_else_down(start: Start, write: Write) -> None:
+async def test_a_bad_file_of_an_app_affects_no_other(start: Start, write: Write) -> None:
     for app in ("good", "bad"):
         write(f"../apps/{app}/app.toml", "")
     write("../apps/good/flow.py", GOOD.format("good"))

@@ -309,7 +309,7 @@ async def test_changed_files_start_a_new_process_and_resident_runs_stay_in_their
     assert process.resident.keys() == {new.run_id}
 
 
-async def test_a_file_that_breaks_takes_nothing_down_and_comes_back(start: Start, write: Write) -> None:
+async def test_a_file_that_breaks_affects_no_other_and_comes_back(start: Start, write: Write) -> None:
     write("greeting.py", GREETING)
     write("other.py", GREETING.replace('"greeting"', '"other"'))
     process = await start()

@@ -1,4 +1,4 @@
-"""A failed run continues from its failed step, and a run is run again from a step: finished jobs do not run again."""
+"""A failed run continues from its failed step, and a run is rerun from a step: finished jobs do not run again."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ def counted(calls: list[Any]) -> Counter[str]:
     return Counter(map(str, calls))
 
 
-async def test_a_failed_run_goes_on_from_the_step_that_failed(
+async def test_a_failed_run_continues_from_the_step_that_failed(
     database: Database, service: JobService, caller: JobCaller, flows: FlowService, tmp_path: Path
 ) -> None:
     async with running(service, database, tmp_path) as runner:
         run_id = await submit(caller, "steps@1")
         assert (await finished(caller, run_id)).status is Status.FAILED
         before = counted(runner.calls)
-        # What made the job fail is mended.
+        # The cause of the failure is removed.
         await execute(
             database, "UPDATE job SET input = '\"mended\"' WHERE parent_id = $1 AND input::text LIKE '%fail%'", run_id
         )
@@ -82,7 +82,7 @@ async def test_only_failed_runs_are_retried(
             await flows.retry(caller.tenant, run_id)
 
 
-async def test_a_run_is_run_again_from_a_step_with_another_input(
+async def test_a_run_is_rerun_from_a_step_with_a_different_input(
     database: Database, service: JobService, caller: JobCaller, flows: FlowService, tmp_path: Path
 ) -> None:
     async with running(service, database, tmp_path) as runner:

@@ -1,4 +1,4 @@
-"""Random programs, whose steps end in a random order: their history repeats them, wholly and from every beginning.
+"""Random programs whose steps end in a random order are repeated by their histories, wholly and from every beginning.
 
 A program is a tree of what flow code can wait for. The driver delivers what comes in random order and in random
 portions, with and without a replay before each turn. The result is compared with what the program means.
@@ -137,7 +137,7 @@ _programs: dict[int, Program] = {}
 
 
 def something_comes(driver: Driver, chance: random.Random, *, failures: bool) -> None:
-    """Let one of the things happen that can."""
+    """Choose one of the possible deliveries at random, and make it."""
     steps = driver.run.open(StepKind.CALL, StepKind.MAP, StepKind.TIMER, StepKind.SIGNAL)
     if not steps:
         return
@@ -210,7 +210,7 @@ def test_resident_and_replayed_runs_are_the_same(program: Program, seed: int) ->
 
 @settings(max_examples=100, deadline=None)
 @given(program=PROGRAMS, seed=st.integers(0, 2**32))
-def test_portions_of_mail_do_not_matter(program: Program, seed: int) -> None:
+def test_the_size_of_portions_of_mail_makes_no_difference(program: Program, seed: int) -> None:
     """The same mail in the same order, one piece a turn, leads to the same steps and result."""
     driver = executed(program, seed, replays=False, cancels=False)
     mail = driver.run.consumed
@@ -228,7 +228,7 @@ def test_portions_of_mail_do_not_matter(program: Program, seed: int) -> None:
 
 @settings(max_examples=150, deadline=None)
 @given(program=PROGRAMS, seed=st.integers(0, 2**32))
-def test_a_run_goes_on_only_when_as_many_steps_have_ended_as_it_needs(program: Program, seed: int) -> None:
+def test_a_run_continues_only_when_as_many_steps_have_ended_as_it_needs(program: Program, seed: int) -> None:
     """With fewer ends than ``need``, all of them successes, the code issues nothing and does not end."""
     _programs[seed] = program
     chance = random.Random(seed)

@@ -1,4 +1,5 @@
-"""Runs are held while their code cannot continue, and released by other code; unknown commits are not doubled."""
+"""Runs are held while their code cannot continue, and released by other code; a commit of unknown outcome is stored
+once."""
 
 from __future__ import annotations
 

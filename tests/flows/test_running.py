@@ -474,7 +474,7 @@ async def test_threads_and_sockets_of_asyncio_are_refused(replays: bool) -> None
     assert "flow code cannot use create_connection of its event loop" in other
 
 
-async def test_code_that_can_never_go_on_is_held(replays: bool) -> None:
+async def test_code_that_can_never_continue_is_held(replays: bool) -> None:
     @flow(name="f", version="1")
     async def f() -> None:
         await run.call("m", {})

@@ -1,4 +1,4 @@
-"""What wakes a run, what it gives up, and how it is cancelled."""
+"""What wakes a run, what it drops, and how it is cancelled."""
 
 from __future__ import annotations
 

@@ -319,7 +319,7 @@ async def test_the_states_of_a_run_are_counted(caller: JobCaller) -> None:
 
     stats = await caller.service.of(caller.tenant).stats()
     assert (stats.totals.waiting, stats.totals.running, stats.totals.pending) == (0, 1, 0)
-    assert (await caller.get(run.id)).attempt == 1, "waiting is no further attempt"
+    assert (await caller.get(run.id)).attempt == 1, "waiting does not count as an attempt"
 
 
 async def test_the_last_items_of_a_block_end_at_once(database: Database, caller: JobCaller) -> None:

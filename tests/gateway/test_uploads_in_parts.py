@@ -92,7 +92,7 @@ async def test_the_parts_become_a_file(caller: HttpCaller, database: Database) -
     upload_id = await sent(caller)
     listed = (await caller.get(f"/uploads/{upload_id}")).json
     assert [part["number"] for part in listed["parts"]] == [1, 2, 3]
-    assert (await caller.get(f"/blobs/{upload_id}")).status == 404, "it is no file yet"
+    assert (await caller.get(f"/blobs/{upload_id}")).status == 404, "it is not a file yet"
     blob = await complete(caller, upload_id, sha256=SHA256)
     assert blob.status == 201, blob.body
     assert (blob.json["id"], blob.json["size_bytes"], blob.json["sha256"]) == (upload_id, len(DATA), SHA256)
@@ -104,7 +104,7 @@ async def test_the_parts_become_a_file(caller: HttpCaller, database: Database) -
     assert (await caller.get(f"/uploads/{upload_id}")).status == 404
 
 
-async def test_a_part_that_is_sent_again_replaces_the_former(caller: HttpCaller) -> None:
+async def test_a_part_that_is_sent_again_replaces_the_earlier_one(caller: HttpCaller) -> None:
     upload_id = await sent(caller)
     assert (await send(caller, upload_id, 2, b"other")).status == 200
     blob = await complete(caller, upload_id)

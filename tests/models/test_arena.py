@@ -1,4 +1,4 @@
-"""The memory that a host shares with a replica: what is put there arrives, and space is used again."""
+"""The memory that a host shares with a replica: data put there arrive, and space is reused."""
 
 from __future__ import annotations
 

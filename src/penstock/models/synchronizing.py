@@ -100,7 +100,7 @@ class Synchronizer:
             return
         except PenstockError as error:
             self._note_refused(key, f"the changed code is not used: {error.message}")
-        await self.synchronize()  # synchronizing left a manifest that changed meanwhile to this reload
+        await self.synchronize()  # a manifest that changed in the meantime was left to this reload
 
     def _note_refused(self, key: Key, problem: str) -> None:
         """Log why a newer form of a model is not used, and show it beside the one that still is."""
