@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import penstock
-from penstock.apps.packaging.layout import Layout, Service
+from penstock.apps.layout import Layout, Service
 from penstock.apps.packaging.wheel import write_wheel
 from penstock.apps.packaging.writing import images_of, texts_of, write
 from penstock.settings import Settings

@@ -40,7 +40,7 @@ def reply_of(job: JobSummary, app: str, warnings: list[str]) -> CallReply:
 async def result_of(tree: RunTree, app: str, links: BlobLinks, tenant: TenantId) -> RequestResult:
     """Return a request with its stages and its result, in which each file has a URL."""
     run = tree.run
-    result, media = await _with_links(tree.result, links, tenant)
+    result, media = await with_links(tree.result, links, tenant)
     return RequestResult(
         task_id=run.id,
         app=app,
@@ -72,8 +72,13 @@ def _stage(step: StepView) -> Stage:
     )
 
 
-async def _with_links(result: Raw | None, links: BlobLinks, tenant: TenantId) -> tuple[Raw | None, list[Media]]:
-    """Return a result with a URL in place of each ``blob:ID``, and the files. Files that are gone stay as they are."""
+async def with_links(
+    result: Raw | None, links: BlobLinks, tenant: TenantId, *, base: str = ""
+) -> tuple[Raw | None, list[Media]]:
+    """Return a result with a URL in place of each ``blob:ID``, and the files. Files that are gone stay as they are.
+
+    ``base`` is the address of a gateway, for callers that need whole URLs.
+    """
     if result is None or SCHEME.encode() not in bytes(result):
         return result, []
     value = msgspec.json.decode(result)
@@ -85,7 +90,8 @@ async def _with_links(result: Raw | None, links: BlobLinks, tenant: TenantId) ->
             made = await links.make(tenant, blob_id, LINKS_LAST)
         except NotFound:
             continue
-        media[f"{SCHEME}{blob_id}"] = Media(id=blob_id, url=made.url, expires_at=made.expires_at)
+        url = f"{base}{made.url}" if made.url.startswith("/") else made.url
+        media[f"{SCHEME}{blob_id}"] = Media(id=blob_id, url=url, expires_at=made.expires_at)
     return Raw(msgspec.json.encode(_replaced(value, media, 0))), list(media.values())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 
 from penstock.access.part import AccessParts
@@ -9,7 +10,6 @@ from penstock.apps import gateway_part as apps
 from penstock.apps.service import AppService
 from penstock.assembly.shared import Shared
 from penstock.blobs import part as blobs
-from penstock.blobs.links import BlobLinks
 from penstock.blobs.parted import PartedUploads
 from penstock.callbacks import part as callbacks
 from penstock.callbacks.service import CallbackService
@@ -23,7 +23,9 @@ from penstock.gateway.inputs import InputCheck
 from penstock.gateway.job_metrics import observe_batch
 from penstock.gateway.obstacles import Obstacles
 from penstock.jobs import part as jobs
+from penstock.jobs.http.submitting import SubmitRoutes
 from penstock.models import part as models
+from penstock.part import Part
 from penstock.providers import part as providers
 from penstock.providers.status import ProvidersWatch
 from penstock.quotas.part import QuotaParts
@@ -66,18 +68,18 @@ class GatewayAssembly(Shared):
         return FlowService(self.database, self.jobs)
 
     @cached_property
-    def blob_links(self) -> BlobLinks:
-        return BlobLinks(self.blobs, self.instance, presigns=self.settings.penstock_blob_presign)
-
-    @cached_property
     def apps(self) -> AppService:
         return AppService(self.database, self.flows)
 
     @cached_property
-    def gateway(self) -> Gateway:
-        """All parts, in the order in which they start; they stop in reverse."""
-        inputs = InputCheck(self.models, self.catalogue, prices=self.prices, today=self.usage.day)
-        submit = jobs.submitting(
+    def inputs(self) -> InputCheck:
+        return InputCheck(self.models, self.catalogue, prices=self.prices, today=self.usage.day)
+
+    @cached_property
+    def submit(self) -> SubmitRoutes:
+        """The routes that submit jobs, which other rooms use for jobs of theirs."""
+        inputs = self.inputs
+        return jobs.submitting(
             self.jobs,
             self.settings,
             check=inputs,
@@ -87,44 +89,60 @@ class GatewayAssembly(Shared):
             explain=inputs.problem,
             quotas=self.quotas.quotas,
         )
-        return Gateway(
-            self.settings,
-            self.access.access,
-            [
-                usage.part(self.usage, self.database),
-                self.quotas.part,
-                models.part(
-                    self.models,
-                    max_call_bytes=self.settings.penstock_max_call_bytes,
-                    uploads=self.uploads,
-                    usage=self.usage,
-                    quotas=self.quotas.quotas,
-                ),
-                jobs.part(
-                    self.jobs,
-                    submit,
-                    known=inputs.names,
-                    explain=inputs.problem,
-                    obstacles=Obstacles(self.models, self.catalogue, self.providers, self.quotas.service),
-                ),
-                flows.part(self.flows, submit),
-                apps.part(self.apps, submit, self.blob_links),
-                providers.part(self.providers, self.jobs),
-                blobs.part(
-                    self.blobs,
-                    PartedUploads(self.database, self.blobs),
-                    quotas=self.quotas.quotas,
-                    instance=self.instance,
-                    links=self.blob_links,
-                ),
-                system.part(self.database, self.jobs, self.flows, brokers=self.brokers.all, stores=self.blobs.stores),
-                callbacks.part(self.callbacks),
-                collections.part(self.collections),
-                self.access.part,
-                sidecar.part(self.infra),
-                *self.brokers.parts(self.jobs.wakeups),
-            ],
+
+    @cached_property
+    def usage_part(self) -> Part:
+        return usage.part(self.usage, self.database)
+
+    @cached_property
+    def blobs_part(self) -> Part:
+        return blobs.part(
+            self.blobs,
+            PartedUploads(self.database, self.blobs),
+            quotas=self.quotas.quotas,
+            instance=self.instance,
+            links=self.blob_links,
         )
+
+    @cached_property
+    def system_part(self) -> Part:
+        return system.part(self.database, self.jobs, self.flows, brokers=self.brokers.all, stores=self.blobs.stores)
+
+    @cached_property
+    def parts(self) -> Sequence[Part]:
+        """All parts, in the order in which they start; they stop in reverse."""
+        return [
+            self.usage_part,
+            self.quotas.part,
+            models.part(
+                self.models,
+                max_call_bytes=self.settings.penstock_max_call_bytes,
+                uploads=self.uploads,
+                usage=self.usage,
+                quotas=self.quotas.quotas,
+            ),
+            jobs.part(
+                self.jobs,
+                self.submit,
+                known=self.inputs.names,
+                explain=self.inputs.problem,
+                obstacles=Obstacles(self.models, self.catalogue, self.providers, self.quotas.service),
+            ),
+            flows.part(self.flows, self.submit),
+            apps.part(self.apps, self.submit, self.blob_links),
+            providers.part(self.providers, self.jobs),
+            self.blobs_part,
+            self.system_part,
+            callbacks.part(self.callbacks),
+            collections.part(self.collections),
+            self.access.part,
+            sidecar.part(self.infra),
+            *self.brokers.parts(self.jobs.wakeups),
+        ]
+
+    @cached_property
+    def gateway(self) -> Gateway:
+        return Gateway(self.settings, self.access.access, self.parts)
 
 
 async def run(parts: GatewayAssembly) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from datetime import timedelta
 from functools import cached_property
 
+from penstock.apps.marketplace import MarketplaceMessages
 from penstock.assembly.shared import Shared
 from penstock.blobs.reconciler import Reconciler
 from penstock.callbacks import duties as callbacks
+from penstock.callbacks.marketplace import POLICY, Marketplace
 from penstock.callbacks.sender import Sender
 from penstock.collections.duties import CollectionIndexes, CollectionUpkeep
 from penstock.events.positions import Positions
@@ -95,9 +97,23 @@ class HousekeeperAssembly(Shared):
             sealing=self.callback_sealing,
             expansions=lambda tenant: {"job": JobExpansion(Names(self.database, tenant))},
             details={"job": job_callbacks.details},
+            marketplace=self.marketplace,
             keep_delivered=timedelta(days=settings.penstock_callback_retention_days),
             keep_jobs=self._retention,
             concurrency=settings.penstock_callback_concurrency,
+        )
+
+    @property
+    def marketplace(self) -> Marketplace | None:
+        """How this process reaches the marketplace, if the settings name one."""
+        settings = self.settings
+        if settings.marketplace_callback is None:
+            return None
+        return Marketplace(
+            url=settings.marketplace_callback.reveal(),
+            token=settings.marketplace_token,
+            sender=Sender(POLICY, timeout=settings.penstock_callback_timeout),
+            bodies=MarketplaceMessages(self.blob_links, settings.penstock_url).bodies,
         )
 
 

@@ -9,6 +9,7 @@ from penstock.access.instance import Instance
 from penstock.access.secret_file import SecretSource
 from penstock.apps.folder import AppsFolder
 from penstock.assembly.brokers import Brokers
+from penstock.blobs.links import BlobLinks
 from penstock.blobs.objects.opening import open_store
 from penstock.blobs.service import BlobService
 from penstock.blobs.uploads import Uploads
@@ -129,6 +130,10 @@ class Shared:
     @cached_property
     def collections(self) -> CollectionService:
         return CollectionService(self.database, self.blobs, self.jobs.wakeups)
+
+    @cached_property
+    def blob_links(self) -> BlobLinks:
+        return BlobLinks(self.blobs, self.instance, presigns=self.settings.penstock_blob_presign)
 
     @cached_property
     def uploads(self) -> Uploads:

@@ -68,6 +68,13 @@ class WorkerAssembly(Shared):
             ),
             collections.part(self.collections),
             *self.flows,
+            *self.shared_parts,
+        ]
+
+    @property
+    def shared_parts(self) -> list[WorkerPart]:
+        """The parts of every worker, whatever it runs."""
+        return [
             WorkerPart(start=self.usage.start, stop=self.usage.stop),
             WorkerPart(start=self.jobs.start, stop=self.jobs.stop),
             *(

@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from penstock.cli import (
+    apps,
     audit,
     blobs,
     callbacks,
@@ -54,6 +55,7 @@ app.command("housekeeper")(roles.housekeeper)
 app.command("sidecar")(sidecar.sidecar)
 app.add_typer(jobs.app, name="job")
 app.add_typer(flows.app, name="flow")
+app.add_typer(apps.app, name="app")
 app.add_typer(queues.app, name="queue")
 app.add_typer(models.app, name="model")
 app.add_typer(blobs.app, name="blob")

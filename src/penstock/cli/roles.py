@@ -35,8 +35,8 @@ def serve(
         os.environ.setdefault("PENSTOCK_MODELS_WATCH", "true")  # for the processes that are started
     settings = settled(load_settings())
     _check_profiles(settings)
-    _configure_logs(settings, role="supervisor")
-    _warn_of_misspelt_settings()
+    configure_logs(settings, role="supervisor")
+    warn_of_misspelt_settings()
     url = supervisor.gateway_url(settings)
     where = {
         "url": url,
@@ -64,7 +64,7 @@ def gateway() -> None:
 
     parts = role.GatewayAssembly(settings)
     parts.check()
-    _run(settings, lambda: role.run(parts))
+    run(settings, lambda: role.run(parts))
 
 
 def worker() -> None:
@@ -74,7 +74,7 @@ def worker() -> None:
 
     parts = role.WorkerAssembly(settings)
     parts.check()
-    _run(settings, lambda: role.run(parts))
+    run(settings, lambda: role.run(parts))
 
 
 def housekeeper() -> None:
@@ -82,7 +82,7 @@ def housekeeper() -> None:
     settings = begin("housekeeper")
     from penstock.assembly import housekeeper as role
 
-    _run(settings, lambda: role.run(role.HousekeeperAssembly(settings)))
+    run(settings, lambda: role.run(role.HousekeeperAssembly(settings)))
 
 
 def _check_profiles(settings: Settings) -> None:
@@ -106,21 +106,21 @@ def begin(role: str) -> Settings:
     from penstock.telemetry import logs
 
     settings = load_settings()
-    _configure_logs(settings, role=role)
+    configure_logs(settings, role=role)
     logs.get("penstock.process").info("open_files_limit", limit=files.raise_limit())
     if not supervised:
-        _warn_of_misspelt_settings()
+        warn_of_misspelt_settings()
     return settings
 
 
-def _run(settings: Settings, run: Callable[[], Awaitable[None]]) -> None:
+def run(settings: Settings, work: Callable[[], Awaitable[None]]) -> None:
     import uvloop
 
     from penstock.processes.binding import wait_for_supervisor
 
     wait_for_supervisor()
     with crashes_logged():
-        uvloop.run(_prepared(settings, run))
+        uvloop.run(_prepared(settings, work))
 
 
 @contextmanager
@@ -138,16 +138,16 @@ def crashes_logged() -> Iterator[None]:
         sys.exit(1)
 
 
-async def _prepared(settings: Settings, run: Callable[[], Awaitable[None]]) -> None:
+async def _prepared(settings: Settings, work: Callable[[], Awaitable[None]]) -> None:
     from penstock.postgres.address import database_url
     from penstock.postgres.migrate import migrate
 
     if settings.migrate_on_start:
         await migrate(database_url(settings), timeout=_DATABASE_TIMEOUT)
-    await run()
+    await work()
 
 
-def _configure_logs(settings: Settings, *, role: str) -> None:
+def configure_logs(settings: Settings, *, role: str) -> None:
     from penstock.telemetry import logs
 
     logs.configure(
@@ -156,7 +156,7 @@ def _configure_logs(settings: Settings, *, role: str) -> None:
     logs.bind(role=role)
 
 
-def _warn_of_misspelt_settings() -> None:
+def warn_of_misspelt_settings() -> None:
     from penstock.settings import misspelt
     from penstock.telemetry import logs
 

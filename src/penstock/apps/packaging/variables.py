@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from penstock.apps.packaging.layout import APP_PORT, APP_PORT_VARIABLE, Layout
+from penstock.apps.layout import APP_PORT, APP_PORT_VARIABLE, Layout
 
 Update = Literal["required", "update", ""]
 

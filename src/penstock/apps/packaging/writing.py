@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from penstock.apps.packaging.layout import Layout
+from penstock.apps.layout import Layout
 from penstock.apps.packaging.variables import defaults_of, groups_of
 from penstock.apps.packaging.wheel import write_wheel
 
@@ -117,13 +117,18 @@ def _render(name: str, known: Mapping[str, Any]) -> str:
         keep_trailing_newline=True,
         autoescape=False,  # noqa: S701 - these files are not HTML
     )
-    templates.filters |= {"json": _json, "quoted": _quoted}
+    templates.filters |= {"json": _json, "quoted": _quoted, "reference": _reference}
     return templates.get_template(name).render(known)
 
 
 def _json(value: object) -> str:
     """Return a value as JSON, which is also YAML and what Dockerfiles expect."""
     return msgspec.json.encode(value).decode()
+
+
+def _reference(name: str, value: str) -> str:
+    """Return a reference to a variable with its default; ``.env`` alone has one that Compose could misread."""
+    return f"${{{name}:-{value}}}" if _UNQUOTED.fullmatch(value) else f"${{{name}-}}"
 
 
 def _quoted(value: str) -> str:

@@ -7,7 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
+
+from penstock.apps.manifest import AppManifest, BrokenApp
+from penstock.errors import FieldProblem
+from penstock.flows.program.folders import MODELS
+from penstock.models.folder import ManifestFiles, ModelsFolder
+from penstock.models.manifest import Model
 
 APP_PORT: Final = 8007
 APP_PORT_VARIABLE: Final = "APP_API_PORT"
@@ -66,6 +73,37 @@ class Layout:
     services: Sequence[Service]
     variables: Mapping[str, str]  # of the app's flow and models, with their defaults
 
+    @classmethod
+    def of(cls, manifest: AppManifest, folder: Path) -> Layout:
+        """Return the layout of an app in a folder. Raises BrokenApp if a service names a model that is not in it."""
+        models = _models_of(folder)
+        services: list[Service] = []
+        problems: list[FieldProblem] = []
+        for index, one in enumerate(manifest.services):
+            model = models.get(one.model)
+            if model is None:
+                detail = f"{one.model!r} must be a valid model of the app: models/NAME/model.toml"
+                problems.append(FieldProblem(field=f"services[{index}].model", detail=detail))
+                continue
+            services.append(
+                Service(
+                    name=one.name,
+                    model=one.model,
+                    port=one.port,
+                    port_variable=one.port_variable or f"{one.name.upper().replace('-', '_')}_PORT",
+                    has_environment=bool(model.environments),
+                )
+            )
+        if problems:
+            raise BrokenApp(problems)
+        return cls(
+            name=manifest.name,
+            version=manifest.version,
+            title=manifest.title or manifest.name,
+            services=services,
+            variables=manifest.defaults(),
+        )
+
     @property
     def components(self) -> list[Component]:
         """The components that run the app's image, in the order of the document."""
@@ -117,3 +155,10 @@ class Layout:
 
     def command(self, component: str) -> list[str]:
         return ["penstock", "app", "serve", self.name, "--component", component]
+
+
+def _models_of(folder: Path) -> dict[str, Model]:
+    """Return the models of an app by name."""
+    found = ModelsFolder(ManifestFiles(root=folder / MODELS))
+    found.scan()
+    return {model.name: model for model in found.models.values()}

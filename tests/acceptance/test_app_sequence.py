@@ -1,0 +1,230 @@
+"""The sequence of the document of AI Marketplace, step by step, through public interfaces: tables 2, 3 and 4.
+
+The stores are real: PostgreSQL, RabbitMQ, Redis, and a server of S3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import aiohttp
+import pytest
+import redis.asyncio
+
+from tests.support.app_serve import ServedSounds, serving_sounds
+from tests.support.brokers import needs_rabbitmq, needs_redis, rabbitmq_server, redis_server
+from tests.support.callbacks import Receiver, receiver
+from tests.support.s3 import ACCESS_KEY, SECRET_KEY, S3Server, s3_server
+from tests.support.waiting import until
+
+pytestmark = [needs_rabbitmq(), needs_redis(), pytest.mark.timeout(300)]
+
+QUEUE = {"task_type": "predict", "model_profile": "audiogen"}
+MARKETPLACE_TOKEN = "the-token-of-the-marketplace"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """The app and everything around it."""
+
+    app: ServedSounds
+    s3: S3Server
+    redis: redis.asyncio.Redis
+    marketplace: Receiver
+    client: Receiver
+
+    async def objects(self) -> list[str]:
+        """Return the keys in the bucket."""
+        async with aiohttp.ClientSession() as session, session.get(f"{self.s3.address}/media?list-type=2") as response:
+            text = await response.text()
+        return [part.partition("</Key>")[0] for part in text.split("<Key>")[1:]]
+
+    async def kept_for(self, job_id: str) -> float:
+        """Return for how many more seconds Redis keeps the result of a job; -2 if it does not have it."""
+        name = job_id.replace("-", "")
+        keys = [key async for key in self.redis.scan_iter(f"penstock:job:*:{name}")]
+        return float(await self.redis.ttl(keys[0])) if keys else -2.0
+
+    async def result(self, task_id: str) -> dict[str, Any]:
+        reply = await self.app.get("app", f"/result/{task_id}")
+        assert reply.status == 200
+        found: dict[str, Any] = reply.json
+        return found
+
+
+@asynccontextmanager
+async def world(folder: Path) -> AsyncIterator[World]:
+    async with AsyncExitStack() as stack:
+        rabbitmq = await stack.enter_async_context(rabbitmq_server(folder / "rabbitmq"))
+        cache = await stack.enter_async_context(redis_server(folder / "redis"))
+        s3 = await stack.enter_async_context(s3_server(folder))
+        await s3.bucket("media")
+        marketplace = await stack.enter_async_context(receiver())
+        client = await stack.enter_async_context(receiver())
+        app = await stack.enter_async_context(
+            serving_sounds(
+                folder,
+                RABBITMQ_HOST="127.0.0.1",
+                RABBITMQ_PORT=str(rabbitmq.port),
+                REDIS_HOST="127.0.0.1",
+                REDIS_PORT=str(cache.port),
+                PENSTOCK_BLOB_URL="s3://media/results",
+                PENSTOCK_BLOB_ENDPOINT=s3.address,
+                PENSTOCK_BLOB_INLINE_BYTES="0",
+                PENSTOCK_RESULT_MEDIA_BYTES="1024",
+                AWS_ACCESS_KEY=ACCESS_KEY,
+                AWS_SECRET_KEY=SECRET_KEY,
+                AWS_REGION_NAME="us-east-1",
+                MARKETPLACE_CALLBACK=f"{marketplace.url}/results",
+                MARKETPLACE_TOKEN=MARKETPLACE_TOKEN,
+                PENSTOCK_FETCH_NETWORKS="127.0.0.0/8",
+            )
+        )
+        connection = redis.asyncio.Redis(port=cache.port)
+        stack.push_async_callback(connection.aclose)
+        yield World(app=app, s3=s3, redis=connection, marketplace=marketplace, client=client)
+
+
+@pytest.mark.usefixtures("prepared_data")
+async def test_the_sequence_of_the_document(tmp_path: Path) -> None:
+    async with world(tmp_path) as around:
+        task_id, stage_id = await _a_request_becomes_a_task(around)
+        await _the_task_is_performed(around, task_id, stage_id)
+        await _its_result_is_read(around, task_id)
+        await _one_message_each(around, task_id)
+        log = around.app.log.read_text()
+        assert "Traceback" not in log
+        assert MARKETPLACE_TOKEN not in log
+
+
+async def _a_request_becomes_a_task(around: World) -> tuple[str, str]:
+    """Table 2, to 1.6; returns the ids of the request and of the task of its stage."""
+    app = around.app
+    assert (await app.call("app", "POST", "/api/v1/queues/pause", QUEUE)).status == 200  # to see a task wait
+    # 1.1 The client creates a request to the AI service.
+    body = {
+        "user_id": "ada",
+        "input": {"text": "rain on a tin roof", "kind": "sound", "seconds": 2.5},
+        "callback": {"url": f"{around.client.url}/mine"},
+        "idempotency_key": "order 7",
+    }
+    # 1.2 The service validates it: mistakes are named with their fields, and create nothing.
+    for wrong, field in (
+        ({**body, "input": {"kind": "noise"}}, "input.text"),
+        ({**body, "user_id": ""}, "user_id"),
+        ({**body, "callback": {"url": "ftp://x"}}, "callback.url"),
+    ):
+        refused = await app.call("app", "POST", "/call", wrong)
+        assert refused.status == 422
+        assert field in {problem["field"] for problem in refused.json["errors"]}
+    assert (await app.get("app", "/api/v1/jobs")).json["jobs"] == []
+    # 1.3 It creates a workflow, whose id is the task_id; the same request again is the same workflow.
+    accepted = await app.call("app", "POST", "/call", body)
+    task_id: str = accepted.json["task_id"]
+    assert (await app.call("app", "POST", "/call", body)).json["task_id"] == task_id
+    run = (await app.get("app", f"/api/v1/jobs/{task_id}")).json
+    assert (run["task_type"], run["model_profile"]) == ("flow", "sounds@1")
+    # 1.4 It responds with the status of the request.
+    assert accepted.status == 202
+    assert accepted.json["status"] in {"pending", "running", "waiting"}
+
+    # 1.5 The workflow sends a request to AudioGen: the stage is there.
+    async def requested() -> bool:
+        return bool((await around.result(task_id))["stages"])
+
+    await until(requested, "the stage has begun")
+    (stage,) = (await around.result(task_id))["stages"]
+    assert (stage["name"], stage["status"]) == ("audiogen", "pending")
+    # 1.6 AudioGen has created a task and pushed it to the queue.
+    (task,) = (await app.get("app", "/api/v1/jobs?task_type=predict&model_profile=audiogen")).json["jobs"]
+    waiting = (await app.get("audio-gen", f"/tasks/{task['id']}")).json
+    assert (waiting["service"], waiting["status"]) == ("audio-gen", "pending")
+    queues = (await app.get("app", "/api/v1/queues")).json["queues"]
+    (queue,) = [one for one in queues if one["model_profile"] == "audiogen"]
+    assert queue["pending"] == 1
+    assert (await app.get("music-gen", f"/tasks/{task['id']}")).status == 404, "it is not a task of the other service"
+    return task_id, task["id"]
+
+
+async def _the_task_is_performed(around: World, task_id: str, stage_id: str) -> None:
+    """Table 2, from 1.7."""
+    app = around.app
+    # 1.7 The AudioGen worker pulls the task and performs it.
+    assert (await app.call("app", "POST", "/api/v1/queues/resume", QUEUE)).status == 200
+    done = (await app.get("audio-gen", f"/tasks/{stage_id}?wait=60")).json
+    assert (done["status"], done["user_id"]) == ("completed", "ada")
+    assert (await app.get("app", f"/api/v1/jobs/{stage_id}")).json["attempt"] == 1
+
+    # 1.8 The end of the task calls the workflow back, which goes on.
+    async def ended() -> bool:
+        return bool((await around.result(task_id))["status"] == "completed")
+
+    await until(ended, "the workflow has ended")
+    # 1.9 The media file is stored on S3, under the task and the attempt that made it.
+    assert len([key for key in await around.objects() if stage_id in key]) == 1
+    # 1.10 The temporary result is stored on Redis, and expires.
+    assert 0 < await around.kept_for(stage_id) <= 3600
+    # 1.11 The final result is aggregated: of the request and of the stage's result.
+    final = await around.result(task_id)
+    assert (final["result"]["kind"], final["result"]["seconds"]) == ("sound", 2.5)
+    assert final["stages"][0]["status"] == "completed"
+    assert len(final["media"]) == 1
+    # 1.12 The final result is stored on Redis, and expires. What has expired is read from the database.
+    assert 0 < await around.kept_for(task_id) <= 3600
+    await around.redis.flushall()
+    assert (await around.result(task_id))["result"]["kind"] == "sound"
+    # 1.13 The information about the request is stored in the database: see the statistics in table 4.
+    stored = (await app.get("app", f"/api/v1/jobs/{task_id}")).json
+    assert (stored["user_id"], stored["owner_service"]) == ("ada", "app/sounds")
+    # 1.14 The callback of the client is executed, and that of the marketplace, with its token.
+    (own,) = await around.client.got(1)
+    assert (own.path, own.event["type"], own.event["subject"]) == ("/mine", "job.completed", task_id)
+    assert "authorization" not in own.headers
+    (message,) = await around.marketplace.got(1)
+    assert message.headers["authorization"] == f"Bearer {MARKETPLACE_TOKEN}"
+    sent = message.event
+    assert (sent["task_id"], sent["app"], sent["user_id"], sent["status"]) == (task_id, "sounds", "ada", "completed")
+    assert sent["finished_at"] == final["finished_at"]
+    assert sent["result"]["seconds"] == 2.5
+    assert await _downloaded(sent["media"][0]["url"]) == await _downloaded(final["media"][0]["url"])
+
+
+async def _its_result_is_read(around: World, task_id: str) -> None:
+    """Table 3."""
+    app = around.app
+    # 2.1 The client creates a request to get the result based on task_id, 2.2 which the service validates.
+    assert (await app.get("app", "/result/no-uuid")).status == 422
+    assert (await app.get("app", f"/result/{uuid4()}")).status == 404
+    assert (await app.get("app", f"/result/{task_id}?stages=0")).status == 422
+    # 2.3 The workflow is retrieved by its id.
+    reply = await app.get("app", f"/result/{task_id}")
+    assert (reply.json["task_id"], reply.json["user_id"]) == (task_id, "ada")
+    # 2.4 The URL of the file is one of S3, presigned.
+    (media,) = reply.json["media"]
+    assert media["url"].startswith(around.s3.address)
+    assert "X-Amz-Signature=" in media["url"]
+    # 2.5 The result is returned to the client, who downloads the file without a key.
+    assert reply.status == 200
+    assert reply.json["result"]["audio"] == media["url"]
+    assert (await _downloaded(media["url"])).startswith(b"sound of rain on a tin roof\n")
+
+
+async def _one_message_each(around: World, task_id: str) -> None:
+    """Another request ends later, and the first has still been sent once."""
+    body = {"user_id": "bob", "input": {"text": "a waltz", "kind": "music"}}
+    second = await around.app.call("app", "POST", "/call", body, headers={"Prefer": "wait=60"})
+    assert (second.status, second.json["status"]) == (200, "completed")
+    messages = await around.marketplace.got(2)
+    assert [one.event["task_id"] for one in messages] == [task_id, second.json["task_id"]]
+    assert len(around.client.messages) == 1
+
+
+async def _downloaded(url: str) -> bytes:
+    async with aiohttp.ClientSession() as session, session.get(url) as response:
+        assert response.status == 200
+        return await response.read()

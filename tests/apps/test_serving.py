@@ -1,0 +1,97 @@
+"""The layout of an app: components of its manifest, ports of the environment, and routes at the root."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from penstock.apps import manifest
+from penstock.apps.layout import Layout
+from penstock.apps.manifest import BrokenApp
+from penstock.apps.serving.roots import at_root
+from penstock.apps.serving.served import ServedApp
+from penstock.assembly.app import AppGatewayAssembly, ServiceGatewayAssembly, manifest_of
+from penstock.errors import SettingsError
+from penstock.settings import load_settings
+from tests.support.sounds import write_app
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> Path:
+    return write_app(tmp_path / "apps")
+
+
+def layout_of(app: Path) -> Layout:
+    return Layout.of(manifest.read(app / "app.toml"), app)
+
+
+def served(app: Path, **environment: str) -> ServedApp:
+    return ServedApp.of(layout_of(app), app, environment)
+
+
+def test_the_components_are_those_of_the_manifest(app: Path) -> None:
+    names = [one.name for one in layout_of(app).components]
+    assert names == ["app-api", "audio-gen-api", "audio-gen-worker", "music-gen-api", "music-gen-worker"]
+    assert layout_of(app).variables == {"MAX_DURATION": "30"}
+
+
+def test_a_service_without_a_model_is_named(app: Path) -> None:
+    (app / "models" / "audiogen" / "model.toml").unlink()
+    with pytest.raises(BrokenApp) as caught:
+        layout_of(app)
+    assert [problem.field for problem in caught.value.problems] == ["services[0].model"]
+
+
+def test_a_model_with_packages_of_its_own_has_an_image_of_its_own(app: Path) -> None:
+    folder = app / "models" / "audiogen"
+    with (folder / "model.toml").open("a") as file:
+        file.write('environment = "requirements.lock"\n')
+    (folder / "requirements.lock").write_text(f"six==1.17.0 --hash=sha256:{'0' * 64}\n")
+    suffixes = {one.name: one.image_suffix for one in layout_of(app).components if one.image_suffix}
+    assert suffixes == {"audio-gen-worker": "-audio-gen"}
+
+
+def test_a_port_without_a_variable_gets_one_of_the_services_name(app: Path) -> None:
+    text = (app / "app.toml").read_text().replace('port_variable = "AUDIO_GEN_PORT"\n', "")
+    (app / "app.toml").write_text(text)
+    assert layout_of(app).services[0].port_variable == "AUDIO_GEN_PORT"
+
+
+def test_ports_come_from_the_environment(app: Path) -> None:
+    assert served(app).ports == {"app-api": 8007, "audio-gen-api": 8081, "music-gen-api": 8082}
+    assert served(app, AUDIO_GEN_PORT="9000", MUSIC_GEN_PORT="").ports["audio-gen-api"] == 9000
+
+
+def test_every_wrong_port_is_named(app: Path) -> None:
+    with pytest.raises(SettingsError) as caught:
+        served(app, APP_API_PORT="0", AUDIO_GEN_PORT="x", MUSIC_GEN_PORT="99999")
+    assert [problem.field for problem in caught.value.problems] == ["APP_API_PORT", "AUDIO_GEN_PORT", "MUSIC_GEN_PORT"]
+    with pytest.raises(SettingsError, match="must differ from the port of app-api"):
+        served(app, AUDIO_GEN_PORT="8007")
+
+
+def test_a_worker_loads_the_model_of_its_service_alone(app: Path) -> None:
+    found = served(app)
+    assert manifest_of(found, found.service("music-gen-worker")) == "sounds/models/musicgen/model.toml"
+
+
+def test_the_routes_of_the_app_are_at_the_root_and_all_others_stay(app: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql://nobody@127.0.0.1:1/none")
+    monkeypatch.setenv("PENSTOCK_APPS_DIR", str(app.parent))
+    routes = AppGatewayAssembly(load_settings(None), served(app), "app-api").gateway.routes
+    paths = {f"{one.method} {one.path}" for one in routes}
+    assert {"POST /call", "GET /result/{task_id}", "GET /health"} <= paths
+    assert {"POST /api/v1/apps/{app}/call", "POST /api/v1/jobs", "GET /healthz", "GET /readyz"} <= paths
+    assert len({one.name for one in routes}) == len(routes)
+    assert [one.path for one in at_root(routes, "sounds") if "{app}" in one.path] == []
+
+
+def test_the_api_of_a_service_has_its_tasks_and_files_only(app: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql://nobody@127.0.0.1:1/none")
+    assembly = ServiceGatewayAssembly(load_settings(None), served(app), "audio-gen-api")
+    paths = {one.path for one in assembly.gateway.routes}
+    assert {"/", "/tasks", "/tasks/{id}", "/health", "/healthz", "/readyz", "/metrics"} <= paths
+    others = {path for path in paths if path.startswith("/api/v1/") and not path.startswith("/api/v1/blobs")}
+    assert not {path for path in others if "/jobs" in path or "/flows" in path or "/apps" in path}
+    assert assembly.settings.http_port == 8081
