@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
@@ -10,6 +9,7 @@ from uuid import UUID
 import typer
 
 from penstock.cli import flow_views, job_views
+from penstock.cli import submission_options as options
 from penstock.cli.gateway import command, read_input, with_client
 from penstock.cli.output import AsJson, print_json, wants_json
 from penstock.errors import WrongState
@@ -70,23 +70,16 @@ def list_runs(
 @command(app)
 def run(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The flow's name.")],
-    run_input: Annotated[
-        str, typer.Option("--input", "-i", metavar="JSON", help="JSON, @FILE, or - for standard input.")
-    ] = "{}",
+    run_input: options.Input = "{}",
     version: Annotated[str | None, typer.Option(help="The version; by default the most recent one.")] = None,
-    owner_service: Annotated[str, typer.Option(help="The caller for which it runs.")] = "cli",
-    owner_ref: Annotated[str, typer.Option(help="The caller's own reference.")] = "",
-    priority: Annotated[
-        int | None, typer.Option(min=-100, max=100, help="Runs with a higher priority start first.")
-    ] = None,
-    run_at: Annotated[datetime | None, typer.Option(help="Do not start it before this local time.")] = None,
-    idempotency_key: Annotated[
-        str | None, typer.Option(help="A repeated request with the same key returns the same run.")
-    ] = None,
-    tag: Annotated[list[str] | None, typer.Option(help="May be repeated.")] = None,
-    callback: Annotated[
-        str | None, typer.Option(metavar="URL", help="Send the event with which the run ends to this address.")
-    ] = None,
+    owner_service: options.Owner = "cli",
+    owner_ref: options.Reference = "",
+    priority: options.Priority = None,
+    run_at: options.RunAt = None,
+    idempotency_key: options.IdempotencyKey = None,
+    tag: options.NewTags = None,
+    callback: options.CallbackUrl = None,
+    callback_event: options.CallbackEvents = None,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Show its steps until it has ended.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -102,15 +95,15 @@ def run(
         "run_at": run_at.astimezone() if run_at else None,
         "idempotency_key": idempotency_key,
         "tags": tag,
-        "callback": _callback(callback),
+        "callback": _callback(callback, callback_event),
     }
-    options: dict[str, Any] = {name: value for name, value in stated.items() if value is not None}
+    chosen: dict[str, Any] = {name: value for name, value in stated.items() if value is not None}
     given = read_input(run_input)
 
     async def act(client: Client) -> dict[str, Any]:
         from penstock.cli import flow_calls
 
-        started = flow_calls.plain(await client.start_flow(name, given, **options))
+        started = flow_calls.plain(await client.start_flow(name, given, **chosen))
         if not watch:
             return started
         await flow_calls.follow(client, UUID(started["id"]), show=not wants_json(as_json))
@@ -277,7 +270,8 @@ def _of(flow: str | None) -> dict[str, Any]:
     return {} if flow is None else {"flow": flow}
 
 
-def _callback(url: str | None) -> Callback | None:
+def _callback(url: str | None, events: list[str] | None) -> Callback | None:
     from penstock.callbacks.callback import Callback
 
-    return None if url is None else Callback(url=url)
+    stated = options.callback_of(url, events)
+    return None if stated is None else Callback(**stated)

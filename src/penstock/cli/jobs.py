@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
@@ -10,6 +9,7 @@ from uuid import UUID
 import typer
 
 from penstock.cli import job_views
+from penstock.cli import submission_options as options
 from penstock.cli.gateway import command, read_input, with_client
 from penstock.cli.job_views import Job
 from penstock.cli.output import AsJson, harmless, print_json, wants_json
@@ -37,39 +37,31 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Change nothing; print h
 def submit(
     task_type: Annotated[str, typer.Argument(help="The type of the job, such as llm_chat.")],
     model_profile: Annotated[str, typer.Argument(help="The model or profile that runs it, such as qwen2.5-14b.")],
-    job_input: Annotated[
-        str, typer.Option("--input", "-i", metavar="JSON", help="JSON, @FILE, or - for standard input.")
-    ] = "{}",
+    job_input: options.Input = "{}",
     files: Annotated[
         list[str] | None,
         typer.Option("--file", metavar="FIELD=PATH", help="Upload a file and put its id into that field of the input."),
     ] = None,
-    owner_service: Annotated[str, typer.Option(help="The caller for which the job runs.")] = "cli",
-    owner_ref: Annotated[str, typer.Option(help="The caller's own reference.")] = "",
-    priority: Annotated[int, typer.Option(min=-100, max=100, help="Jobs with a higher priority run first.")] = 0,
+    owner_service: options.Owner = "cli",
+    owner_ref: options.Reference = "",
+    priority: options.Priority = None,
     max_attempts: Annotated[
         int | None, typer.Option(min=1, max=100, help="The number of attempts before the job fails.")
     ] = None,
-    run_at: Annotated[datetime | None, typer.Option(help="The job runs no earlier than this time (local).")] = None,
+    run_at: options.RunAt = None,
     ttl_seconds: Annotated[
         float | None, typer.Option("--ttl", min=0, help="Seconds until the job fails if no worker has taken it.")
     ] = None,
     timeout_seconds: Annotated[
         float | None, typer.Option("--timeout", help="Time limit of one attempt, in seconds.")
     ] = None,
-    idempotency_key: Annotated[
-        str | None, typer.Option(help="A repeated request with the same key returns the same job.")
-    ] = None,
+    idempotency_key: options.IdempotencyKey = None,
     concurrency_key: Annotated[
         str | None, typer.Option(help="A rule of the queue limits how many jobs with the same key run at a time.")
     ] = None,
-    tag: Annotated[list[str] | None, typer.Option(help="May be repeated.")] = None,
-    callback: Annotated[
-        str | None, typer.Option(metavar="URL", help="Send the event with which the job ends to this address.")
-    ] = None,
-    callback_event: Annotated[
-        list[str] | None, typer.Option(metavar="TYPE", help="Send these events instead, such as job.*.")
-    ] = None,
+    tag: options.NewTags = None,
+    callback: options.CallbackUrl = None,
+    callback_event: options.CallbackEvents = None,
     watch_it: Annotated[bool, typer.Option("--watch", "-w", help="Wait until the job has finished.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -86,7 +78,7 @@ def submit(
         "input": read_input(job_input),
         "owner_service": owner_service,
         "owner_ref": owner_ref,
-        "priority": priority,
+        "priority": priority or 0,
         "max_attempts": max_attempts,
         "run_at": run_at.astimezone() if run_at else None,
         "ttl_seconds": ttl_seconds,
@@ -94,7 +86,7 @@ def submit(
         "idempotency_key": idempotency_key,
         "concurrency_key": concurrency_key,
         "tags": tag or [],
-        "callback": _callback(callback, callback_event),
+        "callback": options.callback_of(callback, callback_event),
     }
 
     async def act(client: Client) -> Job:
@@ -274,12 +266,3 @@ def _filter(
 def _exit_by(jobs: list[Job]) -> None:
     if any(job["status"] != "completed" for job in jobs):
         raise typer.Exit(1)
-
-
-def _callback(url: str | None, events: list[str] | None) -> dict[str, Any] | None:
-    """Return the callback of a submission. Its secret would be in the shell's history: register an endpoint instead."""
-    if url is None:
-        if events:
-            raise typer.BadParameter("--callback-event needs --callback")
-        return None
-    return {"url": url} if events is None else {"url": url, "events": events}
