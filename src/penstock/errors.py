@@ -166,7 +166,7 @@ class AlreadyExists(CallerError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exceeded:
-    """The quota that refused a request, as it stands."""
+    """The state of the quota that refused a request."""
 
     quota: str  # "calls-per-minute"
     limit: int

@@ -160,7 +160,7 @@ async def _the_task_is_performed(around: World, task_id: str, stage_id: str) -> 
     assert (done["status"], done["user_id"]) == ("completed", "ada")
     assert (await app.get("app", f"/api/v1/jobs/{stage_id}")).json["attempt"] == 1
 
-    # 1.8 The end of the task calls the workflow back, which goes on.
+    # 1.8 The end of the task calls the workflow back, which continues.
     async def ended() -> bool:
         return bool((await around.result(task_id))["status"] == "completed")
 

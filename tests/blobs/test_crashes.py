@@ -165,7 +165,7 @@ async def test_a_mover_killed_at_any_request_loses_and_doubles_nothing(
         mover.kill()
         await ended
     proxy.holds = lambda _: False
-    proxy.go_on.set()
+    proxy.resumed.set()
     for blob, content in data.items():
         assert await whole(after, blob) == content, "each is whole wherever it is"
     async with penstock(

@@ -117,7 +117,7 @@ async def test_a_slow_s3_holds_up_only_its_own_requests(caller: HttpCaller, prox
     small = await within(upload(caller, b"small"))
     assert small.status == 201
     assert (await within(caller.get("/readyz"))).status == 200
-    proxy.go_on.set()
+    proxy.resumed.set()
     assert (await within(slow, 60)).status == 201
 
 

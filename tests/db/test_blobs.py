@@ -163,12 +163,12 @@ async def test_a_cancelled_upload_leaves_nothing(fresh: Database, blobs: BlobSer
 
 async def test_an_upload_in_progress_holds_no_transaction(fresh: Database, blobs: BlobService, tenant: int) -> None:
     """Readers of events wait for the oldest transaction that writes."""
-    waiting, go_on = asyncio.Event(), asyncio.Event()
+    waiting, resumed = asyncio.Event(), asyncio.Event()
 
     async def slow() -> AsyncIterator[bytes]:
         yield CONTENT[:PART_BYTES]
         waiting.set()
-        await go_on.wait()
+        await resumed.wait()
         yield b"end"
 
     upload = asyncio.create_task(blobs.put(tenant, slow(), media_type=None, filename=None))
@@ -179,7 +179,7 @@ async def test_an_upload_in_progress_holds_no_transaction(fresh: Database, blobs
         " AND backend_xid IS NOT NULL",
     )
     assert open_ones == []
-    go_on.set()
+    resumed.set()
     assert (await within(upload)).size_bytes == PART_BYTES + 3
 
 

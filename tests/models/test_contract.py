@@ -600,7 +600,7 @@ def test_null_and_words_that_look_like_numbers_are_written_as_they_are() -> None
         assert len(output.segments) == 1
 
 
-def test_media_leave_beside_the_json() -> None:
+def test_media_are_returned_beside_the_json() -> None:
     sound = Audio(b"beep", name="beep.wav")
     for contract in (returning(dict[str, Any]), Contract(NoAnnotations)):
         output = contract.output({"ü": [PIXEL, {"sound": sound}], "n": 2**80})
@@ -611,7 +611,7 @@ def test_media_leave_beside_the_json() -> None:
         ]
 
 
-def test_media_may_be_the_whole_output_or_stand_in_objects() -> None:
+def test_media_may_be_the_whole_output_or_fields_of_objects() -> None:
     whole = returning(Image).output(PIXEL)
     assert (whole.json, list(whole.segments)) == (b"null", [Segment(PIXEL.data, "image/png")])
 

@@ -267,7 +267,7 @@ async def test_the_bytes_of_all_calls_are_bounded(tmp_path: Path) -> None:
 
 
 async def test_the_folder_of_a_killed_host_is_removed_by_the_next(tmp_path: Path) -> None:
-    """Also when its guardian was killed with it; the folder of a host that lives stays."""
+    """This holds even if its guardian was killed, too; the folder of a running host stays."""
     lives = CallFolders(tmp_path, Guardian())
     await (await lives.folder()).store(pieces(MIB), MIB, name=None, identity=b"")
     (tmp_path / "host-killed" / "r1").mkdir(parents=True)

@@ -202,7 +202,7 @@ def test_media_that_came_as_a_data_url_are_a_part_as_well(edges: NativeRuntime) 
 
 
 @pytest.mark.parametrize(("name", "strongest"), [("edges-c", 255), ("tones-cpp", None)])
-def test_the_inputs_that_the_manifests_show_work(examples: Path, name: str, strongest: int | None) -> None:
+def test_the_examples_in_the_manifests_work(examples: Path, name: str, strongest: int | None) -> None:
     shown = manifest.read(examples / name / manifest.FILE_NAME).manifest.examples
     assert shown
     found = example(examples / name)

@@ -215,7 +215,7 @@ def test_values_of_queries_are_secrets_too() -> None:
 
 
 def test_one_mistake_hides_no_other(tmp_path: Path) -> None:
-    """A table with a mistake of form is checked like any other, and so are those that name it."""
+    """A malformed table is checked like any other, and so are tables that refer to it."""
     found = problems(
         tmp_path,
         """

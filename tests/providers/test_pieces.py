@@ -279,4 +279,4 @@ async def test_a_truncated_transcript_fails_the_recording(recording: Recording) 
         with pytest.raises(CallFailed, match=r"cut off after max_tokens \(4096\)") as caught:
             await transcribed(audio_model(seen, max_duration=None), recording, gates=gates)
     assert caught.value.category is Category.BAD_INPUT
-    assert (gates[0].used.completion_tokens, gates[0].used.audio_seconds) == (10, 20), "a failed reply is paid too"
+    assert (gates[0].used.completion_tokens, gates[0].used.audio_seconds) == (10, 20), "a failed reply is charged, too"

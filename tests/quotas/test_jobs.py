@@ -54,7 +54,7 @@ async def test_2000_submits_at_4_gateways_with_a_quota_of_100_create_exactly_100
             return (await tenant.submit()).status
 
     outcomes = Counter(await asyncio.gather(*(submit(everywhere[i % 4]) for i in range(2000))))
-    # What idle gateways hold, others cannot use; they give it back, and every last one is used.
+    # Shares of idle gateways cannot be used by others; once these are given back, the whole quota is used.
     for tenant in everywhere:
         await tenant.step(idle=True)
     outcomes += Counter([(await everywhere[i % 4].submit()).status for i in range(100)])
@@ -116,7 +116,7 @@ async def test_only_jobs_that_were_created_are_counted(everywhere: list[TenantCa
     assert [(await tenant.submit()).status for _ in range(3)] == [201, 201, 429]
 
 
-async def test_responses_say_how_the_quotas_stand(everywhere: list[TenantCaller]) -> None:
+async def test_responses_state_limits_and_use_of_quotas(everywhere: list[TenantCaller]) -> None:
     tenant = everywhere[0]
     await limit(everywhere, "jobs", 2, "minute")
     accepted = await tenant.submit()

@@ -116,7 +116,7 @@ async def test_quotas_of_a_key_a_user_and_every_user_count_for_them_alone(tenant
     await tenant.set_quota("jobs", 4, "month", key=tenant.key_id)
     assert [(await tenant.submit(user_id="ada")).status for _ in range(3)] == [201, 201, 429]
     assert [(await tenant.submit(user_id="eve")).status for _ in range(2)] == [201, 429]
-    assert (await tenant.submit()).status == 201  # of no user
+    assert (await tenant.submit()).status == 201  # without a user
     assert (await tenant.submit()).json["quota"] == "jobs-per-month"
     await tenant.step()
     found = (await tenant.call("GET", "/quotas?user=ada")).json["quotas"]

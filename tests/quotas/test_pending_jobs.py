@@ -71,7 +71,7 @@ async def test_every_user_has_exactly_as_many_pending_jobs_as_allowed(everywhere
         outcomes(everywhere, 60, user_id="eve", run_at="2100-01-01T00:00:00Z"),
     )
     assert (ada[201], eve[201], set(ada) | set(eve)) == (7, 7, {201, 429})
-    assert (await everywhere[0].submit()).status == 201  # of no user
+    assert (await everywhere[0].submit()).status == 201  # without a user
     assert await pending(everywhere[0], "ada") == 7
     assert await pending(everywhere[0], "eve") == 7
 

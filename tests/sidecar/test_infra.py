@@ -1,4 +1,4 @@
-"""The gateway's handling of sidecars that are healthy, unreachable, slow, lying, or not sidecars at all."""
+"""The gateway's handling of sidecars that are healthy, unreachable, slow, faulty, or not sidecars at all."""
 
 from __future__ import annotations
 
@@ -118,12 +118,12 @@ async def test_a_wrong_or_missing_token_is_an_error_line() -> None:
         b'{"age_seconds": 1, "more": ' + 100_000 * b"[" + 100_000 * b"]" + b"}",
     ],
 )
-async def test_lies_are_an_error_line(body: bytes) -> None:
+async def test_malformed_reports_are_an_error_line(body: bytes) -> None:
     status = await seen(sending(body, "application/json"))
     assert (status.reachable, status.error) == (False, "the response is not a sidecar's")
 
 
-async def test_larger_lies_are_an_error_line_too() -> None:
+async def test_other_wrong_responses_are_an_error_line_too() -> None:
     assert (await seen(sending(b"{}", "application/json", 500))).error == "HTTP status 500"
     assert (await seen(responding({"echo": TOKEN}))).error == "the response repeats the token: this is not a sidecar"
     large = report(host="x" * 2**22)

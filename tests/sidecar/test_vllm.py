@@ -1,4 +1,4 @@
-"""Metrics of vLLM from real servers: current, old, restarted, lying and endless ones."""
+"""Metrics of vLLM from real servers: current, old, restarted, faulty and endless ones."""
 
 from __future__ import annotations
 

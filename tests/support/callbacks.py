@@ -177,7 +177,7 @@ class Callbacks:
         await until(done, "the cursors are at the end")
 
     def poke(self) -> None:
-        """Make the dispatchers look for deliveries that are due, as when the clock was moved."""
+        """Wake the dispatchers, which is necessary after the clock was moved."""
         self.wakeups.announce(ENDPOINTS)
 
     @asynccontextmanager

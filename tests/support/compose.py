@@ -1,4 +1,4 @@
-"""Compose files and Dockerfiles, as the programs that use them read them."""
+"""Read compose files and Dockerfiles like the programs that use them."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ class S3Proxy:
     address: str = ""
     fault: Callable[[web.Request], int | None] = lambda _request: None
     held: asyncio.Event = field(default_factory=asyncio.Event)  # set when a request is held
-    go_on: asyncio.Event = field(default_factory=asyncio.Event)  # lets held requests through
+    resumed: asyncio.Event = field(default_factory=asyncio.Event)  # lets held requests through
     holds: Callable[[web.Request], bool] = lambda _request: False
     requests: list[tuple[str, str]] = field(default_factory=list)  # methods and paths
 
@@ -88,7 +88,7 @@ class S3Proxy:
             return web.Response(status=status, text="<Error><Code>SlowDown</Code></Error>")
         if self.holds(request):
             self.held.set()
-            await self.go_on.wait()
+            await self.resumed.wait()
         headers = {k: v for k, v in request.headers.items() if k.lower() not in {"content-length", "transfer-encoding"}}
         async with (
             aiohttp.ClientSession(auto_decompress=False) as session,

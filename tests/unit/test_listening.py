@@ -1,4 +1,4 @@
-"""Sockets for every address that a name means."""
+"""Sockets for every address that a name resolves to."""
 
 from __future__ import annotations
 
@@ -37,7 +37,9 @@ def opened(port: int) -> list[str]:
     return places
 
 
-def test_an_address_that_a_name_means_twice_is_listened_on_once(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
+def test_an_address_that_a_name_resolves_to_twice_is_listened_on_once(
+    monkeypatch: pytest.MonkeyPatch, port: int
+) -> None:
     resolving_to(monkeypatch, "127.0.0.1", "127.0.0.1", "127.0.0.2")
     assert opened(port) == ["127.0.0.1", "127.0.0.2"]
 

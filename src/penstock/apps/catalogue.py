@@ -48,7 +48,7 @@ class Published:
 
 
 async def publish(connection: Connection, apps: Sequence[Published]) -> None:
-    """Store the apps that a worker has, and that it is alive."""
+    """Store the apps that a worker has, and record that it is alive."""
     await _sql.publish.run(
         connection,
         names=[app.name for app in apps],

@@ -4,7 +4,7 @@
 
 -- name: publish(names, versions, manifests, problems)!
 -- tenant: every (apps belong to the operator)
--- Stores the apps that a worker has, and that it is alive. Locks: rows of app, in key order. Index: primary key.
+-- Stores the apps that a worker has, and records that it is alive. Locks: rows of app, in key order. Index: primary key.
 INSERT INTO app AS a (name, version, manifest, problems, published_at, seen_at)
 SELECT n.name, n.version, n.manifest, n.problems, clock(), clock()
 FROM unnest(:names::text[], :versions::text[], :manifests::json[], :problems::json[]) AS n(name, version, manifest, problems)
@@ -16,19 +16,19 @@ SET manifest = excluded.manifest, problems = excluded.problems, seen_at = clock(
 
 -- name: forget_broken(names)!
 -- tenant: every (apps belong to the operator)
--- Removes what is wrong with apps that never were valid, and now are. Index: primary key.
+-- Removes the mistakes of apps that are valid now for the first time. Index: primary key.
 DELETE FROM app WHERE name = ANY (:names::text[]) AND version = '';
 
 
 -- name: forget_old(days)!
 -- tenant: every (apps belong to the operator)
--- Removes apps that no worker has had for so many days. Scans app, which is small.
+-- Removes apps that no worker has had for this many days. Scans app, which is small.
 DELETE FROM app WHERE seen_at < clock() - make_interval(days => :days::int);
 
 
 -- name: find(name, alive_seconds)
 -- tenant: every (apps belong to the operator)
--- One app: of those versions that a worker has now, the one that was published last. Index: primary key.
+-- Returns one app: the version published last of those that a worker has now. Index: primary key.
 SELECT name, version, manifest, problems, seen_at > clock() - make_interval(secs => :alive_seconds::float8) AS alive
 FROM app WHERE name = :name
 ORDER BY seen_at > clock() - make_interval(secs => :alive_seconds::float8) DESC, manifest IS NULL, published_at DESC, version DESC
@@ -37,7 +37,7 @@ LIMIT 1;
 
 -- name: list(alive_seconds)
 -- tenant: every (apps belong to the operator)
--- All apps, one version of each, chosen as by find. Index: primary key.
+-- Returns all apps, one version of each, chosen as by find. Index: primary key.
 SELECT DISTINCT ON (name) name, version, manifest, problems,
        seen_at > clock() - make_interval(secs => :alive_seconds::float8) AS alive
 FROM app

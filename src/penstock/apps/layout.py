@@ -141,7 +141,7 @@ class Layout:
 
     @property
     def default(self) -> Component:
-        """The component that the image runs unless told otherwise."""
+        """The component that the image runs by default."""
         return self.components[0]
 
     @property

@@ -9,7 +9,7 @@ import typer
 
 AppName = Annotated[str, typer.Argument(metavar="APP", help="The app's name in PENSTOCK_APPS_DIR, or its folder.")]
 Output = Annotated[
-    Path | None, typer.Option("--output", "-o", metavar="FOLDER", help="Where the files are; build/APP unless stated.")
+    Path | None, typer.Option("--output", "-o", metavar="FOLDER", help="The folder of the files; by default build/APP.")
 ]
 
 
@@ -21,7 +21,7 @@ def build(
 ) -> None:
     """Write the files that deploy an app: Dockerfiles, docker-compose.yml, .env and a build script.
 
-    An .env or version.json that is there is kept.
+    An existing .env or version.json is kept.
 
     penstock app build audiocraft --registry 123456789012.dkr.ecr.eu-west-1.amazonaws.com --repository audiocraft
     """

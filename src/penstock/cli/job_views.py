@@ -84,7 +84,7 @@ class Bars:
         self._progress.update(self._tasks[job_id], completed=done, status=status)
 
     def close(self) -> None:
-        """Leave the bars as they stand."""
+        """Leave the bars as they are."""
         self._progress.stop()
 
 

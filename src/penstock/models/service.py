@@ -151,7 +151,7 @@ class ModelService:
         return entry
 
     def visible(self, name: str, reader: Reader) -> Entry | None:
-        """Return the model that a name means to a reader; its newest version decides who sees it."""
+        """Return the model to which a name refers for a reader; its newest version decides who sees it."""
         for owner in reader.owners:
             entry = self.host.entries.get((owner, name))
             if entry is not None and reader.sees(entry.versions[entry.default].model):

@@ -43,7 +43,7 @@ class Fetcher:
         self._session: aiohttp.ClientSession | None = None
 
     async def fetch(self, url: str, to: Path, *, field: str) -> None:
-        """Write what is at ``url`` to a file; each redirect is checked as the first address is.
+        """Download a URL to a file; each redirect is checked like the first address.
 
         Raises CallFailed, whose message names ``field`` and the host; the rest of the URL may hold a secret.
         """

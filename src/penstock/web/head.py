@@ -59,7 +59,7 @@ def parse(data: bytes, limits: Limits) -> Head:
     head.method = parser.get_method().decode("ascii")
     if data[line_end - 9 : line_end] != HTTP_1_1:
         if data[line_end - 9 : line_end] != _HTTP_1_0:
-            raise Refused(505, "only HTTP/1.1 and HTTP/1.0 are spoken here")
+            raise Refused(505, "only HTTP/1.0 and HTTP/1.1 are supported")
         head.version_1_1 = False
     elif b"host" not in head.headers:
         raise Refused(400, "a request needs a Host header")

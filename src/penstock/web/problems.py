@@ -67,7 +67,7 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     code: str
     detail: str
     errors: list[dict[str, str]] = []  # field and detail of each mistake
-    quota: str | None = None  # the quota that refused the request; then its limit, what is used, and when use falls
+    quota: str | None = None  # the quota that refused the request, with its limit, its use, and the time of its reset
     limit: int | None = None
     used: int | None = None
     resets_at: datetime | None = None
@@ -103,7 +103,7 @@ def describe(error: errors.PenstockError) -> Problem:
         title=title,
         status=status,
         code=error.code,
-        detail=error.message if (status, title) != _OURS else "The service failed to answer this request.",
+        detail=error.message if (status, title) != _OURS else "The service failed to process this request.",
         errors=[{"field": mistake.field, "detail": mistake.detail} for mistake in mistakes],
         quota=exceeded.quota if exceeded else None,
         limit=exceeded.limit if exceeded else None,
@@ -132,7 +132,7 @@ def response(error: errors.PenstockError, *, allow: str | None = None) -> Respon
 
 
 def _of_quota(error: errors.QuotaExceeded) -> list[tuple[bytes, bytes]]:
-    """Return the headers of a refusal: when to try again, and how the quota stands."""
+    """Return the headers of a refusal: when to try again, and the state of the quota."""
     headers = [] if error.retry_after is None else [_retry_after(error.retry_after)]
     if error.exceeded is not None:
         name, left = error.exceeded.quota.encode(), max(0, error.exceeded.limit - error.exceeded.used)

@@ -1,4 +1,4 @@
-"""An app that is served here in the layout of its document: its folder, its components, and their ports."""
+"""An app that is served on this machine: its folder, its components, and their ports."""
 
 from __future__ import annotations
 

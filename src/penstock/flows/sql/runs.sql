@@ -199,8 +199,9 @@ SELECT coalesce((SELECT sum(200 + octet_length(key) + coalesce(octet_length(targ
 
 
 -- name: tree_parts(tenant_id, run_ids, nos, ids, known_at, limit)
--- The next jobs of each of these runs, behind a step and job, without items of maps: at most limit of each run. "is_old": it had
--- ended long before known_at (null: before now), so that no later event of it follows. Indexes: job_parent, primary key of done.
+-- Returns the next jobs of each of these runs, after a step and job, without items of maps: at most limit of each run.
+-- "is_old": it had ended long before known_at (null: before now), so that no later event of it follows. Indexes: job_parent,
+-- primary key of done.
 SELECT w.run_id, j.step_no, j.id, s.task_type = 'flow' AS is_run,
        coalesce(d.finished_at < coalesce(:known_at::timestamptz, clock()) - interval '10 minutes', false) AS is_old
 FROM unnest(:run_ids::uuid[], :nos::int[], :ids::uuid[]) AS w(run_id, no, id)

@@ -9,7 +9,7 @@ SELECT id FROM usage_tenant ORDER BY id;
 
 -- name: by_quarters(tenant_ids)
 -- tenant: every (of the tenants that the caller names)
--- Whether the usage of all these tenants is summed up by quarters of hours.
+-- Returns whether the usage of all these tenants is summed up by quarters of hours.
 SELECT NOT EXISTS (
     SELECT FROM unnest(:tenant_ids::int[]) AS w(id) LEFT JOIN tenant t ON t.id = w.id
     WHERE NOT coalesce(usage_by_quarters(t.time_zone), false)
@@ -18,11 +18,11 @@ SELECT NOT EXISTS (
 
 -- name: report(tenant_ids, broad, by, tenants, keys, users, owner_services, task_types, model_profiles, providers, models, versions, apps, prices, buckets, units, lows, highs, limit)
 -- tenant: every (of the tenants that the caller names; each table is read for those alone)
--- Sums of usage by bucket and by the dimensions in "by"; the other dimensions are null. A bucket is made of ranges of whole
--- hours, days or months, which do not overlap. broad: no key or user is named. One snapshot has the roll-ups and the deltas
--- not rolled up yet, so the sums are exact. Returns at most limit groups in the order of their buckets, and within a bucket by
--- cost and calls; the last row (bucket -1) has the sums of all groups.
--- The dimensions are replaced by the number of their group first, so that rows of the roll-ups are grouped by two integers.
+-- Returns sums of usage by bucket and by the dimensions in "by"; the other dimensions are null. A bucket is made of ranges
+-- of whole hours, days or months, which do not overlap. broad: no key or user is named. One snapshot has the roll-ups and
+-- the deltas not rolled up yet, so the sums are exact. Returns at most limit groups in the order of their buckets, and
+-- within a bucket by cost and calls; the last row (bucket -1) has the sums of all groups. The dimensions are replaced by the
+-- number of their group first, so that rows of the roll-ups are grouped by two integers.
 -- Indexes: primary key of usage_sum, once for each range; usage_dims by tenant. Scans usage_delta.
 WITH range AS MATERIALIZED (
     SELECT * FROM unnest(:buckets::int[], :units::text[], :lows::timestamptz[], :highs::timestamptz[])

@@ -124,7 +124,7 @@ SELECT ensure_usage_day(:day);
 
 
 -- name: old_days(before)
--- The partitions of the detail of days before this one.
+-- Returns the partitions of the detail of days before this one.
 SELECT c.relname AS name
 FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
 WHERE i.inhparent = 'usage_detail'::regclass AND c.relname ~ '_[0-9]{8}$'
