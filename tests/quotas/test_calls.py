@@ -119,7 +119,7 @@ async def test_calls_per_minute_count_calls_that_began(tenant: TenantCaller, tmp
     assert await status(tenant) == 429
 
 
-async def test_errors_say_how_the_quotas_stand(tenant: TenantCaller) -> None:
+async def test_errors_state_the_use_of_quotas(tenant: TenantCaller) -> None:
     await tenant.set_quota("calls_at_once", 5)
     reply = await tenant.call("POST", "/models/count/predict", {"fail": True})
     assert reply.status == 500

@@ -1,4 +1,4 @@
-"""``penstock app serve``: an app in the layout of its document."""
+"""``penstock app serve``: run the components of an app on this machine."""
 
 from __future__ import annotations
 
