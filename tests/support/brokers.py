@@ -155,12 +155,17 @@ async def rabbitmq_server(
 
 async def add_user(node: Server, name: str, permitted: str) -> RabbitAddress:
     """Add a user who may configure, write and read what fits a pattern; return the address for it."""
-    for command in (("add_user", name, "secret"), ("set_permissions", name, permitted, permitted, permitted)):
-        program = await asyncio.create_subprocess_exec(
-            str(_RABBITMQ / "rabbitmqctl"), *command, env=node.environment, stdin=DEVNULL, stdout=DEVNULL
-        )
-        assert await program.wait() == 0
+    await run_rabbitmqctl(node, "add_user", name, "secret")
+    await run_rabbitmqctl(node, "set_permissions", name, permitted, permitted, permitted)
     return replace(address_of(node), user=name, password=Secret("secret"))
+
+
+async def run_rabbitmqctl(node: Server, *arguments: str) -> None:
+    """Run the program that manages a node."""
+    program = await asyncio.create_subprocess_exec(
+        str(_RABBITMQ / "rabbitmqctl"), *arguments, env=node.environment, stdin=DEVNULL, stdout=DEVNULL
+    )
+    assert await program.wait() == 0
 
 
 @asynccontextmanager

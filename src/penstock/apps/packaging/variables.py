@@ -114,6 +114,11 @@ def groups_of(layout: Layout, *, registry: str, repository: str) -> list[Group]:
         ),
         *(Variable(name=name, default=str(port)) for name, port in ports.items()),
         *(Variable(name=name, default=value) for name, value in layout.variables.items() if name not in own),
+        Variable(
+            name="WORKER_LEASE_TIMEOUT",
+            default="1m",
+            meaning="after this time, tasks of a killed container are begun again",
+        ),
         Variable(name="API_VERSION", default=layout.version, meaning="tag of the images"),
         Variable(name="API_NAME", default=layout.title),
     ]
