@@ -1,4 +1,4 @@
-"""Providers that transcribe: the requests that they get, and the one form of their replies."""
+"""Providers that transcribe: the requests that they get, and the common form of their replies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The turns of tenants: shares by weight, newcomers, tenants that trickle, and claims that overlap."""
+"""The turns of tenants: shares by weight, newcomers, tenants that submit one job at a time, and claims that overlap."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_the_jobs_of_newcomers_are_in_the_next_claims(limit: int) -> None:
     assert backlog.claim(limit).keys() == newcomers, "as many as the claim takes"
 
 
-def test_a_tenant_that_trickles_has_no_more_than_its_share() -> None:
+def test_a_tenant_that_submits_one_job_at_a_time_has_no_more_than_its_share() -> None:
     backlog = Backlog({1: 1_000_000})
     for _ in range(400):
         if not backlog.jobs[tenant(2)]:

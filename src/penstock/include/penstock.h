@@ -104,7 +104,7 @@ int penstock_abi(void);
 /*
  * Makes the model, once. config is a JSON object: the table "config" of the manifest. *model is the library's own and is
  * given back in all other functions; null is allowed. The working folder is the manifest's. If it does not return
- * PENSTOCK_OK, nothing is called any more, so it must leave nothing behind.
+ * PENSTOCK_OK, no further function is called, so it must leave nothing behind.
  */
 int penstock_create(const char *config, size_t size, void **model, penstock_error *error);
 

@@ -57,7 +57,7 @@ def rate(reference: Sequence[str], hypothesis: Sequence[str]) -> float | None:
 
 
 def words(text: str) -> list[str]:
-    """Return the words that count: in lower case, without punctuation but for marks inside a word (don't, e-mail).
+    """Return the words that count: in lower case, without punctuation, except for marks inside a word (don't, e-mail).
 
     In scripts without spaces between words, each character counts as a word.
     """

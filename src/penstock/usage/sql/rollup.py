@@ -56,8 +56,8 @@ async def drop_strays(connection: Connection, *, before: date) -> None:
 
 
 async def drop_old_of_submitters(connection: Connection, keep: timedelta, *, limit: int) -> bool:
-    """Remove old sums by keys and users, and then the dimensions that none has any more, a limited number of each in
-    one transaction; return whether there are more."""
+    """Remove old sums by keys and users, and then the dimensions without sums, a limited number of each in one
+    transaction; return whether there are more."""
     async with connection.transaction():
         if not await _sql.take_turn.value(connection):  # a roll-up may just be using them
             return False

@@ -161,8 +161,8 @@ SELECT count(*) FROM gone;
 
 -- name: drop_unused_dims(days, limit)
 -- tenant: every (maintenance; the rows carry their tenant)
--- Removes dimensions with a submitter that no sum has any more, because they were not used for this number of days and another
--- month; returns how many. Index: usage_dims_used.
+-- Removes dimensions with a submitter that no sum has, because they were not used for this number of days and another month;
+-- returns how many. Index: usage_dims_used.
 WITH gone AS (
     DELETE FROM usage_dims WHERE id = ANY (ARRAY(
         SELECT d.id FROM usage_dims d
