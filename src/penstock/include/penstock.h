@@ -109,7 +109,7 @@ int penstock_abi(void);
 int penstock_create(const char *config, size_t size, void **model, penstock_error *error);
 
 /*
- * Answers one call. Only where the manifest states a concurrency above 1 it is called from several threads at a time.
+ * Runs one call. Only where the manifest states a concurrency above 1 it is called from several threads at a time.
  * What the result points to stays valid until penstock_free_result.
  */
 int penstock_predict(void *model, const penstock_request *request, const penstock_callbacks *callbacks,
