@@ -90,6 +90,19 @@ async def test_an_evicted_run_begins_again_from_its_history(start: Start, write:
     assert run.keys() == ["greeter#1", "sleep#1"]
 
 
+async def test_a_run_that_begins_again_before_its_mail_comes_makes_an_empty_turn(start: Start, write: Write) -> None:
+    write("greeting.py", GREETING)
+    process = await start()
+    run = StoredRun("greeting", {"name": "Ada"})
+    run.commit(await process.begin(run.history()))
+    process.evict(run.run_id)
+    again = await process.begin(run.history())
+    assert (again.empty, again.number) == (True, 1)
+    complete_all(run, lambda _step: "hello")
+    turn = await process.deliver(run.run_id, run.unread)
+    assert (turn.empty, turn.number) == (False, 1)  # its place in the history
+
+
 async def test_an_unknown_flow_is_refused(start: Start) -> None:
     process = await start()
     with pytest.raises(UnknownFlow, match="no file has flow missing version 1"):

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from penstock.apps.http.calling import CallRoutes
 from penstock.apps.http.reading import ReadRoutes
+from penstock.apps.http.statistics import StatisticsRoutes
 from penstock.apps.service import AppService
+from penstock.apps.statistics import Statistics
 from penstock.blobs.links import BlobLinks
 from penstock.jobs.http.submitting import SubmitRoutes
 from penstock.part import Part
 from penstock.web.route import routes_of
 
 
-def part(service: AppService, submit: SubmitRoutes, links: BlobLinks) -> Part:
+def part(service: AppService, submit: SubmitRoutes, links: BlobLinks, statistics: Statistics) -> Part:
     """Return the routes of apps."""
-    topics = (CallRoutes(service, submit, links), ReadRoutes(service, links))
+    topics = (CallRoutes(service, submit, links), ReadRoutes(service, links), StatisticsRoutes(service, statistics))
     return Part(routes=[route for topic in topics for route in routes_of(topic)])

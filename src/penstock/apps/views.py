@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 from uuid import UUID
 
@@ -118,3 +118,74 @@ class AppHealth(Struct, frozen=True, kw_only=True):
     version: str
     flow: str
     problems: list[AppProblem]  # for operators
+
+
+class RequestUsage(Struct, frozen=True, kw_only=True):
+    """What the jobs of requests have used, as in reports on usage."""
+
+    attempts: int
+    calls: int
+    failures: int  # calls that failed
+    prompt_tokens: int
+    completion_tokens: int
+    audio_seconds: float
+    model_seconds: float
+    cost: str  # a decimal number, in the price list's currency
+
+
+class RequestCounts(Struct, frozen=True, kw_only=True):
+    """Sums of requests."""
+
+    requests: int
+    open: int  # that have not ended
+    completed: int
+    failed: int
+    cancelled: int
+    wait_seconds: float | None  # on average until the start, of those that have ended
+    run_seconds: float | None  # on average from the start to the end
+    p50_seconds: float | None  # within which half of the completed ones ended, to within 9 %
+    p95_seconds: float | None
+    units: float  # of the app's price
+    usage: RequestUsage
+
+
+class DayCounts(RequestCounts, frozen=True, kw_only=True):
+    """The requests that were made on one day."""
+
+    day: date
+
+
+class PastRequest(Struct, frozen=True, kw_only=True):
+    """The record of a request."""
+
+    task_id: UUID
+    user_id: str
+    status: Status
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    units: float
+    usage: RequestUsage
+    error: JobError | None
+    result: Raw | None  # null when it has none, or is no longer kept; files in it are `blob:ID`
+    result_left_out: bool  # it is larger than 16 KiB: read the request itself
+
+
+class RequestPage(Struct, frozen=True, kw_only=True):
+    """Requests, newest first."""
+
+    requests: list[PastRequest]
+    next_cursor: str | None  # null at the end
+
+
+class AppStatistics(RequestCounts, frozen=True, kw_only=True):
+    """Statistics of requests that were made from a day up to another."""
+
+    app: str
+    user_id: str | None  # null: all users
+    since: date = field(name="from")
+    to: date  # not included
+    time_zone: str  # of the days: the tenant's
+    price_unit: str
+    days: list[DayCounts]  # those with requests
+    results: RequestPage | None

@@ -8,6 +8,7 @@ from functools import cached_property
 from penstock.access.part import AccessParts
 from penstock.apps import gateway_part as apps
 from penstock.apps.service import AppService
+from penstock.apps.statistics import Statistics
 from penstock.assembly.shared import Shared
 from penstock.blobs import part as blobs
 from penstock.blobs.parted import PartedUploads
@@ -129,7 +130,7 @@ class GatewayAssembly(Shared):
                 obstacles=Obstacles(self.models, self.catalogue, self.providers, self.quotas.service),
             ),
             flows.part(self.flows, self.submit),
-            apps.part(self.apps, self.submit, self.blob_links),
+            apps.part(self.apps, self.submit, self.blob_links, Statistics(self.database)),
             providers.part(self.providers, self.jobs),
             self.blobs_part,
             self.system_part,

@@ -6,6 +6,8 @@ from datetime import timedelta
 from functools import cached_property
 
 from penstock.apps.marketplace import MarketplaceMessages
+from penstock.apps.recorder import AppRecorder
+from penstock.apps.retention import AppRetention
 from penstock.assembly.shared import Shared
 from penstock.blobs.reconciler import Reconciler
 from penstock.callbacks import duties as callbacks
@@ -82,6 +84,16 @@ class HousekeeperAssembly(Shared):
             Part(duties=[FlowKeeper(database, wakeups)]),
             Part(duties=[CollectionUpkeep(database, wakeups, keep=self._retention), CollectionIndexes(database)]),
             Part(duties=[Positions(database)]),
+            Part(
+                duties=[
+                    AppRecorder(database),
+                    AppRetention(
+                        database,
+                        keep=timedelta(days=self.settings.penstock_app_request_days),
+                        keep_users=timedelta(days=self.settings.penstock_usage_user_days),
+                    ),
+                ]
+            ),
             Part(duties=[sweeper, Reconciler(database, self.blobs.stores), TenantRemoval(database, sweeper, wakeups)]),
             Part(duties=callbacks.duties(database, wakeups, self.sending)),
             Part(duties=self.brokers.duties(database)),

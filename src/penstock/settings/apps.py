@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from penstock.settings.kinds import folder
+from penstock.settings.kinds import folder, integer
 from penstock.settings.variable import setting
 
 
@@ -15,4 +15,7 @@ class AppSettings:
 
     penstock_apps_dir: Path | None = setting(
         folder, None, "folder of apps: NAME/app.toml, with the app's flow and models; watched for changes"
+    )
+    penstock_app_request_days: int = setting(
+        integer(1, 10_000), 400, "days for which records of requests of apps are kept; sums are kept for longer"
     )

@@ -72,8 +72,9 @@ def convert(values: Mapping[str, Any], to: type[T]) -> T:
         converted = msgspec.convert(values, to, strict=False)
     except msgspec.ValidationError as error:
         raise checking.invalid(str(error), to) from None
-    for name in values:
-        if getattr(converted, name) is None:  # msgspec reads the text "null" as None
+    for field in msgspec.structs.fields(to):  # type: ignore[arg-type]  # a Struct
+        name = field.encode_name
+        if name in values and getattr(converted, field.name) is None:  # msgspec reads the text "null" as None
             raise InvalidInput.of(name, "must be a value; leave the parameter out instead")
     return converted
 

@@ -128,7 +128,7 @@ class Request:
 
     def query_as(self, kind: type[S]) -> S:
         """Return the query as a Struct whose fields are the parameters; each may be given once. Raises InvalidInput."""
-        query = self.query(dict.fromkeys(kind.__struct_fields__, False))
+        query = self.query(dict.fromkeys(kind.__struct_encode_fields__, False))
         return convert({name: values[0] for name, values in query.items()}, kind)
 
     async def body(self) -> bytes:

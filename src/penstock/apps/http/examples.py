@@ -70,3 +70,36 @@ HEALTH: Final[dict[str, Any]] = {
     "flow": "audiocraft@1",
     "problems": [],
 }
+_USAGE: Final[dict[str, Any]] = {
+    "attempts": 3,
+    "calls": 3,
+    "failures": 0,
+    "prompt_tokens": 0,
+    "completion_tokens": 0,
+    "audio_seconds": 0.0,
+    "model_seconds": 31.5,
+    "cost": "0.0315",
+}
+_COUNTS: Final[dict[str, Any]] = {
+    "requests": 3,
+    "open": 0,
+    "completed": 3,
+    "failed": 0,
+    "cancelled": 0,
+    "wait_seconds": 0.04,
+    "run_seconds": 10.6,
+    "p50_seconds": 11.2,
+    "p95_seconds": 12.1,
+    "units": 15.0,
+    "usage": _USAGE,
+}
+STATISTICS: Final[dict[str, Any]] = _COUNTS | {
+    "app": "audiocraft",
+    "user_id": "ada",
+    "from": "2026-01-01",
+    "to": "2026-01-31",
+    "time_zone": "Europe/Berlin",
+    "price_unit": "second",
+    "days": [{"day": "2026-01-30"} | _COUNTS],
+    "results": None,
+}

@@ -175,6 +175,11 @@ class Turn(Struct, frozen=True, kw_only=True, omit_defaults=True):
     linger: bool = True  # whether the next mail is expected soon, so that the run should stay in memory
     outcome: Outcome | None = None  # None: the code waits
 
+    @property
+    def empty(self) -> bool:
+        """Whether it only brought a run to where it was. It is not stored, and the next turn has its number."""
+        return bool(self.number) and not self.taken and self.outcome is None
+
 
 class StoredTurn(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A turn in the history."""

@@ -126,7 +126,8 @@ class Run:
             linger=needs.expects_mail_soon(self.open.values()),
             outcome=self.outcome,
         )
-        self._number += 1
+        if not turn.empty:
+            self._number += 1
         return turn
 
     @property

@@ -109,7 +109,7 @@ class FlowProcess:
         """Replay a run and consume the mail, with the present code. A run without turns starts.
 
         If its code ends or differs, the turn's outcome is that or ``Held``. Without mail, a run that has turns makes
-        an empty turn, which need not be stored. Raises NoTurn: UnknownFlow, HistoryTooLarge, FlowsUnavailable, or
+        an empty turn, which is not stored. Raises NoTurn: UnknownFlow, HistoryTooLarge, FlowsUnavailable, or
         ProgramLost.
         """
         self.evict(history.run_id)

@@ -122,7 +122,7 @@ class RunExecution:
                 if isinstance(turn.outcome, Held):
                     return await self._hold(turn.outcome)
                 commit = None
-                if not turn.number or turn.taken or turn.outcome is not None:
+                if not turn.empty:
                     commit = await self._commit(turn, mail[0].at if at is None else at)
                     at = None
                     if (end := _end_of(turn, commit)) is not None:

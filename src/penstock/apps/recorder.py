@@ -1,0 +1,131 @@
+"""The housekeeper's duty that makes records of requests from events, by position."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from typing import Final
+from uuid import UUID
+
+from penstock.apps import catalogue, records
+from penstock.apps.records import Change, Connection
+from penstock.apps.sums import Record, Used, changes, updated
+from penstock.events import store as event_log
+from penstock.postgres.pool import Database
+from penstock.processes.periodic import Periodic
+from penstock.telemetry import logs
+from penstock.tenants.principal import TenantId
+
+log = logs.get(__name__)
+
+_PAGE: Final = 500  # stored events that one transaction reads
+_JOBS: Final = 5000  # jobs of requests that one transaction reads
+_TENANTS: Final = 200  # of one pass
+_UNUSED_SECONDS: Final = 5.0  # between two checks whether there are requests, while there are none
+
+
+class AppRecorder(Periodic):
+    """Writes records of requests, and their sums. Any number of processes may run it at once.
+
+    Records, sums and the move of the cursor are one transaction, so each event counts once, whichever process ends at
+    whatever moment. A record also has the position of the last event in it: if a cursor goes back, for example because
+    an operator has set it back, the events that come again change nothing.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        interval: timedelta = timedelta(milliseconds=100),
+        idle_interval: timedelta = timedelta(seconds=1),
+    ) -> None:
+        super().__init__(interval=interval, idle_interval=idle_interval)
+        self._database = database
+        self._unused_until = 0.0  # monotonic
+
+    async def once(self) -> bool:
+        if time.monotonic() < self._unused_until:
+            return False
+        more = False
+        async with self._database.acquire() as connection:
+            if not await records.begin_cursors(connection):
+                self._unused_until = time.monotonic() + _UNUSED_SECONDS
+                return False
+            await event_log.position_events(connection)
+            behind = await records.cursors_behind(connection, limit=_TENANTS)
+            paths = await _paths(connection) if behind else {}
+            for tenant in behind:
+                async with connection.transaction():
+                    more |= await self._advance(connection, tenant, paths)
+        return more or len(behind) == _TENANTS
+
+    async def _advance(
+        self, connection: Connection, tenant: TenantId, paths: Mapping[str, Sequence[str] | None]
+    ) -> bool:
+        """Bring a page of a tenant's events into its records; return whether more follow."""
+        cursor = await records.lock_progress(connection, tenant, limit=_PAGE)
+        if cursor is None or cursor.page_end is None or cursor.last is None:
+            return False
+        page = await records.changes(connection, tenant, behind=cursor.position, upto=cursor.page_end, max_jobs=_JOBS)
+        if page.changes:
+            await self._record(connection, tenant, page.changes, paths)
+        reached = page.changes[-1].position if page.more else cursor.page_end
+        await records.advance(connection, tenant, reached)
+        return reached < cursor.last
+
+    async def _record(
+        self,
+        connection: Connection,
+        tenant: TenantId,
+        found: Sequence[Change],
+        paths: Mapping[str, Sequence[str] | None],
+    ) -> None:
+        of_job = await records.requests_of(connection, tenant, list({change.job_id for change in found}))
+        own = [change for change in found if change.job_id in of_job]  # of others, retention has dropped the request
+        requests = {run: (app, paths.get(app)) for run, app in of_job.values()}
+        states = await records.states(connection, tenant, requests)
+        before = await records.lock_requests(connection, tenant, sorted(requests))
+        fresh = [change for change in own if _is_new(change, before.get(of_job[change.job_id][0]))]
+        used = await self._used(connection, tenant, fresh)
+        after = []
+        for run, theirs in _by_request(fresh, of_job).items():
+            if run not in states:
+                continue
+            total = Used()
+            for change in theirs:
+                if change.epoch is not None and not change.is_run:
+                    total = total.plus(used.get((change.job_id, change.epoch), Used())).plus(Used(attempts=1))
+            after.append(_reached(updated(before.get(run), states[run], total), theirs))
+        if after:
+            await records.store(connection, tenant, sorted(after, key=lambda record: record.run_id))
+            await records.add(connection, tenant, changes(before, after))
+
+    async def _used(
+        self, connection: Connection, tenant: TenantId, found: Iterable[Change]
+    ) -> dict[tuple[UUID, int], Used]:
+        attempts = {(one.job_id, one.epoch) for one in found if one.epoch is not None and not one.is_run}
+        return await records.usage_of(connection, tenant, sorted(attempts)) if attempts else {}
+
+
+async def _paths(connection: Connection) -> dict[str, Sequence[str] | None]:
+    """Return the path of the units in an app's results, by app."""
+    apps = await catalogue.every(connection)
+    return {app.name: app.manifest.price.path for app in apps if app.manifest is not None}
+
+
+def _is_new(change: Change, before: Record | None) -> bool:
+    return before is None or change.position > before.position
+
+
+def _by_request(found: Iterable[Change], of_job: Mapping[UUID, tuple[UUID, str]]) -> dict[UUID, list[Change]]:
+    grouped: dict[UUID, list[Change]] = {}
+    for change in found:
+        grouped.setdefault(of_job[change.job_id][0], []).append(change)
+    return grouped
+
+
+def _reached(record: Record, found: Sequence[Change]) -> Record:
+    """Return the record with the position of the last of its events, which come in order."""
+    return replace(record, position=found[-1].position)
