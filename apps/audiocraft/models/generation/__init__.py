@@ -1,0 +1,1 @@
+"""Generation of sound and music with transformers' MusicGen classes, and files of it."""
