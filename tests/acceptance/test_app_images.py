@@ -113,8 +113,8 @@ async def deployed(folder: Path) -> AsyncIterator[Deployed]:
     out = folder / "out"
     image = environment_of_image(out / "Dockerfile")
     copied = [rest.split() for what, rest in last_stage(out / "Dockerfile") if what == "COPY"]
-    (target,) = [words[-1] for words in copied if words[0] == "app"]
-    shutil.copytree(out / "app", folder / target.lstrip("/"))
+    (target,) = [words[-1] for words in copied if words[0] == "apps"]
+    shutil.copytree(out / "apps", folder / target.lstrip("/"))
     found = ports()
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(own_server(folder / "postgres", migrated=False))

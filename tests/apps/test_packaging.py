@@ -9,6 +9,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import pytest
 import penstock
 from penstock.apps.layout import Layout, Service
 from penstock.apps.packaging.wheel import write_wheel
-from penstock.apps.packaging.writing import images_of, texts_of, write
+from penstock.apps.packaging.writing import images_of, texts_of, write, write_texts
 from penstock.settings import Settings
 from tests.support.compose import (
     VariableMissing,
@@ -45,7 +46,8 @@ def layout(services: int = 2, *, environments: bool = False, variables: Mapping[
                 model=f"model{number}",
                 port=8080 + number,
                 port_variable=f"GEN_{number}_PORT",
-                has_environment=environments,
+                manifest=f"sounds/models/model{number}/model.toml",
+                environment=f"key {number}" if environments else "",
             )
             for number in range(1, services + 1)
         ],
@@ -54,11 +56,16 @@ def layout(services: int = 2, *, environments: bool = False, variables: Mapping[
 
 
 def written(folder: Path, what: Layout) -> Path:
+    """Write the text files alone, which is quick."""
+    write_texts(what, folder / "out")
+    return folder / "out"
+
+
+def app_in(folder: Path) -> Path:
     app = folder / "sounds"
     app.mkdir(exist_ok=True)
     (app / "app.toml").write_text('name = "sounds"\n')
-    write(what, app, folder / "out", registry=None, repository=None)
-    return folder / "out"
+    return app
 
 
 @pytest.mark.parametrize(("services", "components"), [(1, 6), (2, 8), (3, 10)])
@@ -111,19 +118,18 @@ def test_images_are_pinned_and_run_without_rights(tmp_path: Path) -> None:
 
 
 def test_no_secret_is_in_an_image_or_in_the_compose_file(tmp_path: Path) -> None:
-    app = tmp_path / "sounds"
-    app.mkdir()
+    app, out = app_in(tmp_path), tmp_path / "out"
     (app / ".env").write_text("AWS_SECRET_KEY=hush\n")
-    out = written(tmp_path, layout())
-    assert not (out / "app" / ".env").exists()
+    write(layout(), app, out, registry=None, repository=None)
+    assert [path.name for path in (out / "apps" / "sounds").iterdir()] == ["app.toml"]
     ignored = (out / ".dockerignore").read_text().splitlines()
     assert "*" in ignored
-    assert {"!requirements.lock", "!wheels", "!app"} == {line for line in ignored if line.startswith("!")}
+    assert {"!requirements.lock", "!wheels", "!apps"} == {line for line in ignored if line.startswith("!")}
     secrets = re.compile(r"TOKEN|SECRET|_KEY|PASS")
     assert not any(secrets.search(name) for name in environment_of_image(out / "Dockerfile"))
     assert stat.S_IMODE((out / ".env").stat().st_mode) == 0o600
     copied = {word for what, rest in instructions(out / "Dockerfile") if what == "COPY" for word in rest.split()[:-1]}
-    assert copied == {"requirements.lock", "wheels", "app", "--from=build", "/opt/penstock"}
+    assert copied == {"requirements.lock", "wheels", "apps", "--from=build", "/opt/penstock"}
 
 
 def test_only_the_app_api_gets_the_token_of_the_marketplace(tmp_path: Path) -> None:
@@ -190,16 +196,53 @@ def test_strange_values_survive_the_file(tmp_path: Path) -> None:
 
 
 def test_what_the_operator_edits_is_kept(tmp_path: Path) -> None:
-    out = written(tmp_path, layout())
+    app, out = app_in(tmp_path), tmp_path / "out"
+    write(layout(), app, out, registry=None, repository=None)
     (out / ".env").write_text("AI_SERVICE_TOKEN=mine\n")
     (out / "version.json").write_text("{}")
     (out / "docker-compose.yml").write_text("")
-    (out / "app" / "gone.py").write_text("")
-    written(tmp_path, layout())
+    (out / "apps" / "sounds" / "gone.py").write_text("")
+    write(layout(), app, out, registry=None, repository=None)
     assert (out / ".env").read_text() == "AI_SERVICE_TOKEN=mine\n"
     assert (out / "version.json").read_text() == "{}"
     assert load(out / "docker-compose.yml")["services"]
-    assert not (out / "app" / "gone.py").exists()
+    assert not (out / "apps" / "sounds" / "gone.py").exists()
+
+
+def test_the_dockerfile_of_a_service_that_is_gone_goes_too(tmp_path: Path) -> None:
+    written(tmp_path, layout(2, environments=True))
+    out = written(tmp_path, layout(1, environments=True))
+    assert sorted(path.name for path in out.glob("Dockerfile*")) == ["Dockerfile", "Dockerfile.gen-1"]
+
+
+def test_apps_whose_models_it_uses_are_in_the_image_too(tmp_path: Path) -> None:
+    app = app_in(tmp_path)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "unused").mkdir()
+    plain = layout(1)
+    service = replace(plain.services[0], manifest="other/models/model1.toml", environment="key")
+    write(replace(plain, services=[service]), app, tmp_path / "out", registry=None, repository=None)
+    assert sorted(path.name for path in (tmp_path / "out" / "apps").iterdir()) == ["other", "sounds"]
+    assert '"/srv/apps/other/models/model1.toml"' in (tmp_path / "out" / "Dockerfile.gen-1").read_text()
+
+
+def test_workers_whose_models_need_the_same_packages_share_an_image(tmp_path: Path) -> None:
+    plain = layout(3)
+    services = [replace(one, environment=key) for one, key in zip(plain.services, ("a", "b", "a"), strict=True)]
+    shared = replace(plain, services=services)
+    assert [image.suffix for image in images_of(shared)] == ["", "-gen-1", "-gen-2"]
+    content = load(written(tmp_path, shared) / "docker-compose.yml")["services"]
+    assert content["gen-1-worker"]["image"] == content["gen-3-worker"]["image"]
+    assert content["gen-1-worker"]["image"] != content["gen-2-worker"]["image"]
+
+
+def test_weights_of_the_host_are_mounted_into_workers(tmp_path: Path) -> None:
+    out = written(tmp_path, layout(variables={"CACHE_MODEL_DIR": "../model_hub", "MAX_DURATION": "30"}))
+    content = interpolated(load(out / "docker-compose.yml"), values(out / ".env") | REQUIRED)["services"]
+    assert "../model_hub:/model_hub" in content["gen-1-worker"]["volumes"]
+    assert content["gen-1-worker"]["environment"]["CACHE_MODEL_DIR"] == "/model_hub"
+    assert not any("model_hub" in volume for volume in content["app-api"]["volumes"])
+    assert "CACHE_MODEL_DIR" not in content["app-api"]["environment"]
 
 
 def test_version_file_and_compose_file_name_the_registry() -> None:
@@ -234,7 +277,8 @@ def test_the_script_builds_each_image_with_the_tag_of_the_version_file(tmp_path:
     assert calls == [
         f"build --platform linux/amd64 --file Dockerfile --tag {image} .",
         *(
-            f"build --platform linux/amd64 --file Dockerfile.{name} --build-arg IMAGE={image} --tag {image}-{name} ."
+            f"build --platform linux/amd64 --file Dockerfile.{name} --build-arg IMAGE={image} --build-arg LOCK= "
+            f"--tag {image}-{name} ."
             for name in ("gen-1", "gen-2")
         ),
     ]
@@ -255,7 +299,18 @@ def test_the_wheel_is_this_penstock(tmp_path: Path) -> None:
     first = path.read_bytes()
     assert write_wheel(tmp_path).read_bytes() == first, "the same files make the same wheel"
     target = tmp_path / "installed"
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--target", str(target)]
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-index",
+        "--no-deps",
+        "--no-compile",
+        "--target",
+        str(target),
+    ]
     subprocess.run([*pip, "--disable-pip-version-check", path], check=True)
     code = "import penstock.apps.packaging.writing as w, penstock; print(penstock.__file__, w._LOCK.is_file())"
     shown = subprocess.run(

@@ -11,7 +11,7 @@ from penstock.apps.layout import Layout
 from penstock.apps.manifest import BrokenApp
 from penstock.apps.serving.roots import at_root
 from penstock.apps.serving.served import ServedApp
-from penstock.assembly.app import AppGatewayAssembly, ServiceGatewayAssembly, manifest_of
+from penstock.assembly.app import AppGatewayAssembly, ServiceGatewayAssembly, ServiceWorkerAssembly
 from penstock.errors import SettingsError
 from penstock.settings import load_settings
 from tests.support.sounds import write_app
@@ -71,9 +71,24 @@ def test_every_wrong_port_is_named(app: Path) -> None:
         served(app, AUDIO_GEN_PORT="8007")
 
 
-def test_a_worker_loads_the_model_of_its_service_alone(app: Path) -> None:
-    found = served(app)
-    assert manifest_of(found, found.service("music-gen-worker")) == "sounds/models/musicgen/model.toml"
+def test_a_worker_loads_the_model_of_its_service_alone(app: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql://nobody@127.0.0.1:1/none")
+    monkeypatch.setenv("PENSTOCK_APPS_DIR", str(app.parent))
+    folders = ServiceWorkerAssembly(load_settings(None), served(app), "music-gen-worker").model_folders
+    assert [path.relative_to(app).as_posix() for one in folders for path in one.paths()] == [
+        "models/musicgen/model.toml"
+    ]
+
+
+def test_a_service_may_name_a_model_of_an_app_beside_it(app: Path) -> None:
+    other = app.parent / "other"
+    other.mkdir()
+    (app / "models" / "audiogen").rename(other / "models")
+    (other / "app.toml").write_text("")
+    (other / "models" / "model.toml").rename(other / "models" / "audio.toml")
+    services = layout_of(app).services
+    assert [one.manifest for one in services] == ["other/models/audio.toml", "sounds/models/musicgen/model.toml"]
+    assert [one.app_folder for one in services] == ["other", "sounds"]
 
 
 def test_the_routes_of_the_app_are_at_the_root_and_all_others_stay(app: Path, monkeypatch: pytest.MonkeyPatch) -> None:

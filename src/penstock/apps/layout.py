@@ -14,7 +14,7 @@ from penstock.apps.manifest import AppManifest, BrokenApp
 from penstock.errors import FieldProblem
 from penstock.flows.program.folders import MODELS
 from penstock.models.folder import ManifestFiles, ModelsFolder
-from penstock.models.manifest import Model
+from penstock.models.manifest import FILE_NAME, Model
 
 APP_PORT: Final = 8007
 APP_PORT_VARIABLE: Final = "APP_API_PORT"
@@ -32,7 +32,13 @@ class Service:
     model: str
     port: int
     port_variable: str
-    has_environment: bool = False  # whether the model needs packages of its own
+    manifest: str = ""  # of the model, below the folder of apps; another app may have it
+    environment: str = ""  # identifies the model's own packages; "": it needs none
+
+    @property
+    def app_folder(self) -> str:
+        """The name of the folder of the app that has the model."""
+        return self.manifest.partition("/")[0]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,23 +81,27 @@ class Layout:
 
     @classmethod
     def of(cls, manifest: AppManifest, folder: Path) -> Layout:
-        """Return the layout of an app in a folder. Raises BrokenApp if a service names a model that is not in it."""
-        models = _models_of(folder)
+        """Return the layout of an app in a folder.
+
+        Its services name models of its own or of the apps beside it. Raises BrokenApp for other names.
+        """
+        models = {**_models_of(folder.parent, "*"), **_models_of(folder.parent, folder.name)}
         services: list[Service] = []
         problems: list[FieldProblem] = []
         for index, one in enumerate(manifest.services):
-            model = models.get(one.model)
-            if model is None:
-                detail = f"{one.model!r} must be a valid model of the app: models/NAME/model.toml"
+            if one.model not in models:
+                detail = f"{one.model!r} must be a model of this app or of one beside it, with a valid manifest"
                 problems.append(FieldProblem(field=f"services[{index}].model", detail=detail))
                 continue
+            path, model = models[one.model]
             services.append(
                 Service(
                     name=one.name,
                     model=one.model,
                     port=one.port,
                     port_variable=one.port_variable or f"{one.name.upper().replace('-', '_')}_PORT",
-                    has_environment=bool(model.environments),
+                    manifest=path,
+                    environment=",".join(one.key for one in model.environments),
                 )
             )
         if problems:
@@ -134,10 +144,16 @@ class Layout:
                     meaning=f"The worker of the service {service.name}, which runs the model {service.model}.",
                     port=WORKER_PORT,
                     port_variable=None,
-                    image_suffix=f"-{service.name}" if service.has_environment else "",
+                    image_suffix=self.image_suffix(service),
                 )
             )
         return found
+
+    def image_suffix(self, service: Service) -> str:
+        """Return what the tag of a worker's image ends with. Services with the same packages share an image."""
+        if not service.environment:
+            return ""
+        return f"-{next(one.name for one in self.services if one.environment == service.environment)}"
 
     @property
     def default(self) -> Component:
@@ -157,8 +173,9 @@ class Layout:
         return ["penstock", "app", "serve", self.name, "--component", component]
 
 
-def _models_of(folder: Path) -> dict[str, Model]:
-    """Return the models of an app by name."""
-    found = ModelsFolder(ManifestFiles(root=folder / MODELS))
+def _models_of(apps: Path, folder: str) -> dict[str, tuple[str, Model]]:
+    """Return the models in folders of apps, by name, each with the path of its manifest."""
+    patterns = (f"{folder}/{MODELS}/*.toml", f"{folder}/{MODELS}/*/{FILE_NAME}")
+    found = ModelsFolder(ManifestFiles(root=apps, patterns=patterns))
     found.scan()
-    return {model.name: model for model in found.models.values()}
+    return {model.name: (found.files[key], model) for key, model in found.models.items()}

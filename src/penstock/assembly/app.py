@@ -11,14 +11,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 
-from penstock.apps.layout import Service
 from penstock.apps.serving.roots import at_root
 from penstock.apps.serving.served import ServedApp
 from penstock.apps.serving.tasks import TaskRoutes
 from penstock.assembly.gateway import GatewayAssembly
 from penstock.assembly.worker import WorkerAssembly
-from penstock.errors import FieldProblem, SettingsError
-from penstock.models.folder import ManifestFiles, ModelsFolder
+from penstock.models.folder import ManifestFiles
 from penstock.part import Part
 from penstock.settings import Settings
 from penstock.web.route import routes_of
@@ -92,25 +90,13 @@ class ServiceWorkerAssembly(WorkerAssembly):
 
     @cached_property
     def model_folders(self) -> list[ManifestFiles]:
-        """The manifest of the service's model alone. Raises SettingsError if there is none."""
+        """The manifest of the service's model alone."""
         (of_apps,) = [one for one in super().model_folders if one.root == self._app.folder.parent]
-        return [replace(of_apps, patterns=(manifest_of(self._app, self._service),))]
+        return [replace(of_apps, patterns=(self._service.manifest,))]
 
     @property
     def parts(self) -> list[WorkerPart]:
         return [self.worker_models.part, *self.shared_parts]
-
-
-def manifest_of(app: ServedApp, service: Service) -> str:
-    """Return the path of the manifest of a service's model below the folder of apps. Raises SettingsError."""
-    models = ManifestFiles(root=app.folder / "models")
-    folder = ModelsFolder(models)
-    folder.scan()
-    found = [file for key, file in folder.files.items() if folder.models[key].name == service.model]
-    if not found:
-        detail = f"the app {app.layout.name} has no valid manifest of it in {models.root}"
-        raise SettingsError([FieldProblem(field=f"model {service.model}", detail=detail)])
-    return f"{app.folder.name}/models/{found[0]}"
 
 
 def _listening(settings: Settings, app: ServedApp, component: str) -> Settings:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from penstock.apps.layout import Layout
+from penstock.apps.layout import MODEL_FOLDER_VARIABLE, Layout, Service
 from penstock.apps.packaging.variables import defaults_of, groups_of
 from penstock.apps.packaging.wheel import write_wheel
 
@@ -38,18 +38,20 @@ class Image:
 
     dockerfile: str
     suffix: str  # of its tag
-    service: str | None  # whose worker it is; None: the image of the other components
-    model: str = ""
+    services: Sequence[Service] = ()  # whose workers it runs; none: it runs the other components
 
 
 def images_of(layout: Layout) -> list[Image]:
-    """Return the images of an app: one for all components, and one for each worker with packages of its own."""
-    own = [one for one in layout.services if one.has_environment]
+    """Return the images of an app: one for all components, and one for workers with packages of their own."""
+    by_suffix: dict[str, list[Service]] = {}
+    for service in layout.services:
+        if service.environment:
+            by_suffix.setdefault(layout.image_suffix(service), []).append(service)
     return [
-        Image(dockerfile="Dockerfile", suffix="", service=None),
+        Image(dockerfile="Dockerfile", suffix=""),
         *(
-            Image(dockerfile=f"Dockerfile.{one.name}", suffix=f"-{one.name}", service=one.name, model=one.model)
-            for one in own
+            Image(dockerfile=f"Dockerfile.{suffix.removeprefix('-')}", suffix=suffix, services=services)
+            for suffix, services in by_suffix.items()
         ),
     ]
 
@@ -65,22 +67,36 @@ def texts_of(layout: Layout, *, registry: str = REGISTRY, repository: str = REPO
         "groups": groups,
         "images": IMAGES,
         "images_built": images,
+        "model_folder_variable": MODEL_FOLDER_VARIABLE,
         "registry": registry,
         "repository": repository,
     }
     found = {name: _render(name.removeprefix("."), known) for name in (*_PLAIN, "scripts/build_dockerfile.sh")}
     for image in images[1:]:
-        (worker,) = [one for one in layout.components if one.name == f"{image.service}-worker"]
+        (worker,) = [one for one in layout.components if one.name == f"{image.services[0].name}-worker"]
         found[image.dockerfile] = _render("Dockerfile.worker", {**known, "image": image, "worker": worker})
     return found
 
 
 def write(layout: Layout, app: Path, output: Path, *, registry: str | None, repository: str | None) -> list[Path]:
-    """Write everything below ``output``, and return the paths of what was written.
+    """Write everything below ``output``, and return the paths of what was written. ``app`` is the app's folder."""
+    texts = write_texts(layout, output, registry=registry, repository=repository)
+    shutil.copyfile(_LOCK, output / _LOCK.name)
+    folders = [app, *(app.with_name(one.app_folder) for one in layout.services)]
+    return [*texts, output / _LOCK.name, _copy_apps(set(folders), output / "apps"), _write_wheel(output / "wheels")]
 
-    ``.env`` and ``version.json`` are kept if they exist, because the operator edits them. ``app`` is the app's folder.
+
+def write_texts(
+    layout: Layout, output: Path, *, registry: str | None = None, repository: str | None = None
+) -> list[Path]:
+    """Write the text files, and return their paths.
+
+    ``.env`` and ``version.json`` are kept if they exist, because the operator edits them.
     """
     texts = texts_of(layout, registry=registry or REGISTRY, repository=repository or REPOSITORY)
+    for path in output.glob("Dockerfile.*"):  # of services that the app had before
+        if path.name not in texts:
+            path.unlink()
     written: list[Path] = []
     for name, text in texts.items():
         path = output / name
@@ -91,14 +107,14 @@ def write(layout: Layout, app: Path, output: Path, *, registry: str | None, repo
         path.chmod(_MODES.get(name, 0o644))
         path.write_text(text)
         written.append(path)
-    shutil.copyfile(_LOCK, output / _LOCK.name)
-    return [*written, output / _LOCK.name, _copy_app(app, output / "app"), _write_wheel(output / "wheels")]
+    return written
 
 
-def _copy_app(app: Path, target: Path) -> Path:
-    """Copy the app's folder in place of an earlier copy."""
+def _copy_apps(folders: Collection[Path], target: Path) -> Path:
+    """Copy folders of apps in place of earlier copies."""
     shutil.rmtree(target, ignore_errors=True)
-    shutil.copytree(app, target, ignore=shutil.ignore_patterns("__pycache__", ".git", ".env", "tests"))
+    for app in folders:
+        shutil.copytree(app, target / app.name, ignore=shutil.ignore_patterns("__pycache__", ".*", "tests"))
     return target
 
 

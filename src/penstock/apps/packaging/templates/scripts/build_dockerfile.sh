@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # Builds the images of {{ app.name }}. Registry, repository and version are those of version.json; state others before the command:
 #   REGISTRY=… REPOSITORY=… VERSION=… scripts/build_dockerfile.sh
+# PLATFORM is linux/amd64 unless stated.{% if images_built | length > 1 %} LOCK is another lock file for the packages of models, such as one without CUDA.{% endif %}
+
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -23,7 +25,7 @@ fi
 
 image="$registry/$repository:$version"
 {% for one in images_built %}
-docker build --platform "$platform" --file {{ one.dockerfile }} {% if one.service %}--build-arg IMAGE="$image" {% endif %}--tag "$image{{ one.suffix }}" .
+docker build --platform "$platform" --file {{ one.dockerfile }} {% if one.services %}--build-arg IMAGE="$image" --build-arg LOCK="${LOCK:-}" {% endif %}--tag "$image{{ one.suffix }}" .
 {% endfor %}
 printf 'Built %s\n'{% for one in images_built %} "$image{{ one.suffix }}"{% endfor %}
 
