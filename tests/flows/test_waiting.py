@@ -280,7 +280,7 @@ async def test_code_that_cancels_itself_has_failed() -> None:
     driver = Driver(f)
     driver.finish()
     assert isinstance(driver.run.outcome, Failed)
-    assert "nothing has requested it" in driver.run.outcome.fault.message
+    assert "without a request" in driver.run.outcome.fault.message
 
 
 async def test_what_is_shielded_ends_before_the_cancellation() -> None:

@@ -361,3 +361,30 @@ async def test_a_run_starts_once_however_often_it_waits(database: Database, call
 
     assert started == [(1,)]
     assert (await caller.get(run.id)).attempt == 0, "of the parked run: no attempt is in progress"
+
+
+@pytest.mark.parametrize("keys", [(None, None), ("one", "two")])
+async def test_the_last_place_for_unread_mail_goes_to_one_of_two_signals(
+    database: Database, caller: JobCaller, monkeypatch: pytest.MonkeyPatch, keys: tuple[str | None, str | None]
+) -> None:
+    monkeypatch.setattr(flow_store, "MAX_UNREAD", 1)
+    run = await ManualRun.begin(caller)
+    first, second = (signalling(caller, run, key) for key in keys)
+
+    sent = await step(database, first, second)
+
+    assert [(one.id, one.full) for one in sent] == [(1, False), (None, True)]
+    await check(database, run, arrived=1)
+
+
+async def test_a_signal_that_is_repeated_at_the_same_time_comes_once(database: Database, caller: JobCaller) -> None:
+    run = await ManualRun.begin(caller)
+
+    sent = await step(database, signalling(caller, run, "once"), signalling(caller, run, "once"))
+
+    assert [(one.id, one.repeated) for one in sent] == [(1, False), (1, True)]
+    await check(database, run, arrived=1)
+
+
+def signalling(caller: JobCaller, run: ManualRun, key: str | None) -> Act:
+    return lambda connection: flow_store.signal(connection, caller.tenant, run.id, "go", Raw(b"1"), key=key)

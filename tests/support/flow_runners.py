@@ -62,7 +62,7 @@ async def running(
     publishing = None if apps is None else apps_part(apps, database=database, process=process, models=None)
     runner = FlowRunner(
         database,
-        service.wakeups,
+        service,
         process,
         limits=RunLimits(linger=timedelta(seconds=linger)),
         max_resident=resident,

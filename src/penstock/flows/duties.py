@@ -44,14 +44,16 @@ class FlowKeeper(Periodic):
     async def once(self) -> bool:
         async with self._database.acquire() as connection:
             fired, more_timers = await duties.fire_timers(connection, limit=_TIMERS)
-            self._announce(fired)
+            await self._announce(connection, fired)
             matched, more_events = await duties.match_events(connection, limit=_EVENTS)
-            self._announce(matched)
+            await self._announce(connection, matched)
             more_doomed = await self._cancel_doomed(connection)
             self.due_in = await duties.next_timer(connection)
         return more_timers or more_events or more_doomed
 
-    def _announce(self, mailed: Mapping[TenantId, Mailed]) -> None:
+    async def _announce(self, connection: Connection, mailed: Mapping[TenantId, Mailed]) -> None:
+        if blocked := [key for mail in mailed.values() for key in mail.blocked]:
+            await admit(connection, self._wakeups, blocked)
         for tenant, mail in mailed.items():
             announce_mail(self._wakeups, tenant, mail)
 
@@ -63,7 +65,7 @@ class FlowKeeper(Periodic):
             doomed = await duties.take_doomed(connection, limit=_DOOMED)
             for tenant, job_ids in sorted(doomed.items()):
                 found, keys, mailed = await store.cancel(connection, tenant, sorted(job_ids))
-                freed += keys
+                freed += [*keys, *mailed.blocked]
                 cancelled.append((tenant, found, mailed))
                 missed = [job_id for job_id in job_ids if job_id not in found]
                 known = await store.find_finished(connection, tenant, missed) if missed else {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from uuid import UUID
 
 from msgspec import Raw
 from uuid_utils.compat import uuid7
@@ -40,7 +41,7 @@ class Forking:
             if turn is None:
                 raise WrongState(f"run {run.id} has not begun; start a new one")
             await forks.reopen(connection, tenant, run.id, turn=turn, ended_at=ended["finished_at"])
-        self._announce(tenant, run)
+        await self._announce(tenant, run, run.id)
         return await self._jobs.of(tenant).get(run.id)
 
     async def rerun(self, tenant: TenantId, run: Job, *, step: int, value: Raw | None, key_id: str) -> Job:
@@ -66,10 +67,12 @@ class Forking:
                     submitter_id=submitter_id,
                     ended_at=ended["finished_at"],
                 )
-        self._announce(tenant, run)
+        await self._announce(tenant, run, new_id)
         return await self._jobs.of(tenant).get(new_id)
 
-    def _announce(self, tenant: TenantId, run: Job) -> None:
+    async def _announce(self, tenant: TenantId, run: Job, forked: UUID) -> None:
         announce(self._jobs.wakeups, ready=Counter({(tenant, run.task_type, run.model_profile): 1}))
         # Wake the workers of every queue, because child jobs of the run may be ready again.
         announce(self._jobs.wakeups, ready=Counter({(tenant, "", ""): 1}))
+        async with self._database.acquire() as connection:
+            self._jobs.admissions.request(await forks.blocked(connection, tenant, forked))

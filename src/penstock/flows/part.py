@@ -29,7 +29,7 @@ def worker_part(process: FlowProcess, settings: Settings, *, database: Database,
     """Run the flows that a process has."""
     runner = FlowRunner(
         database,
-        jobs.wakeups,
+        jobs,
         process,
         limits=RunLimits(
             linger=settings.penstock_flows_linger,

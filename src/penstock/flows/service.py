@@ -42,6 +42,7 @@ from penstock.jobs.filters import JobFilter
 from penstock.jobs.job import Job, JobSubmission, JobSummary
 from penstock.jobs.service import JobService
 from penstock.jobs.sql import names, reading
+from penstock.jobs.sql.rows import Mailed
 from penstock.jobs.states import Status
 from penstock.models.checking import Checker
 from penstock.postgres.pool import Database
@@ -203,7 +204,7 @@ class FlowService:
         """Deliver a signal to a run, once for each idempotency key. Raises NotFound, and WrongState if it has ended."""
         async with self._database.acquire() as connection:
             sent = await store.signal(connection, tenant, run_id, name, value, key=key)
-        announce_mail(self._jobs.wakeups, tenant, sent.mailed)
+        self._announce(tenant, sent.mailed)
         if sent.id is None and sent.full:
             raise WrongState(
                 f"run {run_id} has {store.MAX_UNREAD} unread pieces of mail; send signals again when it has read them"
@@ -225,7 +226,8 @@ class FlowService:
                 mailed = await runs.end_open(connection, tenant, run_id)
             if mailed is not None:
                 announce(self._jobs.wakeups, finished=[run_id], cancelled=True)
-                announce_mail(self._jobs.wakeups, tenant, mailed)
+                self._announce(tenant, mailed)
+                await self._admit(tenant, job)  # its place is free
             job = await self.run(tenant, run_id)
         if job.status is not Status.CANCELLED:
             raise WrongState(f"run {run_id} is {job.status}; only runs that have not ended can be cancelled")
@@ -236,7 +238,7 @@ class FlowService:
         await self.run(tenant, run_id)
         async with self._database.acquire() as connection:
             mailed = await store.release(connection, tenant, [run_id])
-        announce_mail(self._jobs.wakeups, tenant, mailed)
+        self._announce(tenant, mailed)
         job = await self.run(tenant, run_id)
         if not mailed.runs:
             raise WrongState(f"run {run_id} is {job.status} and not held")
@@ -315,8 +317,24 @@ class FlowService:
             mailed = await store.release(connection, tenant, [run_id])
         if moved["ready"]:
             announce(self._jobs.wakeups, ready=Counter({(tenant, *queue): 1}))
+        self._announce(tenant, mailed)
+        await self._admit(tenant, job)
+        moved_job = await self.run(tenant, run_id)
+        await self._admit(tenant, moved_job)
+        return moved_job
+
+    async def _admit(self, tenant: TenantId, job: Job) -> None:
+        """Request an admission to a place that a job has left or needs, if it has a concurrency key."""
+        if job.concurrency_key is None:
+            return
+        lane = (job.task_type, job.model_profile, job.priority, True)
+        async with self._database.acquire() as connection:
+            lanes = await names.resolve_lanes(connection, tenant, [lane])
+        self._jobs.admissions.request([(lanes[lane], job.concurrency_key)])
+
+    def _announce(self, tenant: TenantId, mailed: Mailed) -> None:
         announce_mail(self._jobs.wakeups, tenant, mailed)
-        return await self.run(tenant, run_id)
+        self._jobs.admissions.request(mailed.blocked)
 
 
 _TRIES: Final = 20

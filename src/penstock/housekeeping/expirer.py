@@ -35,7 +35,8 @@ class Expirer(Periodic):
     async def once(self) -> bool:
         async with self._database.acquire() as connection:
             expired = await queues.expire(connection, limit=_CHUNK)
-            await admit(connection, self._wakeups, expired.freed)
+            blocked = [key for mail in expired.mailed.values() for key in mail.blocked]
+            await admit(connection, self._wakeups, [*expired.freed, *blocked])
             self.due_in = await queues.next_expiry(connection)
         if expired.jobs:
             announce(self._wakeups, finished=expired.jobs)

@@ -11,7 +11,7 @@ from penstock.jobs.admissions import admit
 from penstock.jobs.announcements import announce_ended, announce_mail
 from penstock.jobs.limits import JobLimits
 from penstock.jobs.sql import duties, store
-from penstock.jobs.sql.rows import Connection, HeldLease, Mailed
+from penstock.jobs.sql.rows import Connection, HeldLease, LimitedKey, Mailed
 from penstock.jobs.sql.store import EndedAttempt
 from penstock.jobs.work import Failure
 from penstock.jobs.writers import judge
@@ -57,7 +57,7 @@ class Rescuer(Periodic):
                     connection, recovered_at=recovered_at, cancel_grace=self._limits.cancel_grace, limit=_CHUNK
                 )
                 ended, mailed = await _end(connection, held, "the lease expired", self._limits)
-            await admit(connection, self._wakeups, store.freed_by(ended))
+            await admit(connection, self._wakeups, _to_admit(ended, mailed))
         _announce(self._wakeups, ended, mailed)
         return len(held) == _CHUNK
 
@@ -72,12 +72,16 @@ async def rescue_from(
             held = await duties.lock_leases_of(connection, worker_ids, limit=_CHUNK)
             ended, mailed = await _end(connection, held, "the worker process died", limits)
         async with database.acquire() as connection:
-            await admit(connection, wakeups, store.freed_by(ended))
+            await admit(connection, wakeups, _to_admit(ended, mailed))
         if wakeups is not None:
             _announce(wakeups, ended, mailed)
         total += len(ended)
         if len(held) < _CHUNK:
             return total
+
+
+def _to_admit(ended: Sequence[EndedAttempt], mailed: Mapping[TenantId, Mailed]) -> list[LimitedKey]:
+    return [*store.freed_by(ended), *(key for mail in mailed.values() for key in mail.blocked)]
 
 
 def _announce(wakeups: Wakeups, ended: Sequence[EndedAttempt], mailed: Mapping[TenantId, Mailed]) -> None:

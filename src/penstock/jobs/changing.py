@@ -97,7 +97,7 @@ class Changing(Reading):
     async def _cancel_some(self, job_ids: Sequence[UUID]) -> int:
         async with self._shared.database.acquire() as connection:
             found, freed, mailed = await store.cancel(connection, self.tenant, job_ids)
-        self._shared.admissions.request(freed)
+        self._shared.admissions.request([*freed, *mailed.blocked])
         if found:
             announce(
                 self._shared.wakeups,

@@ -81,6 +81,11 @@ class JobService:
         """The claims that wait for jobs."""
         return self._shared.claims
 
+    @property
+    def admissions(self) -> Admissions:
+        """The admissions of blocked jobs to places of their concurrency keys."""
+        return self._shared.admissions
+
     def of(self, tenant: TenantId) -> TenantJobs:
         """Return the jobs of a tenant."""
         jobs = self._tenants.get(tenant)

@@ -169,7 +169,7 @@ class TenantWriters:
             stored = done.leases
             lost = [job_id for job_id, epoch in first if (job_id, epoch) not in stored]
             known = await store.find_finished(connection, self._tenant, lost) if lost else {}
-        self._admissions.request(done.freed)
+        self._admissions.request([*done.freed, *done.mailed.blocked])
         if stored:
             if done.limited:
                 self._places.offer(self._tenant, len(stored))
@@ -197,7 +197,7 @@ class TenantWriters:
                 )
             lost = [job_id for job_id, epoch in reports if (job_id, epoch) not in ended]
             known = await store.find_finished(connection, self._tenant, lost) if lost else {}
-        self._admissions.request(store.freed_by(ended.values()))
+        self._admissions.request([*store.freed_by(ended.values()), *mailed.blocked])
         announce_ended(self._wakeups, list(ended.values()), self._places.offer)
         announce_mail(self._wakeups, self._tenant, mailed)
         return [

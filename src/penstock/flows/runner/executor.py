@@ -31,6 +31,7 @@ from penstock.flows.runner.reading import Loaded, RunReader
 from penstock.flows.runner.writing import RunWriter
 from penstock.flows.sql.store import Commit, NewTurn, Stored
 from penstock.jobs.names import Names
+from penstock.jobs.sql.rows import LimitedKey
 from penstock.jobs.work import ClaimedJob
 from penstock.processes.waiting import set_within
 from penstock.telemetry import logs
@@ -86,6 +87,7 @@ class RunExecution:
         self._tools = tools
         self._seen = 0  # the id of the newest mail that stored turns have consumed
         self._need = 1
+        self._limited_key: LimitedKey | None = None
 
     async def execute(self) -> str:
         """Run until the run ends, is parked or is held; return which. Its lease has ended then, or was lost.
@@ -113,6 +115,7 @@ class RunExecution:
         if loaded is None:
             return "stale"
         self._seen, self._need = loaded.gate.seen, loaded.gate.need
+        self._limited_key = loaded.gate.limited_key
         history = _history_of(self._job, loaded)
         with self._tools.mailboxes.open(self._job.id) as news:
             mail = loaded.unread
@@ -147,6 +150,7 @@ class RunExecution:
             park=not turn.recorded and (not turn.linger or tools.crowded()),
             children=children,
             blocks=blocks,
+            limited_key=self._limited_key,
         )
         commit = await tools.writer.commit(new)
         self._seen, self._need = seen, max(1, turn.need)
@@ -171,7 +175,7 @@ class RunExecution:
             left = deadline - asyncio.get_running_loop().time()
             if left > 0 and turn.linger and not tools.crowded() and await set_within(news, left):
                 continue
-            if await tools.writer.park(self._job.id, self._job.epoch):
+            if await tools.writer.park(self._job.id, self._job.epoch, self._limited_key):
                 return None
             mail = await tools.reader.mail(self._job.id, self._seen)
             if mail:
@@ -202,7 +206,7 @@ class RunExecution:
 
     async def _hold(self, held: Held) -> str:
         job = self._job
-        await self._tools.writer.hold(job.id, job.epoch, held, code=self._tools.code())
+        await self._tools.writer.hold(job.id, job.epoch, held, code=self._tools.code(), limited_key=self._limited_key)
         log.error(
             "run_held",
             run_id=str(job.id),

@@ -15,12 +15,12 @@ from penstock.flows.runner.children import MapInput, child_of, submission_of
 from penstock.flows.runner.executor import Tools
 from penstock.flows.sql import maps
 from penstock.flows.sql.maps import MapState, NextBlock
-from penstock.flows.sql.store import Child, NewTurn, fault_of
+from penstock.flows.sql.store import Child, NewTurn, fault_of, keys_of
 from penstock.flows.views import MapCounts
 from penstock.jobs.announcements import FLOW, announce
+from penstock.jobs.service import JobService
 from penstock.jobs.work import ClaimedJob
 from penstock.postgres.pool import Database
-from penstock.postgres.wakeups import Wakeups
 from penstock.processes.waiting import set_within
 from penstock.tenants.principal import TenantId
 
@@ -34,13 +34,13 @@ class MapExecution:
     """The execution of one map under one lease."""
 
     def __init__(
-        self, job: ClaimedJob, tools: Tools, *, database: Database, tenant: TenantId, wakeups: Wakeups
+        self, job: ClaimedJob, tools: Tools, *, database: Database, tenant: TenantId, jobs: JobService
     ) -> None:
         self._job = job
         self._tools = tools
         self._database = database
         self._tenant = tenant
-        self._wakeups = wakeups
+        self._jobs = jobs
         self._reported_at: float | None = None  # by the loop's clock
         self._given = msgspec.json.decode(job.input, type=MapInput)
 
@@ -70,7 +70,7 @@ class MapExecution:
         self._reported_at = now
         async with self._database.acquire() as connection:
             await maps.report(connection, self._tenant, self._job.id, self._job.epoch)
-        announce(self._wakeups)
+        announce(self._jobs.wakeups)
 
     async def _begin_blocks(self) -> MapState | None:
         """Begin as many blocks as the limit allows; return the state afterwards, or None if the lease was lost."""
@@ -92,7 +92,8 @@ class MapExecution:
             if not held:
                 return None
             queue = (self._tenant, self._given.target.task_type, self._given.target.model_profile)
-            announce(self._wakeups, ready=Counter({queue: len(children)}))
+            announce(self._jobs.wakeups, ready=Counter({queue: len(children)}))
+            self._jobs.admissions.request(keys_of(child for _, child in children))
 
     async def _children(self, blocks: list[NextBlock]) -> list[tuple[int, Child]]:
         target, names = self._given.target, self._tools.names

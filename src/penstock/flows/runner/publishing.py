@@ -12,8 +12,8 @@ from penstock.flows.process.flow_process import FlowProcess
 from penstock.flows.program.folders import FlowFolders
 from penstock.flows.sql import catalogue
 from penstock.jobs.announcements import announce_mail
+from penstock.jobs.service import JobService
 from penstock.postgres.pool import Database
-from penstock.postgres.wakeups import Wakeups
 from penstock.processes.waiting import set_within
 from penstock.telemetry import logs
 
@@ -26,10 +26,10 @@ _RETRY: Final = timedelta(seconds=1)
 class Publishing:
     """Keeps the rows of the flows that the process has. Releases held runs when the code of their flow has changed."""
 
-    def __init__(self, database: Database, wakeups: Wakeups, process: FlowProcess) -> None:
+    def __init__(self, database: Database, jobs: JobService, process: FlowProcess) -> None:
         self.code = ""  # a hash of the code that the process has
         self._database = database
-        self._wakeups = wakeups
+        self._jobs = jobs
         self._process = process
         self._changed = asyncio.Event()
         process.on_change(self._changed.set)
@@ -56,7 +56,8 @@ class Publishing:
             )
         for tenant, mailed in released.items():
             log.info("runs_released", runs=len(mailed.runs))
-            announce_mail(self._wakeups, tenant, mailed)
+            announce_mail(self._jobs.wakeups, tenant, mailed)
+            self._jobs.admissions.request(mailed.blocked)
 
 
 def fingerprint(folders: FlowFolders) -> str:

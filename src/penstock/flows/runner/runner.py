@@ -15,10 +15,10 @@ from penstock.flows.runner.reading import RunReader
 from penstock.flows.runner.writing import RunWriter
 from penstock.jobs.announcements import FLOW, MAIL
 from penstock.jobs.names import Names
+from penstock.jobs.service import JobService
 from penstock.jobs.slots import Slots
 from penstock.jobs.work import ClaimedJob
 from penstock.postgres.pool import Database
-from penstock.postgres.wakeups import Wakeups
 from penstock.telemetry import logs
 from penstock.tenants.principal import TenantId
 from penstock.work.context import JobContext
@@ -37,18 +37,18 @@ class FlowRunner:
     """
 
     def __init__(
-        self, database: Database, wakeups: Wakeups, process: FlowProcess, *, limits: RunLimits, max_resident: int
+        self, database: Database, jobs: JobService, process: FlowProcess, *, limits: RunLimits, max_resident: int
     ) -> None:
         self.process = process
         self._database = database
-        self._wakeups = wakeups
+        self._jobs = jobs
         self._limits = limits
         self._slots = Slots(max_resident)
         self._mailboxes = Mailboxes()
         self._tools: dict[TenantId, Tools] = {}
         self._changed = asyncio.Event()
-        self._publishing = Publishing(database, wakeups, process)
-        wakeups.subscribe(MAIL, self._mailboxes.wake)
+        self._publishing = Publishing(database, jobs, process)
+        jobs.wakeups.subscribe(MAIL, self._mailboxes.wake)
         process.on_change(self._changed.set)
 
     async def start(self) -> None:
@@ -81,7 +81,7 @@ class FlowRunner:
         """Execute one run until it ends, is parked or is held."""
         tools = self._tools_of(context.tenant)
         if job.model_profile == MAP:
-            mapping = MapExecution(job, tools, database=self._database, tenant=context.tenant, wakeups=self._wakeups)
+            mapping = MapExecution(job, tools, database=self._database, tenant=context.tenant, jobs=self._jobs)
             raise Settled(await mapping.execute())
         raise Settled(await RunExecution(job, tools).execute())
 
@@ -91,7 +91,7 @@ class FlowRunner:
             tools = self._tools[tenant] = Tools(
                 process=self.process,
                 reader=RunReader(self._database, tenant),
-                writer=RunWriter(self._database, tenant, self._wakeups),
+                writer=RunWriter(self._database, tenant, self._jobs),
                 names=Names(self._database, tenant),
                 mailboxes=self._mailboxes,
                 limits=self._limits,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
@@ -17,15 +17,15 @@ from penstock.errors import InvalidInput, ServiceError
 from penstock.failures import Category
 from penstock.flows.kernel.records import Completed, Failed, Held, Outcome
 from penstock.flows.sql import store
-from penstock.flows.sql.store import Commit, NewTurn, Stored
+from penstock.flows.sql.store import Commit, NewTurn, Stored, keys_of
 from penstock.jobs.announcements import announce, announce_mail
+from penstock.jobs.service import JobService
 from penstock.jobs.sql import store as job_store
-from penstock.jobs.sql.rows import NO_MAIL, Connection, Mailed
+from penstock.jobs.sql.rows import NO_MAIL, Connection, LimitedKey, Mailed
 from penstock.jobs.sql.store import Verdict
 from penstock.jobs.states import Over, Status
 from penstock.jobs.work import JobCompletion
 from penstock.postgres.pool import Database
-from penstock.postgres.wakeups import Wakeups
 from penstock.tenants.principal import TenantId
 
 _REFUSED: Final = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, asyncpg.ProgramLimitExceededError)
@@ -41,15 +41,24 @@ class Parking:
 
     run_id: UUID
     epoch: int
+    limited_key: LimitedKey | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ended:
+    """What the ends of runs have led to."""
+
+    mailed: Mailed = NO_MAIL
+    freed: Sequence[LimitedKey] = ()
 
 
 class RunWriter:
     """The batchers of one tenant."""
 
-    def __init__(self, database: Database, tenant: TenantId, wakeups: Wakeups) -> None:
+    def __init__(self, database: Database, tenant: TenantId, jobs: JobService) -> None:
         self._database = database
         self._tenant = tenant
-        self._wakeups = wakeups
+        self._jobs = jobs
         self._turns: Batching[NewTurn, Commit] = Batching(
             self._commit, concurrency=2, refused=_REFUSED, unlucky=_UNLUCKY, weigh=_weight, max_bytes=_MAX_BYTES,
             refusal=lambda _turn, error: InvalidInput.of("turn", f"the database refuses it: {error}"),
@@ -69,15 +78,18 @@ class RunWriter:
                 await asyncio.sleep(delay)
                 delay = min(2 * delay, _LONGEST_DELAY)
 
-    async def park(self, run_id: UUID, epoch: int) -> bool:
+    async def park(self, run_id: UUID, epoch: int, limited_key: LimitedKey | None = None) -> bool:
         """Park a run unless mail that it needs has arrived; return whether it is parked or its lease was lost."""
-        return await self._parkings.put(Parking(run_id=run_id, epoch=epoch))
+        return await self._parkings.put(Parking(run_id=run_id, epoch=epoch, limited_key=limited_key))
 
-    async def hold(self, run_id: UUID, epoch: int, held: Held, *, code: str) -> None:
+    async def hold(
+        self, run_id: UUID, epoch: int, held: Held, *, code: str, limited_key: LimitedKey | None = None
+    ) -> None:
         """Hold a run; nothing happens if its lease was lost."""
         async with self._database.acquire() as connection:
             await store.hold(connection, self._tenant, [(run_id, epoch, held)], code=code)
-        announce(self._wakeups)
+        announce(self._jobs.wakeups)
+        self._free([limited_key])
 
     async def died(self, run_id: UUID, epoch: int) -> int:
         """Count that a flow process has died while it ran this run; return how often since its last turn."""
@@ -88,24 +100,26 @@ class RunWriter:
         runs = [(one.run_id, one.epoch) for one in parkings]
         async with self._database.acquire() as connection:
             parked = await store.park(connection, self._tenant, runs)
+        self._free(one.limited_key for one in parkings)
         return [one.run_id in parked for one in parkings]
 
     async def _commit(self, turns: Sequence[NewTurn]) -> list[Commit | BaseException]:
         ending = any(turn.ends for turn in turns)
         async with self._database.acquire() as connection:
             if not ending:
-                commits, mailed = await store.commit(connection, self._tenant, turns), NO_MAIL
+                commits, ended = await store.commit(connection, self._tenant, turns), _Ended()
             else:
                 async with connection.transaction():
                     commits = await store.commit(connection, self._tenant, turns)
                     stored = [
                         t for t, c in zip(turns, commits, strict=True) if t.ends and c.outcome is Stored.COMMITTED
                     ]
-                    mailed = await self._end(connection, stored)
-        self._announce(turns, commits, mailed)
+                    ended = await self._end(connection, stored)
+        self._announce(turns, commits, ended.mailed)
+        self._admit(turns, commits, ended)
         return list(commits)
 
-    async def _end(self, connection: Connection, turns: Sequence[NewTurn]) -> Mailed:
+    async def _end(self, connection: Connection, turns: Sequence[NewTurn]) -> _Ended:
         """End the jobs of runs that have ended, in the transaction that has stored their last turn."""
         completions = [
             JobCompletion(id=turn.run_id, epoch=turn.epoch, result=turn.turn.outcome.result)
@@ -117,21 +131,33 @@ class RunWriter:
             for turn in turns
             if turn.turn.outcome is not None and not isinstance(turn.turn.outcome, Completed)
         ]
-        mailed = NO_MAIL
+        mailed, freed = NO_MAIL, list[LimitedKey]()
         if completions:
-            mailed = (await job_store.complete(connection, self._tenant, completions, is_call=False)).mailed
+            done = await job_store.complete(connection, self._tenant, completions, is_call=False)
+            mailed, freed = done.mailed, list(done.freed)
         if verdicts:
-            _, also = await job_store.end_attempts(connection, self._tenant, verdicts, is_call=False)
-            mailed = Mailed(runs=[*mailed.runs, *also.runs], woken=[*mailed.woken, *also.woken])
-        return mailed
+            ends, also = await job_store.end_attempts(connection, self._tenant, verdicts, is_call=False)
+            mailed, freed = mailed + also, [*freed, *job_store.freed_by(ends.values())]
+        return _Ended(mailed=mailed, freed=freed)
 
     def _announce(self, turns: Sequence[NewTurn], commits: Sequence[Commit], mailed: Mailed) -> None:
         stored = _committed(turns, commits)
         ready = Counter((self._tenant, *child.queue) for turn in stored for child in turn.children.values())
         finished = [turn.run_id for turn in stored if turn.ends]
         if ready or finished or any(turn.is_news for turn in stored):
-            announce(self._wakeups, ready=ready, finished=finished)
-        announce_mail(self._wakeups, self._tenant, mailed)
+            announce(self._jobs.wakeups, ready=ready, finished=finished)
+        announce_mail(self._jobs.wakeups, self._tenant, mailed)
+
+    def _admit(self, turns: Sequence[NewTurn], commits: Sequence[Commit], ended: _Ended) -> None:
+        """Request admissions to places that runs have left, and of new jobs and woken runs that are blocked."""
+        stored = _committed(turns, commits)
+        parked = [turn for turn, commit in zip(turns, commits, strict=True) if commit.parked]
+        children = keys_of(child for turn in stored for child in turn.children.values())
+        self._jobs.admissions.request([*ended.freed, *ended.mailed.blocked, *children])
+        self._free(turn.limited_key for turn in parked)
+
+    def _free(self, keys: Iterable[LimitedKey | None]) -> None:
+        self._jobs.admissions.request([key for key in keys if key is not None])
 
 
 def _committed(turns: Sequence[NewTurn], commits: Sequence[Commit]) -> list[NewTurn]:

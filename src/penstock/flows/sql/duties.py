@@ -48,11 +48,10 @@ async def match_events(connection: Connection, *, limit: int) -> tuple[dict[Tena
 
 def mailed_of(rows: Sequence[asyncpg.Record]) -> dict[TenantId, Mailed]:
     """Read rows with a tenant, a run and, if it was woken, its queue."""
-    runs: dict[TenantId, list[UUID]] = {}
-    woken: dict[TenantId, list[str]] = {}
+    found: dict[TenantId, tuple[list[UUID], list[str | None]]] = {}
     for row in rows:
         if row["mailed"] is not None:
-            runs.setdefault(row["tenant_id"], []).append(row["mailed"])
-        if row["woken"] is not None:
-            woken.setdefault(row["tenant_id"], []).append(row["woken"])
-    return {tenant: Mailed(runs=found, woken=woken.get(tenant, [])) for tenant, found in runs.items()}
+            runs, queues = found.setdefault(row["tenant_id"], ([], []))
+            runs.append(row["mailed"])
+            queues.append(row["woken"])
+    return {tenant: Mailed.to(runs, queues) for tenant, (runs, queues) in found.items()}

@@ -9,7 +9,7 @@ import asyncpg
 from msgspec import Raw
 
 from penstock.flows.kernel.records import StepKind
-from penstock.jobs.sql.rows import Connection
+from penstock.jobs.sql.rows import Connection, LimitedKey
 from penstock.postgres import queries
 from penstock.tenants.principal import TenantId
 
@@ -66,3 +66,9 @@ async def copy(
         connection, tenant_id=tenant, run_id=run_id, new_id=new_id, input=input, submitter_id=submitter_id
     )
     await _sql.fork.run(connection, tenant_id=tenant, source=run_id, target=new_id, cut=turn, ended_at=ended_at)
+
+
+async def blocked(connection: Connection, tenant: TenantId, run_id: UUID) -> list[LimitedKey]:
+    """Return the concurrency keys for which a run or its jobs are blocked."""
+    rows = await _sql.blocked.rows(connection, tenant_id=tenant, run_id=run_id)
+    return [(row["lane_id"], row["concurrency_key"]) for row in rows]

@@ -72,3 +72,13 @@ FROM new;
 -- name: fork(tenant_id, source, target, cut, ended_at)!
 -- Gives a run the history of another up to a turn; see flow_fork().
 SELECT flow_fork(:tenant_id, :source, :target, :cut, :ended_at);
+
+
+-- name: blocked(tenant_id, run_id)
+-- The concurrency keys for which a run or its jobs are blocked. Indexes: job_parent, the key of later by job id.
+SELECT DISTINCT l.lane_id, l.concurrency_key
+FROM (SELECT id FROM job WHERE tenant_id = :tenant_id AND parent_id = :run_id UNION ALL SELECT :run_id::uuid) j
+CROSS JOIN LATERAL (
+    SELECT lane_id, concurrency_key FROM later
+    WHERE tenant_id = :tenant_id AND job_id = j.id AND run_at IS NULL AND concurrency_key IS NOT NULL OFFSET 0
+) l;

@@ -42,7 +42,7 @@ WHERE g.tenant_id = :tenant_id AND g.run_id = :run_id AND h.job_id = g.run_id RE
 SELECT g.*, extract(epoch FROM clock())::float8 AS now
 FROM unnest(:run_ids::uuid[]) AS w(run_id)
 CROSS JOIN LATERAL (
-    SELECT run_id, arrived, seen, need, turns, is_map, urgent, parked_at, hold, deaths,
+    SELECT run_id, arrived, seen, need, turns, is_map, urgent, parked_at, hold, deaths, lane_id, concurrency_key,
            extract(epoch FROM started_at)::float8 AS started_at
     FROM flow_gate WHERE tenant_id = :tenant_id AND run_id = w.run_id OFFSET 0
 ) g;
@@ -82,16 +82,5 @@ LEFT JOIN LATERAL (
 
 
 -- name: signal(tenant_id, run_id, name, value, key, most)
--- Delivers a signal to a run, unless that has "most" unread pieces of mail (is_full). "known" is the earlier mail with the same key.
--- Locks: the gate. Index: primary key of flow_gate, flow_mail_key.
-WITH space AS MATERIALIZED (
-    SELECT arrived - seen >= :most::int AS is_full FROM flow_gate WHERE tenant_id = :tenant_id AND run_id = :run_id
-), delivered AS MATERIALIZED (
-    SELECT d.run_id, d.woken, d.id FROM space s CROSS JOIN LATERAL flow_deliver(:tenant_id, ARRAY[ROW(
-        :run_id::uuid, 'signal', NULL, :name::text, NULL, NULL, :value::json, NULL, NULL, :key::text)::flow_letter]) d
-    WHERE NOT s.is_full
-)
-SELECT (SELECT array_agg(run_id) FROM delivered) AS mailed, (SELECT array_agg(woken) FROM delivered) AS woken,
-       (SELECT id FROM delivered) AS id,
-       (SELECT id FROM flow_mail WHERE tenant_id = :tenant_id AND run_id = :run_id AND key = :key::text) AS known,
-       coalesce((SELECT is_full FROM space), false) AS is_full;
+-- Delivers a signal to a run, once for each key, unless it has "most" unread pieces of mail; see flow_signal().
+SELECT run_id, woken, id, is_full FROM flow_signal(:tenant_id, :run_id, :name, :value, :key, :most);

@@ -5,7 +5,7 @@ Every function takes the connection and the tenant first. None opens a transacti
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from uuid import UUID
@@ -29,7 +29,7 @@ from penstock.flows.kernel.records import (
     Target,
     Turn,
 )
-from penstock.jobs.sql.rows import Connection, Mailed, Queue
+from penstock.jobs.sql.rows import NO_MAIL, Connection, LimitedKey, Mailed, Queue
 from penstock.postgres import queries
 from penstock.tenants.principal import TenantId
 
@@ -51,6 +51,11 @@ class Child:
     timeout_seconds: float | None = None
     concurrency_key: str | None = None
     gate: str = ""  # "run": it is a run itself; "map": a map of items
+
+
+def keys_of(children: Iterable[Child]) -> list[LimitedKey]:
+    """Return the concurrency keys of child jobs: jobs of queues with a rule are blocked until they get a place."""
+    return [(child.lane_id, child.concurrency_key) for child in children if child.concurrency_key is not None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +80,7 @@ class NewTurn:
     park: bool
     children: dict[int, Child] = field(default_factory=dict)
     blocks: Sequence[Block] = ()
+    limited_key: LimitedKey | None = None  # the lane and concurrency key of the run, if it has one
     progress: Raw | None = None  # overrides the progress that the turn sets
 
     @property
@@ -116,6 +122,7 @@ class Gate:
     hold: str | None
     started_at: float | None
     now: float
+    limited_key: LimitedKey | None  # its lane and concurrency key, if it has one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -252,7 +259,7 @@ async def hold(
 async def release(connection: Connection, tenant: TenantId, run_ids: Sequence[UUID]) -> Mailed:
     """Release held runs; return those that were held."""
     rows = await _sql.release.rows(connection, tenant_id=tenant, run_ids=list(run_ids))
-    return Mailed(runs=[row["run_id"] for row in rows], woken=[row["woken"] for row in rows])
+    return Mailed.to([row["run_id"] for row in rows], [row["woken"] for row in rows])
 
 
 async def died(connection: Connection, tenant: TenantId, run_id: UUID, epoch: int) -> int:
@@ -275,6 +282,7 @@ async def gates(connection: Connection, tenant: TenantId, run_ids: Sequence[UUID
             hold=row["hold"],
             started_at=row["started_at"],
             now=row["now"],
+            limited_key=None if row["concurrency_key"] is None else (row["lane_id"], row["concurrency_key"]),
         )
         for row in rows
     }
@@ -344,10 +352,15 @@ async def signal(
     connection: Connection, tenant: TenantId, run_id: UUID, name: str, value: Raw, *, key: str | None
 ) -> Signalled:
     """Deliver a signal to a run, once for each idempotency key."""
-    (row,) = await _sql.signal.rows(
+    row = await _sql.signal.row(
         connection, tenant_id=tenant, run_id=run_id, name=name, value=value, key=key, most=MAX_UNREAD
     )
-    repeated = row["id"] is None and row["known"] is not None
+    if row is None:
+        return Signalled(id=None, full=False, repeated=False, mailed=NO_MAIL)
+    delivered = row["run_id"] is not None
     return Signalled(
-        id=row["known"] if repeated else row["id"], full=row["is_full"], repeated=repeated, mailed=Mailed.of([row])
+        id=row["id"],
+        full=row["is_full"],
+        repeated=not delivered and not row["is_full"],
+        mailed=Mailed.to([row["run_id"]], [row["woken"]]) if delivered else NO_MAIL,
     )

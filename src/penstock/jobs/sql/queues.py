@@ -86,8 +86,7 @@ def _mailed(rows: Sequence[asyncpg.Record]) -> dict[TenantId, Mailed]:
         return {}
     found: dict[TenantId, Mailed] = {}
     for tenant, run, woken in zip(rows[0]["mailed_tenants"], rows[0]["mailed"], rows[0]["woken"], strict=True):
-        old = found.get(tenant, NO_MAIL)
-        found[tenant] = Mailed(runs=[*old.runs, run], woken=[*old.woken, *([woken] if woken else [])])
+        found[tenant] = found.get(tenant, NO_MAIL) + Mailed.to([run], [woken])
     return found
 
 

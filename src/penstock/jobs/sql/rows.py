@@ -17,6 +17,7 @@ Queue = tuple[str, str]  # task type, model profile
 Lane = tuple[str, str, int, bool]  # task type, model profile, priority, whether its jobs have concurrency keys
 TenantQueue = tuple[TenantId, str, str]  # the same of one tenant
 LimitedKey = tuple[int, str]  # a lane of a queue that has a rule for concurrency keys, and a concurrency key
+_SEPARATOR = "\x1f"  # in what the schema's flow_queue() returns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,13 +65,32 @@ class Mailed:
 
     runs: Sequence[UUID] = ()
     woken: Sequence[str] = ()  # the model profiles of those that are ready again
+    blocked: Sequence[LimitedKey] = ()  # the keys of woken ones that are blocked until they get a place
 
     @classmethod
     def of(cls, rows: Sequence[asyncpg.Record]) -> Mailed:
         """Read the columns that each row of such a statement has."""
         if not rows or rows[0]["mailed"] is None:
             return NO_MAIL
-        return cls(runs=rows[0]["mailed"], woken=[woken for woken in rows[0]["woken"] if woken is not None])
+        return cls.to(rows[0]["mailed"], rows[0]["woken"])
+
+    @classmethod
+    def to(cls, runs: Sequence[UUID], queues: Sequence[str | None]) -> Mailed:
+        """Return the runs with the queues of those that are woken, as flow_queue() of the schema names them."""
+        woken = [queue for queue in queues if queue is not None]
+        blocked = [queue.split(_SEPARATOR, 2) for queue in woken if queue.startswith(_SEPARATOR)]
+        return cls(
+            runs=runs,
+            woken=[queue for queue in woken if not queue.startswith(_SEPARATOR)],
+            blocked=[(int(lane), key) for _, lane, key in blocked],
+        )
+
+    def __add__(self, other: Mailed) -> Mailed:
+        return Mailed(
+            runs=[*self.runs, *other.runs],
+            woken=[*self.woken, *other.woken],
+            blocked=[*self.blocked, *other.blocked],
+        )
 
 
 NO_MAIL = Mailed()

@@ -179,9 +179,16 @@ BEGIN
     RETURN coalesce(found, '{}') || ARRAY(SELECT l::flow_letter FROM unnest(letters) AS l WHERE coalesce(l.no, 0) >= 0);
 END $$;
 
+-- The queue in which a woken run is ready, by its model profile; if it is blocked until admit() finds a place of its
+-- concurrency key, its lane and that key, after a separator each. Indexes: primary keys.
+CREATE FUNCTION flow_queue(the_tenant integer, the_lane integer, the_key text) RETURNS text LANGUAGE sql STABLE RETURN
+    CASE WHEN the_key IS NOT NULL AND EXISTS (SELECT FROM limited_lane WHERE id = the_lane)
+         THEN concat(chr(31), the_lane, chr(31), the_key)
+         ELSE (SELECT model_profile FROM lane WHERE tenant_id = the_tenant AND id = the_lane) END;
+
 -- Delivers mail to runs of one tenant, and wakes those that waited for it: their rows move to "ready". Mail for a run that has
 -- ended is dropped, and so is a signal whose key was used before. Returns the runs that got mail and, for each woken one,
--- the model profile of its queue.
+-- its queue; see flow_queue().
 --
 -- Each statement below takes its own snapshot after the gates were locked, so it reads what every earlier writer of these
 -- gates has committed.
@@ -244,9 +251,28 @@ BEGIN
         INSERT INTO stat_delta (tenant_id, series_id, waiting, pending)
         SELECT the_tenant, series_id, -count(*), count(*) FROM opened WHERE is_woken GROUP BY series_id
     )
-    SELECT o.run_id, CASE WHEN o.is_woken THEN (SELECT model_profile FROM lane WHERE tenant_id = the_tenant AND id = o.lane_id)
-                     END, o.id
-    FROM opened o;
+    SELECT o.run_id, CASE WHEN o.is_woken THEN flow_queue(the_tenant, o.lane_id, o.concurrency_key) END, o.id FROM opened o;
+END $$;
+
+-- Delivers a signal to a run, unless its key was used before ("id" is that of the earlier mail) or the run has "most" unread pieces of
+-- mail ("is_full"). Both are checked under the lock of the gate, so that they hold for signals that are sent at the same time.
+-- Returns nothing if the run has ended; "run_id" only if the signal was delivered.
+-- Locks: the gate. Indexes: as flow_deliver().
+CREATE FUNCTION flow_signal(the_tenant integer, the_run uuid, the_name text, the_value json, the_key text, most integer)
+RETURNS TABLE (run_id uuid, woken text, id integer, is_full boolean) LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+BEGIN
+    PERFORM flow_lock(the_tenant, ARRAY[the_run]);
+    RETURN QUERY SELECT NULL::uuid, NULL::text, m.id, false FROM flow_mail m
+    WHERE m.tenant_id = the_tenant AND m.run_id = the_run AND m.key = the_key;
+    IF NOT FOUND THEN
+        RETURN QUERY SELECT NULL::uuid, NULL::text, NULL::integer, true FROM flow_gate g
+        WHERE g.tenant_id = the_tenant AND g.run_id = the_run AND g.arrived - g.seen >= most;
+    END IF;
+    IF NOT FOUND THEN
+        RETURN QUERY SELECT d.run_id, d.woken, d.id, false FROM flow_deliver(the_tenant, ARRAY[ROW(
+            the_run, 'signal', NULL, the_name, NULL, NULL, the_value, NULL, NULL, the_key)::flow_letter]) d;
+    END IF;
 END $$;
 
 -- Returns whether the data of an event contain what a wait states. JSON with U+0000 can be stored, but not searched.
@@ -543,7 +569,7 @@ BEGIN
         INSERT INTO stat_delta (tenant_id, series_id, waiting, pending)
         SELECT the_tenant, series_id, -count(*), count(*) FROM opened GROUP BY series_id
     )
-    SELECT o.run_id, (SELECT model_profile FROM lane WHERE tenant_id = the_tenant AND id = o.lane_id) FROM opened o;
+    SELECT o.run_id, flow_queue(the_tenant, o.lane_id, o.concurrency_key) FROM opened o;
 END $$;
 
 -- Stores turns of runs of one tenant, each as a whole or not at all: what it consumed, steps, child jobs, the outcomes of recorded
