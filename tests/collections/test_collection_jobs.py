@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import msgspec
@@ -18,6 +18,7 @@ from penstock.postgres.pool import Database
 from penstock.tenants.principal import TenantId
 from penstock.work.context import JobContext
 from penstock.workers.collections import CollectionJobs
+from penstock.workers.predict import Models, Served
 from tests.support.collections import collection, item
 from tests.support.databases import own_tenant, query
 from tests.support.jobs import JobCaller, job_service
@@ -40,9 +41,11 @@ async def claimed(caller: JobCaller, action: str, **fields: Any) -> ClaimedJob:
     )
 
 
-async def run(service: CollectionService, tenant: TenantId, job: ClaimedJob) -> Any:
+async def run(service: CollectionService, tenant: TenantId, job: ClaimedJob, models: Models | None = None) -> Any:
     """Run one attempt of a job, as a worker does."""
-    (offer,) = [one for one in CollectionJobs(service).part.executors if job.model_profile in one.model_profiles]
+    (offer,) = [
+        one for one in CollectionJobs(service, models).part.executors if job.model_profile in one.model_profiles
+    ]
     result = await offer.executor(job, JobContext(lambda: None, tenant))
     return msgspec.json.decode(msgspec.json.encode(result))
 
@@ -117,3 +120,53 @@ async def test_a_stale_attempt_writes_nothing(
     assert await query(database, "SELECT count(*) FROM collection_write WHERE tenant_id = $1", tenant) == [(0,)]
     with pytest.raises(NotFound):
         await service.collection(tenant, "another")
+
+
+class Lengths:
+    """Models of a worker: one computes vectors from texts, the other something else."""
+
+    def __init__(self) -> None:
+        self.inputs: list[Any] = []
+
+    async def names(self) -> AsyncIterator[Mapping[str, Served]]:
+        yield {}
+
+    async def predict(self, name: str, job: ClaimedJob, _context: JobContext) -> bytes:
+        given = msgspec.json.decode(job.input)
+        self.inputs.append(given)
+        vector = [len(given["text"]), 0]
+        return msgspec.json.encode({"vector": vector} if name == "object" else vector)
+
+
+async def test_a_model_computes_vectors_that_only_the_collection_stores(
+    service: CollectionService, caller: JobCaller, database: Database
+) -> None:
+    tenant, models = caller.tenant, Lengths()
+    await service.create(tenant, CollectionSetting(name="things", dimension=2, metric="l2"))
+
+    async def done(action: str, **fields: Any) -> Any:
+        job = await claimed(caller, action, collection="things", **fields)
+        result = await run(service, tenant, job, models)
+        await caller.complete(job, msgspec.json.encode(result))
+        return result
+
+    items = [{"key": "a", "embed": {"text": "a" * 12345}}, {"key": "b", "vector": [1, 2]}]
+    assert await done("upsert", items=items, model="list") == {"inserted": 2, "updated": 0}
+    found = await done("search", embed={"text": "a" * 12346}, model="object", k=1)
+    assert [(one["key"], one["distance"]) for one in found["matches"]] == [("a", 1.0)]
+    assert [len(given["text"]) for given in models.inputs] == [12345, 12346]
+    stored = await query(database, "SELECT input::text, result::text FROM jobs WHERE tenant_id = $1", tenant)
+    assert len(stored) == 2
+    assert "12345" not in str(stored)
+    mistakes: list[tuple[dict[str, Any], str]] = [
+        ({"items": [{"key": "a"}]}, "items\\[0\\].vector"),
+        ({"items": [{"key": "a", "embed": {}, "vector": [1, 2]}]}, "not both"),
+        ({"items": [{"key": "a", "embed": {"text": ""}}]}, "model: is required"),
+    ]
+    for wrong, message in mistakes:
+        with pytest.raises(CallFailed, match=message):
+            await done("upsert", **wrong)
+    job = await claimed(caller, "search", collection="things", embed={"text": ""}, model="list")
+    with pytest.raises(CallFailed, match="no models") as caught:
+        await run(service, tenant, job)
+    assert caught.value.category is Category.UNAVAILABLE

@@ -66,7 +66,7 @@ class WorkerAssembly(Shared):
                 blobs=self.blobs,
                 models=self.worker_models.caller,
             ),
-            collections.part(self.collections),
+            collections.part(self.collections, self.worker_models.models),
             *self.flows,
             *self.shared_parts,
         ]

@@ -16,6 +16,7 @@ from penstock.workers.gateway_models import GatewayModels
 from penstock.workers.hosted_models import HostedModels
 from penstock.workers.model_calls import GatewayCaller, HostedCaller
 from penstock.workers.part import WorkerPart
+from penstock.workers.predict import Models
 from penstock.workers.result_media import ResultMedia
 
 
@@ -25,6 +26,7 @@ class WorkerModels:
 
     part: WorkerPart
     caller: ModelCaller | None = None  # None: this worker cannot call models
+    models: Models | None = None  # the same models, for jobs that call them for their tenant
 
     def require(self, catalogue: Catalogue) -> None:
         """Raise SettingsError for providers that are registered models if this worker cannot call models."""
@@ -38,7 +40,9 @@ def of_gateway(client: Client, media: ResultMedia) -> WorkerModels:
     """Return the models of a gateway; the part closes the client. ``media`` keeps the media of results."""
     models = GatewayModels(client)
     return WorkerModels(
-        part=WorkerPart(stop=client.close, follow=partial(predict.offer, models, media)), caller=GatewayCaller(client)
+        part=WorkerPart(stop=client.close, follow=partial(predict.offer, models, media)),
+        caller=GatewayCaller(client),
+        models=models,
     )
 
 
@@ -48,4 +52,5 @@ def of_this_process(service: ModelService, uploads: Uploads, media: ResultMedia)
     return WorkerModels(
         part=WorkerPart(start=service.start, stop=service.stop, follow=partial(predict.offer, models, media)),
         caller=HostedCaller(service),
+        models=models,
     )
