@@ -410,6 +410,22 @@ def test_pictures_open_and_encode() -> None:
         Image.from_pil(picture, "nonsense")
 
 
+def test_an_upright_picture_is_turned_and_bounded() -> None:
+    picture = PIL.Image.new("L", (4, 2), 0)
+    picture.putpixel((0, 0), 255)
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6  # the camera was turned by a quarter
+    encoded = io.BytesIO()
+    picture.save(encoded, "PNG", exif=exif)
+    turned = Image(encoded.getvalue()).upright()
+    assert (turned.mode, turned.size, turned.getpixel((1, 0))) == ("RGB", (2, 4), (255, 255, 255))
+    assert Image(encoded.getvalue()).upright(max_pixels=8).size == (2, 4)
+    with pytest.raises(BadInput, match="4 × 2 pixels; at most 7"):
+        Image(encoded.getvalue()).upright(max_pixels=7)
+    with pytest.raises(BadInput, match="cannot be read"):
+        Image(encoded.getvalue()[:40]).upright()
+
+
 @pytest.mark.parametrize("data", [b"", b"GIF89a", b"not a picture", PIXEL.data[:40], PIXEL.data[:-30]])
 def test_broken_pictures_are_the_callers_fault(data: bytes) -> None:
     with pytest.raises(BadInput, match="cannot be read as a picture"):

@@ -214,10 +214,26 @@ class Image(File):
     def open(self) -> PIL.Image.Image:
         """Return the picture, decoded. Raises BadInput when Pillow cannot read the bytes, and ImportError without
         Pillow."""
+        return self._opened(None)
+
+    def upright(self, *, max_pixels: int = 50_000_000) -> PIL.Image.Image:
+        """Return the picture in RGB, turned as its EXIF data says.
+
+        Raises BadInput as ``open`` does, and for a picture of more than ``max_pixels``, which is not decoded.
+        """
+        picture = self._opened(max_pixels)
+        from PIL import ImageOps  # noqa: PLC0415  (only models that take pictures need it)
+
+        return ImageOps.exif_transpose(picture).convert("RGB")
+
+    def _opened(self, max_pixels: int | None) -> PIL.Image.Image:
         imaging = pillow()
         try:
             source = io.BytesIO(self.content) if isinstance(self.content, bytes) else self.content.path
             picture: PIL.Image.Image = imaging.open(source)
+            if max_pixels is not None and picture.width * picture.height > max_pixels:
+                detail = f"has {picture.width} × {picture.height} pixels; at most {max_pixels} are allowed"
+                raise BadInput(f"the {self.media_type} {detail}")
             picture.load()
         except (OSError, SyntaxError, ValueError, imaging.DecompressionBombError) as error:
             raise BadInput(f"the {self.media_type} cannot be read as a picture: {error}") from error
