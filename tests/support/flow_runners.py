@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -25,7 +25,7 @@ from penstock.jobs.work import ClaimedJob
 from penstock.postgres.pool import Database
 from penstock.work.context import JobContext
 from penstock.work.executor import ExecutionError
-from penstock.work.executors import Executors
+from penstock.work.executors import Executors, Offer
 from penstock.workers.worker import Worker
 
 
@@ -48,6 +48,7 @@ async def running(
     limits: Limits | None = None,
     jobs: bool = True,
     resident: int = 100,
+    offers: Sequence[Offer] = (),
 ) -> AsyncIterator[Running]:
     folders = FlowFolders.of(folder) if isinstance(folder, Path) else folder
     apps = None if folders.apps is None else AppsFolder(folders.apps)
@@ -79,6 +80,8 @@ async def running(
 
     if jobs:
         executors.add(echo, task_types=["predict"], model_profiles=["echo"])
+    for offer in offers:
+        executors.serve(offer)
     worker = Worker(
         service, worker_id="w", executors=executors, limit=8, lease=timedelta(seconds=30), grace=timedelta(0)
     )
