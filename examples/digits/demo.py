@@ -44,7 +44,7 @@ async def main() -> int:
     images, labels = load_digits(return_X_y=True)
     total = len(images)
     console.print(f"Penstock demo: {total:,} handwritten digits, two workers, one of them killed half way.\n")
-    async with Stage() as stage:
+    async with Stage(models=["digits"]) as stage:
         console.print(f"Started Penstock and its PostgreSQL in {stage.start_seconds:.1f} s, data in {stage.folder}.")
         workers = [await stage.start_worker(f"digits-{number}") for number in (1, 2)]
         async with Client(stage.url, token=stage.token, owner_service="demo") as client:

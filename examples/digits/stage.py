@@ -23,6 +23,7 @@ LEASE_SECONDS = 3.0  # short, so that the jobs of a dead worker are retried soon
 _START = 40.0  # seconds for Penstock, or for a worker, to start
 _STOP = 20.0
 _ROOT = Path(__file__).parents[2]
+_INHERITED = ("PATH", "HOME", "LANG", "PYTHONPATH", "XDG_CACHE_HOME")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,9 +35,14 @@ class WorkerProcess:
 
 
 class Stage:
-    """Starts everything on entry, stops and removes everything on exit; ``complaints`` says what did not stop well."""
+    """Starts everything on entry, stops and removes everything on exit; ``complaints`` says what did not stop well.
 
-    def __init__(self) -> None:
+    ``environment`` is added to that of all processes; ``models`` names examples that are served.
+    """
+
+    def __init__(self, *, models: Sequence[str] = (), **environment: str) -> None:
+        self._models = models
+        self._environment = environment
         self.folder = Path(tempfile.mkdtemp(prefix="penstock-demo-"))
         self.token = secrets.token_hex(16)
         self.url = f"http://127.0.0.1:{free_port()}"
@@ -49,7 +55,8 @@ class Stage:
 
     async def __aenter__(self) -> Self:
         (self.folder / "models").mkdir()
-        (self.folder / "models" / "digits").symlink_to(_ROOT / "examples" / "models" / "digits")
+        for name in self._models:
+            (self.folder / "models" / name).symlink_to(_ROOT / "examples" / "models" / name)
         self.folder.chmod(0o755)  # as root, PostgreSQL runs as a separate user, which must be able to enter the folder
         try:
             await self._start()
@@ -109,7 +116,6 @@ class Stage:
             "serve",
             HTTP_HOST="127.0.0.1",
             HTTP_PORT=self.url.rpartition(":")[2],
-            PENSTOCK_WORKERS="0",
         )
         await self._until_ready(begun)
         self.start_seconds = time.perf_counter() - begun
@@ -126,12 +132,14 @@ class Stage:
         raise SystemExit(f"Penstock did not start:\n{self._output()[-4000:]}")
 
     async def _run(self, *arguments: str, **environment: str) -> Process:
-        inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "PYTHONPATH") if name in os.environ}
+        inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
         ours = {
             "AI_SERVICE_TOKEN": self.token,
             "PENSTOCK_DATA_DIR": str(self.folder / "data"),
             "PENSTOCK_MODELS_DIR": str(self.folder / "models"),
             "PENSTOCK_LOG_FORMAT": "json",
+            "PENSTOCK_WORKERS": "0",
+            **self._environment,
         }
         return await asyncio.create_subprocess_exec(
             sys.executable,
