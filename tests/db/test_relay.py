@@ -9,7 +9,8 @@ from uuid import uuid4
 import pytest
 
 from penstock.events import store
-from penstock.events.event import Event
+from penstock.events.event import Event, StoredEvent
+from penstock.events.position import Position
 from penstock.events.relay import Destination, Relay
 from penstock.postgres.pool import Database
 from tests.support.clocks import Clock
@@ -30,6 +31,9 @@ class Notebook(Destination):
 
     def ready(self) -> bool:
         return True
+
+    async def share(self, tenant: int, behind: Position, rows: Sequence[StoredEvent]) -> None:
+        """Share nothing."""
 
     async def send(self, tenant: str, events: Sequence[Event]) -> bool:
         if self.away:

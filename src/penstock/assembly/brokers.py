@@ -10,6 +10,7 @@ from penstock.brokers.broker import Broker
 from penstock.brokers.rabbitmq import RabbitAddress, RabbitMQ
 from penstock.brokers.redis import Redis, RedisAddress
 from penstock.events.rabbitmq import EventExchange
+from penstock.events.recent import RecentRows
 from penstock.events.redis import EventStreams
 from penstock.events.relay import Destination, Relay
 from penstock.jobs import ready_queues
@@ -45,6 +46,11 @@ class Brokers:
     def results(self) -> Results | None:
         """The completed jobs that Redis has."""
         return None if self.redis is None else Results(self.redis, keep=self._result_ttl)
+
+    @property
+    def recent_rows(self) -> RecentRows | None:
+        """The newest rows of events, which Redis has."""
+        return None if self.redis is None else RecentRows(self.redis)
 
     def duties(self, database: Database) -> list[Periodic]:
         """Return the duties of a housekeeper."""

@@ -97,6 +97,7 @@ class Shared:
             observe_batch=self._observe_batch,
             charging=charging(self.prices, self.usage.day),
             results=self.brokers.results,
+            recent_rows=self.brokers.recent_rows,
             callbacks=self.callback_targets,
         )
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Final
 from penstock.brokers.broker import BrokerUnavailable
 from penstock.brokers.rabbitmq import RabbitMQ, word
 from penstock.events.cloud_event import CONTENT_TYPE, cloud_event
-from penstock.events.event import Event
+from penstock.events.event import Event, StoredEvent
+from penstock.events.position import Position
 from penstock.events.relay import Destination
 
 if TYPE_CHECKING:
@@ -34,6 +35,9 @@ class EventExchange(Destination):
 
     def ready(self) -> bool:
         return self._rabbitmq.connected.is_set()
+
+    async def share(self, tenant: int, behind: Position, rows: Sequence[StoredEvent]) -> None:
+        """Do nothing: gateways read rows from Redis only."""
 
     async def send(self, tenant: str, events: Sequence[Event]) -> bool:
         for start in range(0, len(events), _AT_ONCE):

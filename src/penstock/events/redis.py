@@ -7,12 +7,15 @@ keeps about its newest 100,000 events; PostgreSQL has all of them.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 from penstock.brokers.broker import BrokerUnavailable
 from penstock.brokers.redis import Redis
 from penstock.events.cloud_event import cloud_event
-from penstock.events.event import Event
+from penstock.events.event import Event, StoredEvent
+from penstock.events.position import Position
+from penstock.events.recent import RecentRows
 from penstock.events.relay import Destination
 
 _KEPT: Final = 100_000  # events of a tenant
@@ -26,9 +29,14 @@ class EventStreams(Destination):
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
+        self._recent = RecentRows(redis)
 
     def ready(self) -> bool:
         return self._redis.connected.is_set()
+
+    async def share(self, tenant: int, behind: Position, rows: Sequence[StoredEvent]) -> None:
+        with suppress(BrokerUnavailable):
+            await self._recent.append(tenant, behind, rows)
 
     async def send(self, tenant: str, events: Sequence[Event]) -> bool:
         try:

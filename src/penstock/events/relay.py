@@ -37,6 +37,10 @@ class Destination(ABC):
     async def send(self, tenant: str, events: Sequence[Event]) -> bool:
         """Send a tenant's events in order; return whether all were confirmed."""
 
+    @abstractmethod
+    async def share(self, tenant: int, behind: Position, rows: Sequence[StoredEvent]) -> None:
+        """Share a tenant's stored rows behind a position with gateways, before their events are sent. Never raises."""
+
 
 class Relay(Periodic):
     """Copies events while its process holds the relay; any number of processes may run it.
@@ -91,6 +95,7 @@ class Relay(Periodic):
             expand = await self._prepare(connection, cursor.tenant, page.rows)
         if not page.rows:
             return False
+        await self._destination.share(cursor.tenant, cursor.reached, page.rows)
         events = [event for row in page.rows for event in expand(row)]
         if not await self._destination.send(cursor.tenant_name, events):
             return False

@@ -10,11 +10,13 @@ from typing import Final
 from penstock.errors import DatabaseUnavailable
 from penstock.events import store
 from penstock.events.event import Connection, Expand, Expansion, StoredEvent, Subject, expander
+from penstock.events.following import Following
 from penstock.events.position import START, WHOLE_ROW, Position
-from penstock.events.store import Page, Standing
+from penstock.events.recent import RecentRows
+from penstock.events.store import Standing
 from penstock.postgres.pool import Database
 from penstock.processes.waiting import set_within
-from penstock.telemetry import logs
+from penstock.telemetry import logs, metrics
 
 log = logs.get(__name__)
 
@@ -24,6 +26,9 @@ _TOTAL_BYTES: Final = 64 * 2**20  # of rows buffered for all readers
 _READER_SUBJECTS: Final = 20_000  # that one reader follows at a time; about 500 bytes each
 _TOTAL_SUBJECTS: Final = 100_000  # that all readers follow
 _INTERVAL: Final = 0.002  # least seconds between the starts of two passes
+_ROWS: Final = metrics.counter(
+    "penstock_event_rows", "Rows of events that open streams have read, by source.", ["source"]
+)
 _STOPPED: Final = "This process is stopping; it opens no more streams of events."
 # Seconds to the next pass without a wake-up:
 _BUSY = 0.001  # while another process numbers events
@@ -72,10 +77,17 @@ class Reader:
 class EventTail:
     """Gives positions to new events of all tenants, reads those of one tenant, and passes them to its readers.
 
-    It runs only while there are readers. ``wake`` makes it read at once; otherwise it reads once a second.
+    It runs only while there are readers. ``wake`` makes it read at once; otherwise it reads once a second. With
+    ``recent``, it reads rows from Redis as far as Redis has them, and PostgreSQL otherwise.
     """
 
-    def __init__(self, database: Database, tenant: int, expansions: Mapping[str, Expansion]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        tenant: int,
+        expansions: Mapping[str, Expansion],
+        recent: RecentRows | None = None,
+    ) -> None:
         self._database = database
         self._tenant = tenant
         self._expansions = expansions  # by the first word of the kind
@@ -85,6 +97,7 @@ class EventTail:
         self._followed = 0  # pairs of a subject and a reader
         self._bytes = 0
         self._end = START
+        self._recent = None if recent is None else Following(recent, tenant)
         self._news = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._stopped = False
@@ -199,11 +212,13 @@ class EventTail:
         loop, pause = asyncio.get_running_loop(), 0.0
         while self._joining or self._all or self._by_subject:
             await set_within(self._news, pause)
+            if self._news.is_set() and self._recent is not None:
+                self._recent.woken(loop.time())
             self._news.clear()
             not_before = loop.time() + _INTERVAL
             joining = self._joining.copy()  # a reader that joins during the pass waits for the next one
             try:
-                pause = await self._advance()
+                pause = await self._advance(joining)
             except DatabaseUnavailable as error:
                 self._refuse(joining, error)
                 pause = 0.2
@@ -216,7 +231,35 @@ class EventTail:
             self._admit(joining)
             await asyncio.sleep(not_before - loop.time())
 
-    async def _advance(self) -> float:
+    async def _advance(self, joining: Sequence[Reader]) -> float:
+        """Pass on all new events; return the time to wait if no wake-up comes."""
+        recent = self._recent
+        if recent is None or joining or not (self._all or self._by_subject):
+            return await self._read_database()
+        now = asyncio.get_running_loop().time()
+        rows = await recent.read(self._end, now)
+        if rows is None:
+            end = self._end
+            pause = await self._read_database()
+            recent.compared(now, missed=self._end.number - end.number)
+            return pause
+        if rows:
+            _ROWS.labels("redis").inc(len(rows))
+            async with self._database.acquire() as connection:
+                self._hand_out(rows, await self.prepare(connection, rows))
+                if recent.to_be_checked(now):
+                    await self._check(connection, recent, now)
+        return recent.pause(now)
+
+    async def _check(self, connection: Connection, recent: Following, now: float) -> None:
+        """Compare the end with PostgreSQL, which may have been restored, or be far ahead of Redis."""
+        end = await store.end_position(connection, self._tenant)
+        standing = (await store.locate(connection, self._tenant, self._end)).standing(self._end)
+        if standing is not Standing.HELD:
+            self._begin_anew(standing, end)
+        recent.checked(now, behind=end.number - self._end.number)
+
+    async def _read_database(self) -> float:
         """Number new events and pass on all after the end; return the time to wait if no wake-up comes."""
         async with self._database.acquire() as connection:
             numbered = await store.position_events(connection)
@@ -228,13 +271,14 @@ class EventTail:
                 if standing is not Standing.HELD:
                     self._begin_anew(standing, await store.end_position(connection, self._tenant))
                     break
-                self._hand_out(page, await self.prepare(connection, page.rows))
+                _ROWS.labels("postgresql").inc(len(page.rows))
+                self._hand_out(page.rows, await self.prepare(connection, page.rows))
                 if not page.more:
                     break
         return _IDLE if numbered else _BUSY
 
-    def _hand_out(self, page: Page, expand: Expand) -> None:
-        for row in page.rows:
+    def _hand_out(self, rows: Sequence[StoredEvent], expand: Expand) -> None:
+        for row in rows:
             for reader in self._all:
                 self._offer(reader, row, expand)
             if self._by_subject:
@@ -243,8 +287,8 @@ class EventTail:
                         self.grow(reader, row)
                 for reader in self._concerned(row.subjects):
                     self._offer(reader, row, expand)
-        if page.rows:
-            self._end = page.rows[-1].position_of(WHOLE_ROW)
+        if rows:
+            self._end = rows[-1].position_of(WHOLE_ROW)
 
     def _register(self, reader: Reader, subject: Subject) -> None:
         reader.subjects.add(subject)

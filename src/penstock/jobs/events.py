@@ -13,6 +13,7 @@ from penstock.errors import NotFound
 from penstock.events import store as event_log
 from penstock.events.event import Connection, Event, Expand, StoredEvent
 from penstock.events.position import START, Position
+from penstock.events.recent import RecentRows
 from penstock.events.store import Standing
 from penstock.events.stream import AllEvents, EventStream, OpenStream
 from penstock.events.tail import EventTail, Reader
@@ -29,8 +30,8 @@ _Series = Mapping[int, tuple[str, str, str]]
 class JobEvents:
     """The event streams of one tenant in one process."""
 
-    def __init__(self, database: Database, tenant: TenantId, names: Names) -> None:
-        self.tail = EventTail(database, tenant, {"job": JobExpansion(names)})
+    def __init__(self, database: Database, tenant: TenantId, names: Names, recent: RecentRows | None = None) -> None:
+        self.tail = EventTail(database, tenant, {"job": JobExpansion(names)}, recent)
         self._database = database
         self._tenant = tenant
 

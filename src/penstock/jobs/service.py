@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Sequence
 
 from penstock.callbacks.targets import CallbackTargets
+from penstock.events.recent import RecentRows
 from penstock.events.tail import EVENTS
 from penstock.jobs import statistics
 from penstock.jobs.admissions import Admissions
@@ -37,7 +38,8 @@ class JobService:
 
     ``start`` does not need the database; every other call raises DatabaseUnavailable while it is unavailable.
     ``observe_batch`` is called with the kind ("create", "complete", "fail", "heartbeat") and size of each group commit.
-    ``charging`` returns the cost of calls that workers report; ``results`` has copies of completed jobs.
+    ``charging`` returns the cost of calls that workers report; ``results`` has copies of completed jobs,
+    ``recent_rows`` the newest rows of events.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class JobService:
         charging: Charging = unpriced,
         callbacks: CallbackTargets | None = None,
         results: Results | None = None,
+        recent_rows: RecentRows | None = None,
     ) -> None:
         self.limits = limits or JobLimits()
         self.wakeups = Wakeups(database)
@@ -65,6 +68,7 @@ class JobService:
             admissions=Admissions(database, self.wakeups, claims),
             charging=charging,
             results=results,
+            recent_rows=recent_rows,
             callbacks=callbacks,
         )
         self._tenants: dict[TenantId, TenantJobs] = {}

@@ -10,6 +10,7 @@ from datetime import timedelta
 from uuid import UUID
 
 from penstock.callbacks.targets import CallbackTargets
+from penstock.events.recent import RecentRows
 from penstock.jobs.admissions import Admissions
 from penstock.jobs.claims import ClaimQueue, FullScans, LaneCursors
 from penstock.jobs.limits import JobLimits
@@ -58,7 +59,7 @@ class Shared:
     """The database, the wake-ups and the waiters of one process.
 
     ``observe_batch`` is called with the kind ("create", "complete", "fail", "heartbeat") and size of each group commit.
-    ``results`` has copies of completed jobs.
+    ``results`` has copies of completed jobs, ``recent_rows`` the newest rows of events.
     """
 
     database: Database
@@ -70,6 +71,7 @@ class Shared:
     places: Places
     charging: Charging = unpriced
     results: Results | None = None
+    recent_rows: RecentRows | None = None
     callbacks: CallbackTargets | None = None  # None: this process accepts no submissions
     claiming: set[asyncio.Future[list[ClaimedJob]]] = field(default_factory=set)  # statements in flight
     cursors: LaneCursors = field(default_factory=LaneCursors)

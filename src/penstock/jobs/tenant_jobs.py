@@ -52,7 +52,7 @@ class TenantJobs(Changing):
             max_attempts=shared.limits.max_attempts,
             callbacks=shared.callbacks,
         )
-        self._events = JobEvents(shared.database, tenant, self._names)
+        self._events = JobEvents(shared.database, tenant, self._names, shared.recent_rows)
         self.queues = ServedQueues(shared.database, tenant)
         self.explainer = Explainer(shared.database, tenant, self.queues)
         self._claiming = Claiming(shared, tenant, hand_back=self.hand_back)
