@@ -160,6 +160,19 @@ async def test_a_wrong_password_or_address_leaves_redis_unused(server: Server) -
         await redis.stop()
 
 
+async def test_a_task_that_is_cancelled_ends(caching: JobCaller, redis: Redis) -> None:
+    """The driver swallows a part of the cancellations, which would let a duty run on for ever."""
+    results = Results(redis, keep=timedelta(minutes=1))
+    for turns in range(300):
+        task = asyncio.create_task(results.get(caching.tenant, uuid4()))
+        for _ in range(turns % 15):
+            await asyncio.sleep(0)
+        if task.cancel():
+            with pytest.raises(asyncio.CancelledError):
+                await task
+    assert redis.connected.is_set()
+
+
 async def test_large_jobs_stay_in_postgresql(caching: JobCaller, redis: Redis) -> None:
     job = await caching.submit_and_claim()
     await caching.complete(job, json.dumps("x" * 2**20).encode())

@@ -65,6 +65,7 @@ class Redis(Broker):
             raise BrokerUnavailable("Redis is not connected")
         try:
             yield self._client
+            _raise_cancelled()
         except (RedisError, OSError, TimeoutError) as error:
             self._is_connected(False)
             raise BrokerUnavailable(f"Redis has failed: {reason_of(error)}") from error
@@ -76,6 +77,7 @@ class Redis(Broker):
             while True:
                 try:
                     await client.ping()
+                    _raise_cancelled()
                 except Exception as error:  # noqa: BLE001 - whatever the driver raises, the next check may succeed
                     self._is_connected(False)
                     if not reported:
@@ -108,3 +110,10 @@ class Redis(Broker):
             socket_timeout=_RESPOND_SECONDS,
         )
         return Client.from_pool(pool)
+
+
+def _raise_cancelled() -> None:
+    """Raise CancelledError if this task was cancelled: the driver sometimes swallows that and returns a result."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
