@@ -259,8 +259,8 @@ async def test_many_gateways_and_a_redis_that_comes_and_goes(house: House) -> No
             await one.caught_up()
             assert one.resets == 0
     finally:
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
+        await house.relay.stop()
+        await within(running)
         for other in others:
             await other.close()
 

@@ -210,7 +210,7 @@ class EventTail:
 
     async def _run(self) -> None:
         loop, pause = asyncio.get_running_loop(), 0.0
-        while self._joining or self._all or self._by_subject:
+        while not self._stopped and (self._joining or self._all or self._by_subject):
             await set_within(self._news, pause)
             if self._news.is_set() and self._recent is not None:
                 self._recent.woken(loop.time())
