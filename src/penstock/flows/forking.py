@@ -16,6 +16,7 @@ from penstock.jobs.service import JobService
 from penstock.jobs.sql import names
 from penstock.jobs.states import Status
 from penstock.postgres.pool import Database
+from penstock.quotas import store as quota_store
 from penstock.tenants.principal import TenantId
 
 
@@ -41,11 +42,17 @@ class Forking:
             if turn is None:
                 raise WrongState(f"run {run.id} has not begun; start a new one")
             await forks.reopen(connection, tenant, run.id, turn=turn, ended_at=ended["finished_at"])
+            await quota_store.count_jobs(connection, tenant, [run.id])
         await self._announce(tenant, run, run.id)
         return await self._jobs.of(tenant).get(run.id)
 
-    async def rerun(self, tenant: TenantId, run: Job, *, step: int, value: Raw | None, key_id: str) -> Job:
-        """Start a new run that reuses the steps of an ended run, up to one of them. Raises WrongState, InvalidInput."""
+    async def rerun(
+        self, tenant: TenantId, run: Job, *, step: int, value: Raw | None, key_id: str, counted: bool = False
+    ) -> Job:
+        """Start a new run that reuses the steps of an ended run, up to one of them. Raises WrongState, InvalidInput.
+
+        ``counted``: whether a quota counts the pending jobs of the key or user.
+        """
         new_id = uuid7()
         async with self._database.acquire() as connection:
             submitter = (key_id, run.user_id)
@@ -67,6 +74,8 @@ class Forking:
                     submitter_id=submitter_id,
                     ended_at=ended["finished_at"],
                 )
+                if counted:
+                    await quota_store.count_jobs(connection, tenant, [new_id])
         await self._announce(tenant, run, new_id)
         return await self._jobs.of(tenant).get(new_id)
 

@@ -14,5 +14,5 @@ from penstock.web.route import routes_of
 
 def part(flows: FlowService, submit: SubmitRoutes) -> Part:
     """The routes of flows."""
-    topics = (StartRoutes(flows, submit), ReadRoutes(flows), RunEventRoutes(flows), ChangeRoutes(flows, submit.sizes))
+    topics = (StartRoutes(flows, submit), ReadRoutes(flows), RunEventRoutes(flows), ChangeRoutes(flows, submit))
     return Part(routes=[route for topic in topics for route in routes_of(topic)])

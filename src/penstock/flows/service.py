@@ -248,13 +248,15 @@ class FlowService:
         """Retry a failed run from the step that failed. Raises NotFound and WrongState."""
         return await self._forking.retry(tenant, await self._code_run(tenant, run_id))
 
-    async def rerun(self, tenant: TenantId, run_id: UUID, *, step: int, value: Raw | None, key_id: str) -> Job:
+    async def rerun(
+        self, tenant: TenantId, run_id: UUID, *, step: int, value: Raw | None, key_id: str, counted: bool = False
+    ) -> Job:
         """Start a new run that reuses the steps of another before one. Raises NotFound, WrongState and InvalidInput."""
         run = await self._code_run(tenant, run_id)
         if value is not None:
             name, _, version = run.model_profile.rpartition("@")
             await self.submission(name, FlowRequest(input=value, version=version))
-        return await self._forking.rerun(tenant, run, step=step, value=value, key_id=key_id)
+        return await self._forking.rerun(tenant, run, step=step, value=value, key_id=key_id, counted=counted)
 
     async def _code_run(self, tenant: TenantId, run_id: UUID) -> Job:
         run = await self.run(tenant, run_id)

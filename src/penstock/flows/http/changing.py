@@ -12,6 +12,8 @@ from penstock.errors import (
     Forbidden,
     InvalidInput,
     NotFound,
+    PriceMissing,
+    QuotaExceeded,
     WrongState,
 )
 from penstock.flows.http import examples
@@ -24,9 +26,8 @@ from penstock.flows.views import (
 )
 from penstock.jobs.fields import Name
 from penstock.jobs.http.allowed import require_queue
-from penstock.jobs.http.base import Sizes
-from penstock.jobs.http.submitting import IDEMPOTENCY_KEY
-from penstock.jobs.job import Job
+from penstock.jobs.http.submitting import IDEMPOTENCY_KEY, SubmitRoutes
+from penstock.jobs.job import Job, JobSubmission
 from penstock.tenants import scopes
 from penstock.web.reading import BODY_ERRORS
 from penstock.web.request import Request
@@ -42,9 +43,10 @@ _payload = msgspec.json.Decoder(Raw)
 class ChangeRoutes(RunRoutes):
     """Sends signals to runs; cancels, releases, moves, retries and reruns them."""
 
-    def __init__(self, service: FlowService, sizes: Sizes) -> None:
+    def __init__(self, service: FlowService, submitting: SubmitRoutes) -> None:
         super().__init__(service)
-        self.sizes = sizes
+        self._submitting = submitting
+        self.sizes = submitting.sizes
 
     @route(
         "POST",
@@ -172,7 +174,7 @@ class ChangeRoutes(RunRoutes):
         request=Rerun,
         request_example={"step": 1},
         responses={201: ResponseSpec(description="The new run", type=Job, example=examples.RUN)},
-        errors=(*BODY_ERRORS, NotFound, WrongState, DatabaseUnavailable),
+        errors=(*BODY_ERRORS, NotFound, WrongState, Forbidden, QuotaExceeded, PriceMissing, DatabaseUnavailable),
         max_body_bytes=lambda routes: routes.sizes.one_job,
     )
     async def rerun(self, request: Request) -> Response:
@@ -181,8 +183,29 @@ class ChangeRoutes(RunRoutes):
         await self.readable(request, run_id)
         sender = request.principal
         value = None if isinstance(wanted.input, UnsetType) else wanted.input
-        job = await self._service.rerun(sender.tenant, run_id, step=wanted.step, value=value, key_id=sender.key or "")
-        return json_response(job, 201, [(b"location", f"/api/v1/flows/runs/{job.id}".encode())])
+        run = await self._service.run(sender.tenant, run_id)
+        async with self._submitting.within_quotas(request, [_as_submission(run, value)]) as limited:
+            job = await self._service.rerun(
+                sender.tenant,
+                run_id,
+                step=wanted.step,
+                value=value,
+                key_id=sender.key or "",
+                counted=limited is not None and limited.counts_jobs,
+            )
+        limits = [] if limited is None else limited.headers
+        return json_response(job, 201, [(b"location", f"/api/v1/flows/runs/{job.id}".encode()), *limits])
+
+
+def _as_submission(run: Job, value: Raw | None) -> JobSubmission:
+    """Return a run that is run again as the submission that it is to quotas."""
+    return JobSubmission(
+        owner_service=run.owner_service,
+        user_id=run.user_id,
+        task_type=run.task_type,
+        model_profile=run.model_profile,
+        input=run.input if value is None else value,
+    )
 
 
 def _flag(query: dict[str, list[str]], name: str) -> bool:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -185,27 +186,39 @@ class SubmitRoutes(JobRoutes):
     async def _submit(
         self, request: Request, submissions: Sequence[JobSubmission]
     ) -> tuple[Sequence[Submitted], Headers]:
-        """Create jobs within the quotas; returns them, and the headers with the state of the quotas."""
+        """Create jobs within the quotas; returns them, and the headers with the state of the quotas.
+
+        Jobs that existed already cost nothing.
+        """
         if not self._quotas.concern(request.principal):
             return await self._create(request, submissions), []
-        limited = await self._quotas.admit_jobs(request.principal, [one.user_id or "" for one in submissions])
-        if limited is None:
-            return await self._create(request, submissions), []
-        return await self._counted(request, submissions, limited), limited.headers
+        async with self.within_quotas(request, submissions) as limited:
+            if limited is None:
+                return await self._create(request, submissions), []
+            submitted = await self._create(request, submissions, counted=limited.counts_jobs)
+            if there_already := [one.job.user_id or "" for one in submitted if not one.created]:
+                limited.admission.give_back(there_already)
+        return submitted, limited.headers
 
-    async def _counted(
-        self, request: Request, submissions: Sequence[JobSubmission], limited: Limited
-    ) -> Sequence[Submitted]:
-        """Create jobs and count them. Jobs that existed already cost nothing, and neither do refused ones.
+    @asynccontextmanager
+    async def within_quotas(
+        self, request: Request, submissions: Sequence[JobSubmission]
+    ) -> AsyncIterator[Limited | None]:
+        """Reserve jobs, and count them if the block creates them; None if no quota concerns them.
 
         If the database is lost meanwhile, or the request is cancelled, they may have been created, so they count.
+        Raises QuotaExceeded, PriceMissing or Forbidden.
         """
+        limited = None
+        if self._quotas.concern(request.principal):
+            limited = await self._quotas.admit_jobs(request.principal, [one.user_id or "" for one in submissions])
+        if limited is None:
+            yield None
+            return
         admission = limited.admission
         try:
             self._check_limited(request, submissions, limited)
-            submitted = await self._create(request, submissions, counted=limited.counts_jobs)
-            if there_already := [one.job.user_id or "" for one in submitted if not one.created]:
-                admission.give_back(there_already)
+            yield limited
             admission.settle()
         except CallerError:
             raise
@@ -214,7 +227,6 @@ class SubmitRoutes(JobRoutes):
             raise
         finally:
             admission.end()
-        return submitted
 
     def _check_limited(self, request: Request, submissions: Sequence[JobSubmission], limited: Limited) -> None:
         """Raise PriceMissing or Forbidden for the first submission that the quotas do not allow at all."""
