@@ -40,6 +40,7 @@ fix: $(VENV)/.installed-dev ## format, mend what can be mended mechanically, wri
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/python -m scripts.settings_table
+	$(BIN)/python -m scripts.app_variables_table
 
 bench: $(VENV)/.installed-dev ## measure throughput and latency and print a table (minutes)
 	$(BIN)/python -m benchmarks $(ARGS)

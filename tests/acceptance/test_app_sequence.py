@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -96,6 +97,7 @@ async def test_the_sequence_of_the_document(tmp_path: Path) -> None:
         task_id, stage_id = await _a_request_becomes_a_task(around)
         await _the_task_is_performed(around, task_id, stage_id)
         await _its_result_is_read(around, task_id)
+        await _the_statistics_are_read(around, task_id)
         await _one_message_each(around, task_id)
         log = around.app.log.read_text()
         assert "Traceback" not in log
@@ -191,6 +193,9 @@ async def _the_task_is_performed(around: World, task_id: str, stage_id: str) -> 
     assert (sent["task_id"], sent["app"], sent["user_id"], sent["status"]) == (task_id, "sounds", "ada", "completed")
     assert sent["finished_at"] == final["finished_at"]
     assert sent["result"]["seconds"] == 2.5
+    assert (sent["price_unit"], sent["units"]) == ("second", 2.5)
+    assert (sent["usage"]["attempts"], sent["usage"]["calls"], sent["usage"]["failures"]) == (1, 1, 0)
+    assert sent["usage"]["model_seconds"] > 0
     assert await _downloaded(sent["media"][0]["url"]) == await _downloaded(final["media"][0]["url"])
 
 
@@ -212,6 +217,34 @@ async def _its_result_is_read(around: World, task_id: str) -> None:
     assert reply.status == 200
     assert reply.json["result"]["audio"] == media["url"]
     assert (await _downloaded(media["url"])).startswith(b"sound of rain on a tin roof\n")
+
+
+async def _the_statistics_are_read(around: World, task_id: str) -> None:
+    """Table 4."""
+    app = around.app
+    today = datetime.now(UTC).date()
+    days = f"from={today - timedelta(days=1)}&to={today + timedelta(days=2)}"
+    # 3.1 The client creates a request to get statistical information, 3.2 which the service validates.
+    for wrong, field in (("from=yesterday", "from"), (f"from={today}&to={today}", "to"), ("user_id=", "user_id")):
+        refused = await app.get("app", f"/stats?{wrong}")
+        assert refused.status == 422
+        assert field in {problem["field"] for problem in refused.json["errors"]}
+
+    # 3.3 The data is queried in the database: the results by user_id.
+    async def recorded() -> bool:
+        return bool((await app.get("app", f"/stats?user_id=ada&{days}")).json["completed"] == 1)
+
+    await until(recorded, "the request is recorded")
+    of_ada = await app.get("app", f"/stats?user_id=ada&{days}&results=true")
+    (past,) = of_ada.json["results"]["requests"]
+    assert (past["task_id"], past["status"], past["units"]) == (task_id, "completed", 2.5)
+    assert past["usage"]["calls"] == 1
+    assert (await app.get("app", f"/stats?user_id=bob&{days}")).json["requests"] == 0
+    # 3.4 The result is returned to the client: counts, times, usage and price, and the same by day.
+    assert of_ada.status == 200
+    assert (of_ada.json["requests"], of_ada.json["failed"], of_ada.json["units"]) == (1, 0, 2.5)
+    assert of_ada.json["price_unit"] == "second"
+    assert [day["completed"] for day in of_ada.json["days"]] == [1]
 
 
 async def _one_message_each(around: World, task_id: str) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 from uuid import UUID
@@ -11,8 +12,12 @@ import msgspec
 from asyncpg import Connection
 from msgspec import Raw, Struct
 
+from penstock.apps import catalogue, records
+from penstock.apps.manifest import Price
 from penstock.apps.results import with_links
-from penstock.apps.views import Media
+from penstock.apps.statistics import usage_of
+from penstock.apps.sums import Used
+from penstock.apps.views import Media, RequestUsage
 from penstock.blobs.links import BlobLinks
 from penstock.callbacks.message import Delivery, Key
 from penstock.jobs.filters import JobFilter
@@ -20,9 +25,13 @@ from penstock.jobs.http.submitting import APP_OWNER
 from penstock.jobs.job import JobError, JobSummary
 from penstock.jobs.sql import reading
 from penstock.jobs.sql.reading import Described
+from penstock.postgres import queries
 from penstock.tenants.principal import TenantId
 
 MAX_RESULT_BYTES: Final = 256 * 2**10  # of a result that a message has
+_MAX_ATTEMPTS: Final = 20_000  # of the jobs of all requests that are read together
+
+_sql = queries.load(__file__, "marketplace.sql")
 
 
 class Ended(Struct, frozen=True, kw_only=True):
@@ -39,6 +48,20 @@ class Ended(Struct, frozen=True, kw_only=True):
     result_bytes: int | None  # of a result that is too large for a message; null: the message has it, or there is none
     media: list[Media]  # the files in the result
     error: JobError | None
+    price_unit: str
+    units: float  # of the price
+    usage: RequestUsage | None  # null: the flow has had too many jobs to sum them up here; see the statistics
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Known:
+    """What is known of a request now. It may have been retried since it ended, or dropped by retention."""
+
+    job: JobSummary | None
+    described: Described | None
+    price_unit: str
+    units: float
+    usage: RequestUsage | None
 
 
 class MarketplaceMessages:
@@ -53,33 +76,74 @@ class MarketplaceMessages:
         self, connection: Connection, tenant: TenantId, deliveries: Sequence[Delivery]
     ) -> Mapping[Key, bytes]:
         """Return the bodies by the keys of deliveries, whose subjects are requests."""
-        ids = [UUID(one.subject) for one in deliveries]
-        jobs = {job.id: job for job in await reading.matching(connection, tenant, ids, JobFilter())}
-        results = await reading.described(connection, tenant, ids, at_most=MAX_RESULT_BYTES)
-        found: dict[Key, bytes] = {}
-        for one, job_id in zip(deliveries, ids, strict=True):
-            ended = await self._ended(tenant, one, job_id, jobs.get(job_id), results.get(job_id))
-            found[one.key] = msgspec.json.encode(ended)
-        return found
+        known = await _known(connection, tenant, [UUID(one.subject) for one in deliveries])
+        return {
+            one.key: msgspec.json.encode(await self._ended(tenant, one, known[UUID(one.subject)])) for one in deliveries
+        }
 
-    async def _ended(
-        self, tenant: TenantId, delivery: Delivery, job_id: UUID, job: JobSummary | None, described: Described | None
-    ) -> Ended:
-        """Return what is known of a request now. It may have been retried since, or dropped by retention."""
-        current = job is not None and job.finished_at == delivery.at
+    async def _ended(self, tenant: TenantId, delivery: Delivery, known: _Known) -> Ended:
+        job, described = known.job, known.described
+        current = job if job is not None and job.finished_at == delivery.at else None  # else it was retried since
         result, media = None, list[Media]()
-        if current and described is not None and delivery.kind == "job.completed":
+        if current is not None and described is not None and delivery.kind == "job.completed":
             result, media = await with_links(described.result, self._links, tenant, base=self._url)
         return Ended(
-            task_id=job_id,
+            task_id=UUID(delivery.subject),
             app="" if job is None else job.owner_service.removeprefix(APP_OWNER),
             user_id="" if job is None else job.user_id,
             status=delivery.kind.removeprefix("job."),
             created_at=None if job is None else job.created_at,
-            started_at=job.started_at if current and job is not None else None,
+            started_at=None if current is None else current.started_at,
             finished_at=delivery.at,
             result=result,
-            result_bytes=described.result_bytes if current and described is not None and result is None else None,
+            result_bytes=None if described is None or current is None or result is not None else described.result_bytes,
             media=media,
-            error=job.error if current and job is not None else None,
+            error=None if current is None else current.error,
+            price_unit=known.price_unit,
+            units=known.units,
+            usage=known.usage,
         )
+
+
+async def _known(connection: Connection, tenant: TenantId, run_ids: Sequence[UUID]) -> dict[UUID, _Known]:
+    jobs = {job.id: job for job in await reading.matching(connection, tenant, run_ids, JobFilter())}
+    results = await reading.described(connection, tenant, run_ids, at_most=MAX_RESULT_BYTES)
+    used = await _used(connection, tenant, run_ids)
+    charged = await _charged(connection, tenant, jobs.values())
+    found: dict[UUID, _Known] = {}
+    for run_id in run_ids:
+        unit, units = charged.get(run_id, ("", 0.0))
+        found[run_id] = _Known(
+            job=jobs.get(run_id),
+            described=results.get(run_id),
+            price_unit=unit,
+            units=units,
+            usage=None if used is None else usage_of(used.get(run_id, Used())),
+        )
+    return found
+
+
+async def _used(connection: Connection, tenant: TenantId, run_ids: Sequence[UUID]) -> dict[UUID, Used] | None:
+    """Return what the jobs of requests have used so far; None if they are too many. Records may not have it yet."""
+    rows = await _sql.attempts.rows(connection, tenant_id=tenant, run_ids=list(run_ids), limit=_MAX_ATTEMPTS)
+    if len(rows) == _MAX_ATTEMPTS:
+        return None
+    by_attempt = await records.usage_of(connection, tenant, [(row["job_id"], row["epoch"]) for row in rows])
+    found: dict[UUID, Used] = {}
+    for row in rows:
+        used = by_attempt.get((row["job_id"], row["epoch"]), Used()).plus(Used(attempts=1))
+        found[row["run_id"]] = found.get(row["run_id"], Used()).plus(used)
+    return found
+
+
+async def _charged(
+    connection: Connection, tenant: TenantId, jobs: Iterable[JobSummary]
+) -> dict[UUID, tuple[str, float]]:
+    """Return the unit of each request's price, and how many it cost."""
+    prices = {app.name: app.manifest.price for app in await catalogue.every(connection) if app.manifest is not None}
+    apps = {job.id: job.owner_service.removeprefix(APP_OWNER) for job in jobs}
+    priced = {run_id: (app, prices.get(app, Price())) for run_id, app in apps.items()}
+    states = await records.states(
+        connection, tenant, {run_id: (app, price.path) for run_id, (app, price) in priced.items()}
+    )
+    return {run_id: (priced[run_id][1].unit, float(state.units)) for run_id, state in states.items()}

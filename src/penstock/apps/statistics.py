@@ -12,7 +12,7 @@ import asyncpg
 from msgspec import Raw
 
 from penstock.apps import catalogue, records
-from penstock.apps.sums import ALL_USERS, Record, Sums
+from penstock.apps.sums import ALL_USERS, Record, Sums, Used
 from penstock.apps.views import AppStatistics, DayCounts, PastRequest, RequestPage, RequestUsage
 from penstock.failures import Category
 from penstock.jobs.job import JobError
@@ -139,7 +139,7 @@ def _past(record: Record, outcome: asyncpg.Record | None) -> PastRequest:
         started_at=record.started_at,
         finished_at=record.finished_at,
         units=float(record.units),
-        usage=_usage(Sums(used=record.used)),
+        usage=usage_of(record.used),
         error=None if category is None else JobError(category=Category(category), message=message),
         result=None if outcome is None or outcome["result"] is None else Raw(outcome["result"]),
         result_left_out=bool(outcome is not None and outcome["too_large"]),
@@ -165,7 +165,7 @@ def _shown(sums: Sums) -> dict[str, Any]:
         "p50_seconds": _seconds(sums.quantile(0.5)),
         "p95_seconds": _seconds(sums.quantile(0.95)),
         "units": float(sums.units),
-        "usage": _usage(sums),
+        "usage": usage_of(sums.used),
     }
 
 
@@ -173,8 +173,8 @@ def _seconds(time: timedelta | None) -> float | None:
     return None if time is None else round(time.total_seconds(), 3)
 
 
-def _usage(sums: Sums) -> RequestUsage:
-    used = sums.used
+def usage_of(used: Used) -> RequestUsage:
+    """Return usage as callers see it."""
     return RequestUsage(
         attempts=used.attempts,
         calls=used.calls,
