@@ -41,13 +41,13 @@ async def result(process: FlowProcess, flow: str, value: Any = None, **more: Any
     run = StoredRun(flow, {} if value is None else value, **more)
     turn = await process.begin(run.history())
     while True:
-        match turn.outcome:
+        match outcome := turn.last.outcome:
             case Completed():
-                return msgspec.json.decode(turn.outcome.result)
+                return msgspec.json.decode(outcome.result)
             case Failed():
-                return turn.outcome.fault.message
+                return outcome.fault.message
             case Held():
-                return turn.outcome
+                return outcome
         run.commit(turn)
         complete_all(run, lambda step: msgspec.json.decode(step.input or b"null"))
         turn = await process.deliver(run.run_id, run.unread)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
 from penstock.flows.kernel.records import Completed, StepKind
-from penstock.flows.process.errors import ProgramLost
+from penstock.flows.process.errors import NotResident, ProgramLost
 from tests.flows.conftest import Start, Write
 from tests.support.flow_stores import StoredRun, complete_all
 
@@ -29,9 +30,16 @@ def die(place: int) -> None:
         return
     os.kill(os.getpid(), signal.SIGKILL)
 
-async def effect() -> str:
+async def effect(place: int, number: int) -> str:
     await asyncio.sleep(0)
-    return "effect"
+    with open(f"{MARKS}/effects of {place}", "a") as file:
+        file.write(f"{number}\\n")
+    return f"effect {number}"
+
+def quick(place: int, number: int) -> str:
+    with open(f"{MARKS}/effects of {place}", "a") as file:
+        file.write(f"{number}\\n")
+    return f"effect {number}"
 
 async def branch(place: int, number: int) -> int:
     doubled = await run.call("double", number)
@@ -46,8 +54,14 @@ async def mortal(place: int) -> list:
     first = await run.call("double", 1)
     if place == 1:
         die(place)
-    recorded = await run.side_effect(effect)
+    recorded = await run.side_effect(effect, place, 1)
     if place == 2:
+        die(place)
+    recorded += await run.side_effect(quick, place, 2)
+    if place == 7:
+        die(place)
+    recorded += await run.side_effect(quick, place, 3)
+    if place == 8:
         die(place)
     both = run.gather(branch(place, 2), branch(place, 3))
     if place == 3:
@@ -61,21 +75,20 @@ async def mortal(place: int) -> list:
         die(place)
     return [first, recorded, *more, str(run.uuid())]
 """
-PLACES = 7
+PLACES = 9
+EFFECTS = 3
 
 
-async def completed(start: Start, run: StoredRun) -> tuple[Any, int]:
-    """Return the result of a run, and how often its process has died."""
+async def completed(start: Start, run: StoredRun) -> Any:
+    """Return the result of a run, however often its process dies."""
     process = await start()
-    died = 0
     while run.outcome is None:
         try:
             if run.run_id in process.resident:
                 turn = await process.deliver(run.run_id, run.unread)
             else:
                 turn = await process.begin(run.history(), run.unread)
-        except ProgramLost as lost:
-            died += lost.on_cpu
+        except (ProgramLost, NotResident):
             continue
         run.commit(turn)
         complete_all(run, lambda step: 2 * msgspec.json.decode(step.input or b"0"))
@@ -83,20 +96,21 @@ async def completed(start: Start, run: StoredRun) -> tuple[Any, int]:
             for step in run.open(StepKind.TIMER):
                 run.fire(step.no)
     assert isinstance(run.outcome, Completed)
-    return msgspec.json.decode(run.outcome.result), died
+    return msgspec.json.decode(run.outcome.result)
 
 
 async def undisturbed(start: Start, run: StoredRun) -> tuple[Any, list[str]]:
     calm = StoredRun("mortal", {"place": PLACES}, run_id=run.run_id)
-    result, died = await completed(start, calm)
-    assert died == 0
-    return result, calm.keys()
+    return await completed(start, calm), calm.keys()
 
 
 @pytest.mark.parametrize("place", range(PLACES))
-async def test_a_killed_run_ends_as_one_that_was_not(start: Start, write: Write, place: int) -> None:
+async def test_a_killed_run_ends_as_one_that_was_not(start: Start, write: Write, tmp_path: Path, place: int) -> None:
     write("mortal.py", FLOW)
     run = StoredRun("mortal", {"place": place})
-    result, died = await completed(start, run)
-    assert died == 1
+    result = await completed(start, run)
+    (died,) = tmp_path.rglob("died at *")
+    assert died.name == f"died at {place}"
+    (effects,) = tmp_path.rglob(f"effects of {place}")
+    assert effects.read_text().split() == [str(number) for number in range(1, EFFECTS + 1)], "each has run once"
     assert (result, run.keys()) == await undisturbed(start, run)

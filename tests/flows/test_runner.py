@@ -172,3 +172,62 @@ async def test_a_cancelled_run_cleans_up(start: Start, caller: JobCaller) -> Non
     job = await finished(caller, run_id)
     assert job.status is Status.CANCELLED
     assert running.calls.count("cleanup") == 1  # runs that earlier tests have left make calls, too
+
+
+EFFECTS = """
+import asyncio
+from pathlib import Path
+from penstock.flows import flow, run
+
+FOLDER = Path(__file__).parent
+
+async def waits() -> str:
+    with open(FOLDER / "effects", "a") as file:
+        file.write("waits\\n")
+    while not (FOLDER / "signalled").exists():
+        await asyncio.sleep(0.005)
+    return "waited"
+
+def quick(number: int) -> int:
+    with open(FOLDER / "effects", "a") as file:
+        file.write(f"quick {number}\\n")
+    return number
+
+@flow(name="overtaken", version="1")
+async def overtaken() -> list:
+    found = [await run.side_effect(waits)]
+    for number in range(3):
+        found.append(await run.side_effect(quick, number))
+    return [*found, await run.wait_signal("go")]
+
+@flow(name="ends", version="1")
+async def ends() -> list:
+    return [await run.side_effect(waits)]
+"""
+
+
+@pytest.mark.parametrize(
+    ("flow", "result", "calls"),
+    [
+        ("overtaken@1", ["waited", 0, 1, 2, 7], ["waits", "quick 0", "quick 1", "quick 2"]),
+        ("ends@1", ["waited"], ["waits"]),
+    ],
+)
+async def test_a_signal_that_comes_before_a_recorded_value_repeats_no_function(
+    start: Start,
+    caller: JobCaller,
+    database: Database,
+    tmp_path: Path,
+    flow: str,
+    result: list[Any],
+    calls: list[str],
+) -> None:
+    await start(EFFECTS)
+    run_id = await submit(caller, flow)
+    effects = tmp_path / "effects"
+    await until(effects.exists, "the function was called")
+    async with database.acquire() as connection:
+        await flow_store.signal(connection, caller.tenant, run_id, "go", Raw(b"7"), key=None)
+    (tmp_path / "signalled").touch()
+    assert decoded(await finished(caller, run_id)) == result
+    assert effects.read_text().splitlines() == calls

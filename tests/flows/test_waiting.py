@@ -115,7 +115,7 @@ async def test_a_run_lingers_for_calls_only() -> None:
                 await run.side_effect(int)
 
     lingers = {
-        what: Driver(f, {"what": what}).turn().linger
+        what: Driver(f, {"what": what}, ahead=False).turn().linger
         for what in ("call", "call with timeout", "small map", "large map", "sleep", "signal", "event", "record")
     }
     assert [what for what, linger in lingers.items() if linger] == ["call", "call with timeout", "small map", "record"]

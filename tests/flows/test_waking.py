@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import Any
 
 import pytest
-from msgspec import Raw
+from msgspec import Raw, structs
 
 from penstock.failures import Category
+from penstock.flows.kernel.records import Completed, Turn
 from penstock.flows.sql import store as flow_store
 from penstock.jobs.filters import JobFilter
 from penstock.jobs.sql import duties, store
@@ -239,6 +241,45 @@ async def test_a_turn_whose_commit_was_not_confirmed_may_be_repeated(database: D
     assert (first.outcome, second.outcome) == (flow_store.Stored.COMMITTED, flow_store.Stored.REPEATED)
     assert await query(database, "SELECT count(*) FROM job WHERE parent_id = $1", run.id) == [(1,)]
     assert await query(database, "SELECT count(*) FROM flow_mail WHERE run_id = $1", run.id) == [(1,)]
+
+
+async def test_mail_that_comes_before_recorded_values_refuses_the_turn_that_has_consumed_them(
+    database: Database, caller: JobCaller
+) -> None:
+    run = await ManualRun.begin(caller)
+    turn = await run.next_turn(record=b"7")
+    ahead = Turn(number=turn.turn.number + 1, taken=[1], first_no=1, outcome=Completed(result=Raw(b"7")))
+    both = replace(turn, turn=structs.replace(turn.turn, recorded_at=5.0, then=ahead), seen=1)
+
+    async with database.acquire() as connection:
+        await flow_store.signal(connection, caller.tenant, run.id, "go", Raw(b"1"), key=None)
+        (overtaken,) = await flow_store.commit(connection, caller.tenant, [both])
+        stored = await flow_store.turns(connection, caller.tenant, [run.id])
+        (alone,) = await flow_store.commit(connection, caller.tenant, [turn])
+
+    assert overtaken.outcome is flow_store.Stored.OVERTAKEN
+    assert [one.number for one in stored[run.id]] == [0], "nothing of it is stored"
+    assert (alone.outcome, alone.arrived) == (flow_store.Stored.COMMITTED, 2)
+    assert await run.home() == "lease"
+
+
+async def test_a_turn_and_the_one_that_consumes_its_values_are_stored_together(
+    database: Database, caller: JobCaller
+) -> None:
+    run = await ManualRun.begin(caller)
+    turn = await run.next_turn(record=b"7")
+    ahead = Turn(number=turn.turn.number + 1, taken=[1], first_no=1)
+    both = replace(turn, turn=structs.replace(turn.turn, recorded_at=5.5, then=ahead), seen=1)
+
+    async with database.acquire() as connection:
+        (first,) = await flow_store.commit(connection, caller.tenant, [both])
+        (second,) = await flow_store.commit(connection, caller.tenant, [both])
+        stored = await flow_store.turns(connection, caller.tenant, [run.id])
+        mail = await flow_store.mail(connection, caller.tenant, [(run.id, 0)])
+
+    assert (first.outcome, second.outcome) == (flow_store.Stored.COMMITTED, flow_store.Stored.REPEATED)
+    assert [(one.number, one.taken) for one in stored[run.id]] == [(0, []), (1, []), (2, [1])]
+    assert stored[run.id][2].at == mail[run.id][0].at == 5.5
 
 
 # Each terminal state of a child

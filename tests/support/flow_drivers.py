@@ -19,12 +19,24 @@ asyncio_order.install()
 
 
 class Driver:
-    """A run and its code. With ``replays`` the run is forgotten after each turn, and begun again from its history."""
+    """A run and its code. With ``replays`` the run is forgotten after each turn, and begun again from its history.
 
-    def __init__(self, flow: Flow[..., Any], input: Any = None, *, replays: bool = True, **more: Any) -> None:  # noqa: A002
+    With ``ahead`` the code gets the values that it has recorded before they are stored.
+    """
+
+    def __init__(
+        self,
+        flow: Flow[..., Any],
+        input: Any = None,  # noqa: A002
+        *,
+        replays: bool = True,
+        ahead: bool = True,
+        **more: Any,
+    ) -> None:
         self.flow = flow
         self.run = StoredRun(flow.name, {} if input is None else input, flow.version, **more)
         self.replays = replays
+        self.ahead = ahead
         self.resident: Run | None = None
 
     def turn(self) -> Turn:
@@ -39,12 +51,14 @@ class Driver:
             for no, awaitable in self.resident.effects:
                 self.resident.recorded(_elsewhere(effects.outcome(no, awaitable)))
         turn = self.resident.turn()
-        if self.replays or turn.outcome is not None:
+        if self.ahead and turn.recorded and not self.resident.ended:
+            turn = self.resident.go_ahead(turn)
+        if self.replays or (self.resident.ended and self.resident.ahead is None):
             self.resident.unwind()
             self.resident = None
         if not isinstance(turn.outcome, Held):
             self.run.commit(turn)
-        return turn
+        return turn.last
 
     def finish(self, answer: Answer = lambda _step: None, *, rounds: int = 1000) -> Any:
         """Make turns until the run ends, completing calls and firing timers; return the result, or the fault's text."""

@@ -80,7 +80,7 @@ class StoredRun:
         )
 
     def commit(self, turn: Turn) -> None:
-        """Store a turn, as a whole; what it recorded comes back as mail."""
+        """Store a turn, and the one that follows it at once; what it recorded comes back as mail."""
         assert turn.number == len(self.turns)
         if turn.empty:
             self.last = turn
@@ -98,20 +98,23 @@ class StoredRun:
         self.dropped.update(turn.dropped)
         self.last = turn
         self.outcome = turn.outcome
+        newest = self._ids
         for recorded in turn.recorded:
-            self.record(recorded)
+            self.record(recorded, turn.recorded_at)
+        if turn.then is not None and turn.then.taken == list(range(newest + 1, self._ids + 1)):
+            self.commit(turn.then)
 
     # What comes from outside
 
-    def _post(self, kind: MailKind, **more: Any) -> Mail:
+    def _post(self, kind: MailKind, *, at: float | None = None, **more: Any) -> Mail:
         self._ids += 1
-        mail = Mail(id=self._ids, kind=kind, at=self.clock, **more)
+        mail = Mail(id=self._ids, kind=kind, at=self.clock if at is None else at, **more)
         self.unread.append(mail)
         return mail
 
-    def record(self, recorded: Recorded) -> None:
+    def record(self, recorded: Recorded, at: float | None) -> None:
         status = Status.COMPLETED if recorded.fault is None else Status.FAILED
-        self._post(MailKind.ENDED, no=recorded.no, status=status, value=recorded.value, fault=recorded.fault)
+        self._post(MailKind.ENDED, no=recorded.no, status=status, value=recorded.value, fault=recorded.fault, at=at)
 
     def complete(self, no: int, value: Any) -> None:
         self._post(MailKind.ENDED, no=no, status=Status.COMPLETED, value=raw(value))

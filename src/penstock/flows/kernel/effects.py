@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import inspect
 from asyncio import events
 from collections.abc import Awaitable, Callable, Mapping
@@ -49,9 +50,20 @@ class Function:
 
 
 def execute(run: Run, no: int, effect: Function) -> None:
-    """Call the function of a new step, unless the history has its result. An async one is left in ``run.effects``."""
+    """Call the function of a new step, unless the history has its result. An async one is left in ``run.effects``.
+
+    While the run is ahead of what is stored, the call waits.
+    """
     if run.ledger.replaying or not run.executes:
         return
+    if run.ahead is None:
+        _call(run, no, effect)
+    else:
+        context = contextvars.copy_context()
+        run.ahead.calls.append(lambda: context.run(_call, run, no, effect))
+
+
+def _call(run: Run, no: int, effect: Function) -> None:
     loop = events._get_running_loop()
     events._set_running_loop(None)
     try:

@@ -168,12 +168,20 @@ class Turn(Struct, frozen=True, kw_only=True, omit_defaults=True):
     first_no: int  # the number of the first step that it issued, or would have
     steps: list[Step] = []
     recorded: list[Recorded] = []
+    recorded_at: float | None = None  # the time of the recorded values, as that of other mail
     dropped: list[int] = []  # steps that the code no longer waits for: child jobs to cancel, timers and waits to remove
     patched: list[str] = []  # names that ``patched`` returned True for, first in this turn
     warnings: list[str] = []
     need: int = 1  # steps that must end before the code can continue; failures and other mail always wake it
     linger: bool = True  # whether the next mail is expected soon, so that the run should stay in memory
     outcome: Outcome | None = None  # None: the code waits
+    # The next turn, if the code has continued with the values that this one has recorded, as the mail that they will
+    # be. Both are stored together, or this one alone: then the run is begun again.
+    then: Turn | None = None
+
+    @property
+    def last(self) -> Turn:
+        return self.then or self
 
     @property
     def empty(self) -> bool:

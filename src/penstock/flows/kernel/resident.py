@@ -14,10 +14,11 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from msgspec import Raw
+from msgspec import Raw, structs
 
 from penstock.flows.kernel import loop as loops
 from penstock.flows.kernel import needs, outcomes
+from penstock.flows.kernel.ahead import Ahead, mail_of
 from penstock.flows.kernel.compensations import Compensations
 from penstock.flows.kernel.declaration import Flow
 from penstock.flows.kernel.errors import Stopped
@@ -62,6 +63,8 @@ class Run:
         self._main: FlowTask[bytes] | None = None
         self._cancelled = False  # a cancellation has been consumed
         self._number = len(history.turns)
+        self._newest = 0  # the id of the newest mail that is known
+        self.ahead: Ahead | None = None  # set while the turn consumes values that are not stored yet
         self.outcome: Outcome | None = None
 
     # From outside
@@ -74,6 +77,7 @@ class Run:
         self.ledger.forget_history()
         if self.ledger.held is None:
             self.ledger.begin_turn()
+            self._newest = max((one for turn in history.turns for one in turn.taken), default=0)
             if self._main is None:
                 self._start(history.input)
             self._consume(mail)
@@ -91,16 +95,34 @@ class Run:
         return history
 
     def deliver(self, mail: Sequence[Mail]) -> None:
-        """Consume more mail, in a new turn."""
-        self.ledger.begin_turn()
+        """Consume more mail, in a new turn or in the one that ``go_ahead`` has begun. Raises Overtaken."""
+        ahead, self.ahead = self.ahead, None
+        if ahead is None:
+            self.ledger.begin_turn()
+        else:
+            mail = ahead.confirm(mail)
         self._consume(mail)
+
+    def go_ahead(self, turn: Turn) -> Turn:
+        """Let the code continue with the values that its last turn has recorded, before they are stored.
+
+        Return the turn with the next one, unless that calls functions to record their values: they are called by the
+        next ``deliver``, when the values are stored.
+        """
+        self.ledger.begin_turn()
+        self.ahead = ahead = Ahead(mail_of(turn, self._newest + 1, at=self.loop.now))
+        self._consume(ahead.mail)
+        if ahead.calls:
+            return turn
+        self.ahead = None
+        return structs.replace(turn, then=self.turn())
 
     def recorded(self, outcome: Recorded) -> None:
         """Add the outcome of an effect to the turn."""
         self.ledger.record(outcome)
 
-    def turn(self) -> Turn:
-        """End the turn and return it."""
+    def turn(self, now: float = 0.0) -> Turn:
+        """End the turn and return it. ``now`` is the time, if it is known."""
         if not self.ended:
             self.effects = []
         if self.ledger.held is None and self.outcome is None and not needs.can_go_on(self.open.values()):
@@ -119,6 +141,7 @@ class Run:
             first_no=draft.first_no,
             steps=draft.steps,
             recorded=draft.recorded,
+            recorded_at=round(max(self.loop.now, now), 6) if draft.recorded else None,
             dropped=draft.dropped,
             patched=draft.patched,
             warnings=draft.warnings,
@@ -211,6 +234,7 @@ class Run:
             if self.ended:
                 return
             self.ledger.draft.taken.append(one.id)
+            self._newest = max(self._newest, one.id)
             self._consume_one(one)
 
     def _consume_one(self, mail: Mail) -> None:

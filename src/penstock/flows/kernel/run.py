@@ -88,7 +88,9 @@ def side_effect(
     max_attempts: int = 1,
     compensate: Compensate | None = None,
 ) -> Call[Any]:
-    """Call a function that is not flow code, once, and return its result as JSON when that has been stored.
+    """Call a function that is not flow code, once, and return its result as JSON.
+
+    Nothing that the code does with the result takes effect before that is stored.
 
     An async function may do anything, and runs beside other runs; ``timeout`` limits each of its attempts. A plain one
     must be quick: all runs of the process wait for it. It runs again only if the process ends before its result is

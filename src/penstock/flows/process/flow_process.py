@@ -105,23 +105,23 @@ class FlowProcess:
         """Start a new process for runs that begin from now on, because files have changed."""
         self._reload.set()
 
-    async def begin(self, history: History, mail: Sequence[Mail] = ()) -> Turn:
+    async def begin(self, history: History, mail: Sequence[Mail] = (), *, now: float = 0.0) -> Turn:
         """Replay a run and consume the mail, with the present code. A run without turns starts.
 
         If its code ends or differs, the turn's outcome is that or ``Held``. Without mail, a run that has turns makes
-        an empty turn, which is not stored. Raises NoTurn: UnknownFlow, HistoryTooLarge, FlowsUnavailable, or
-        ProgramLost.
+        an empty turn, which is not stored. ``now`` is the time by the clock of the database. Raises NoTurn:
+        UnknownFlow, HistoryTooLarge, FlowsUnavailable, or ProgramLost.
         """
         self.evict(history.run_id)
         program = await self._available_program((history.flow, history.version))
-        return await self._request(history.run_id, program, lambda number: Begin(number, history, list(mail)))
+        return await self._request(history.run_id, program, lambda number: Begin(number, history, list(mail), now))
 
-    async def deliver(self, run_id: UUID, mail: Sequence[Mail]) -> Turn:
+    async def deliver(self, run_id: UUID, mail: Sequence[Mail], *, now: float = 0.0) -> Turn:
         """Consume more mail in a resident run. Raises NoTurn: NotResident or ProgramLost."""
         program = self.resident.get(run_id)
         if program is None:
             raise NotResident(f"run {run_id} is not resident")
-        return await self._request(run_id, program, lambda number: Deliver(number, run_id, list(mail)))
+        return await self._request(run_id, program, lambda number: Deliver(number, run_id, list(mail), now))
 
     async def check(self, history: History, *, ended: bool = False) -> Replayed:
         """Replay a history with the present code, wholly and from its beginnings; ``ended`` if the run ended with its
@@ -144,7 +144,7 @@ class FlowProcess:
             if self.resident.get(run_id) is program:
                 self.evict(run_id)
             raise
-        if turn.outcome is not None and self.resident.get(run_id) is program:
+        if turn.last.outcome is not None and self.resident.get(run_id) is program:
             del self.resident[run_id]  # the process has forgotten it
             self._retire_unused()
         return turn

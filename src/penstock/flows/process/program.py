@@ -24,6 +24,7 @@ from penstock.flows.process.output import Stacks, log_lines
 from penstock.flows.process.watchdog import Watchdog
 from penstock.flows.program import frames
 from penstock.flows.program.folders import FlowFolders
+from penstock.flows.program.unsent import Unsent, make_file
 from penstock.models.host.guardian import Guardian
 from penstock.processes import exits
 from penstock.processes.binding import bound
@@ -32,6 +33,7 @@ from penstock.telemetry import logs
 
 log = logs.get(__name__)
 
+_LAST_REPORTS: Final = 1.0  # seconds until all reports of a process that has ended are received
 _REFUSALS: Final[dict[str, type[NoTurn]]] = {"unknown_flow": UnknownFlow, "not_resident": NotResident}
 
 
@@ -70,6 +72,8 @@ class Program:
         self._transport: asyncio.WriteTransport | None = None
         self._writable = asyncio.Event()
         self._writable.set()
+        self._closed = asyncio.Event()  # all that it has sent was received
+        self._unsent: Unsent | None = None
         self._stacks = Stacks(self._log_stack)
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -159,18 +163,21 @@ class Program:
     async def _spawn(self, skipped: Collection[str]) -> None:
         ours, theirs = socket.socketpair()
         stack_read, stack_write = os.pipe()
+        unsent = make_file()
+        self._unsent = Unsent(os.dup(unsent))
         try:
             with theirs:
                 self._process = await asyncio.create_subprocess_exec(
                     *bound(
                         [
                             sys.executable, "-P", "-m", "penstock.flows.program",
-                            str(theirs.fileno()), str(stack_write), *self._folders.arguments(), *skipped,
+                            str(theirs.fileno()), str(stack_write), str(unsent),
+                            *self._folders.arguments(), *skipped,
                         ]
                     ),
                     stdin=DEVNULL, stdout=PIPE, stderr=PIPE, env=dict(self._environment),
                     cwd=next((root for root in self._folders.roots if root.is_dir()), "/"),
-                    pass_fds=(theirs.fileno(), stack_write), start_new_session=True,
+                    pass_fds=(theirs.fileno(), stack_write, unsent), start_new_session=True,
                 )  # fmt: skip
         except BaseException:
             ours.close()
@@ -178,6 +185,7 @@ class Program:
             raise
         finally:
             os.close(stack_write)
+            os.close(unsent)
         loop = asyncio.get_running_loop()
         ours.setblocking(False)
         self._transport, _ = await loop.create_unix_connection(lambda: _Channel(self), sock=ours)
@@ -194,6 +202,7 @@ class Program:
         with suppress(ProcessLookupError, PermissionError):  # its descendants must not outlive it
             os.killpg(process.pid, signal.SIGKILL)
         self._guardian.release(process.pid)
+        await set_within(self._closed, _LAST_REPORTS)
         self.how_it_ended = exits.described(status)
         on_cpu = self._watchdog.on_cpu
         blocked = self._watchdog.killed
@@ -204,6 +213,7 @@ class Program:
         self._writable.set()
         if self._transport is not None:
             self._transport.abort()
+        self._receive_unsent()
         for number, future in self._requests.items():
             if future.done():
                 continue
@@ -213,6 +223,19 @@ class Program:
                 message = f"the process of the flows ended: {self.how_it_ended}"
             stack = self._stacks.last if number == on_cpu and blocked else ""
             future.set_exception(ProgramLost(message, on_cpu=number == on_cpu, stack=stack))
+
+    def _receive_unsent(self) -> None:
+        """Receive the turn that the process has made before its code has ended it."""
+        report = b"" if self._unsent is None else self._unsent.get()
+        if not report:
+            return
+        try:
+            turned = msgspec.json.decode(report, type=frames.Turned)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return
+        future = self._requests.get(turned.request)
+        if future is not None and not future.done():
+            _settle(future, turned)
 
     def _ask_stack(self) -> None:
         if self._process is not None and self._process.returncode is None:
@@ -256,6 +279,10 @@ class Program:
         log.error("flows_protocol_broken", pid=self.pid, reason=reason)
         self.kill()
 
+    def closed(self) -> None:
+        """Note that nothing more comes from the process."""
+        self._closed.set()
+
     def set_writable(self, *, writable: bool) -> None:
         """Hold requests while the process does not read the earlier ones."""
         if writable:
@@ -281,6 +308,9 @@ class _Channel(asyncio.Protocol):
         except (frames.TooLarge, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             self._failed = True
             self._program.broken(str(error))
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        self._program.closed()
 
     def pause_writing(self) -> None:
         self._program.set_writable(writable=False)

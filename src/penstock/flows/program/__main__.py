@@ -1,9 +1,9 @@
-"""Run flow code: ``python -m penstock.flows.program SOCKET_FD STACK_FD FLOWS APPS [SKIPPED…]``.
+"""Run flow code: ``python -m penstock.flows.program SOCKET_FD STACK_FD UNSENT_FD FLOWS APPS [SKIPPED…]``.
 
 FLOWS and APPS are folders, empty if there is none, and SKIPPED are files in them that are not loaded.
 
 One thread executes the requests that come over the socket, in order. SIGUSR1 writes its stack to STACK_FD, at any
-time. The program ends when the socket is closed.
+time. UNSENT_FD is memory for a turn that is not sent yet. The program ends when the socket is closed.
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ from penstock.flows.program import frames, hooks, loading
 from penstock.flows.program.effects_thread import EffectsThread
 from penstock.flows.program.folders import FlowFolders
 from penstock.flows.program.runs import Runs
+from penstock.flows.program.unsent import Unsent
 from penstock.processes.garbage import collect_rarely
 
 _READ_BYTES: Final = 2**18
 
 
-def main(folders: FlowFolders, socket_fd: int, stack_fd: int, *skipped: str) -> None:
+def main(folders: FlowFolders, socket_fd: int, stack_fd: int, unsent_fd: int, *skipped: str) -> None:
     """Load the folders and execute requests until the socket is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C on the service's terminal is for the service
     for descriptor in (socket_fd, stack_fd):
@@ -38,10 +39,23 @@ def main(folders: FlowFolders, socket_fd: int, stack_fd: int, *skipped: str) -> 
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1, file=stack_fd, all_threads=False)
     connection = socket.socket(fileno=socket_fd)
+    unsent = Unsent(unsent_fd)
+    kept = b""
 
-    def send(report: frames.Report) -> None:
+    def send(report: frames.Report | bytes) -> None:
         # Without delay: the service assumes that the oldest request without a report is on the CPU.
-        connection.sendall(frames.encode(report))
+        nonlocal kept
+        connection.sendall(report if isinstance(report, bytes) else frames.encode(report))
+        if kept:
+            kept = b""
+            unsent.clear()
+
+    def keep(report: frames.Report) -> bytes:
+        nonlocal kept
+        frame = frames.encode(report)
+        if unsent.put(frame[frames.LENGTH_BYTES :]):
+            kept = frame
+        return kept
 
     asyncio_order.install()
     hooks.install()
@@ -49,7 +63,7 @@ def main(folders: FlowFolders, socket_fd: int, stack_fd: int, *skipped: str) -> 
     send(frames.Ready([flow.describe() for flow in loaded.flows.values()], loaded.problems))
     collect_rarely()
     effects = EffectsThread()
-    _serve(connection, Runs(loaded.flows, effects, send), effects)
+    _serve(connection, Runs(loaded.flows, effects, send, keep), effects)
 
 
 def _serve(connection: socket.socket, runs: Runs, effects: EffectsThread) -> None:
@@ -79,7 +93,8 @@ def _serve(connection: socket.socket, runs: Runs, effects: EffectsThread) -> Non
 
 if __name__ == "__main__":
     with suppress(BrokenPipeError, ConnectionResetError):  # the service has gone
-        flows, apps = (Path(path) if path else None for path in sys.argv[3:5])
-        main(FlowFolders(flows=flows, apps=apps), int(sys.argv[1]), int(sys.argv[2]), *sys.argv[5:])
+        flows, apps = (Path(path) if path else None for path in sys.argv[4:6])
+        socket_fd, stack_fd, unsent_fd = map(int, sys.argv[1:4])
+        main(FlowFolders(flows=flows, apps=apps), socket_fd, stack_fd, unsent_fd, *sys.argv[6:])
     sys.stdout.flush()
     os._exit(0)  # threads of side effects may still run

@@ -13,7 +13,7 @@ from penstock.flows.kernel.records import FlowDescription, History, Mail, Turn
 from penstock.flows.kernel.replay import Replayed
 
 MAX_FRAME_BYTES: Final = 192 * 2**20
-_LENGTH_BYTES: Final = 4
+LENGTH_BYTES: Final = 4
 
 
 class TooLarge(Exception):
@@ -26,6 +26,7 @@ class Begin(Struct, frozen=True, tag="begin"):
     request: int
     history: History
     mail: list[Mail]
+    now: float = 0.0  # seconds since 1970, by the clock of the database
 
 
 class Deliver(Struct, frozen=True, tag="deliver"):
@@ -34,6 +35,7 @@ class Deliver(Struct, frozen=True, tag="deliver"):
     request: int
     run_id: UUID
     mail: list[Mail]
+    now: float = 0.0  # as above
 
 
 class Evict(Struct, frozen=True, tag="evict"):
@@ -109,12 +111,12 @@ _encoder: Final = msgspec.json.Encoder()
 
 def encode(frame: Request | Report) -> bytes:
     """Return a frame as bytes. Raises TooLarge."""
-    buffer = bytearray(_LENGTH_BYTES)
-    _encoder.encode_into(frame, buffer, _LENGTH_BYTES)
-    size = len(buffer) - _LENGTH_BYTES
+    buffer = bytearray(LENGTH_BYTES)
+    _encoder.encode_into(frame, buffer, LENGTH_BYTES)
+    size = len(buffer) - LENGTH_BYTES
     if size > MAX_FRAME_BYTES:
         raise TooLarge(f"a frame takes {size} bytes, but at most {MAX_FRAME_BYTES} are allowed")
-    buffer[:_LENGTH_BYTES] = size.to_bytes(_LENGTH_BYTES)
+    buffer[:LENGTH_BYTES] = size.to_bytes(LENGTH_BYTES)
     return bytes(buffer)
 
 
@@ -145,14 +147,14 @@ class Decoder(Generic[F]):
         buffer += data
         found: list[bytes] = []
         at = 0
-        while len(buffer) - at >= _LENGTH_BYTES:
-            size = int.from_bytes(buffer[at : at + _LENGTH_BYTES])
+        while len(buffer) - at >= LENGTH_BYTES:
+            size = int.from_bytes(buffer[at : at + LENGTH_BYTES])
             if size > MAX_FRAME_BYTES:
                 raise TooLarge(f"a frame announces {size} bytes, but at most {MAX_FRAME_BYTES} are allowed")
-            end = at + _LENGTH_BYTES + size
+            end = at + LENGTH_BYTES + size
             if len(buffer) < end:
                 break
-            found.append(bytes(buffer[at + _LENGTH_BYTES : end]))
+            found.append(bytes(buffer[at + LENGTH_BYTES : end]))
             at = end
         del buffer[:at]
         return found

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gc
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 from uuid import UUID
 
+from penstock.flows.kernel.ahead import Overtaken
 from penstock.flows.kernel.declaration import Flow
 from penstock.flows.kernel.records import Recorded
 from penstock.flows.kernel.replay import replay
@@ -31,14 +33,24 @@ _COLLECTED: Final = 2000  # number of runs after which reference cycles are coll
 
 
 class Runs:
-    """Executes requests one after another, and passes reports to ``send``."""
+    """Executes requests one after another; ``send`` is called with what to report.
+
+    ``keep`` is called with a report before flow code runs that may end the process. It returns the frame, or nothing if
+    it cannot keep that until it is sent.
+    """
 
     def __init__(
-        self, flows: Mapping[tuple[str, str], Flow[..., Any]], effects: EffectsThread, send: Callable[[Report], None]
+        self,
+        flows: Mapping[tuple[str, str], Flow[..., Any]],
+        effects: EffectsThread,
+        send: Callable[[Report | bytes], None],
+        keep: Callable[[Report], bytes],
     ) -> None:
         self._flows = flows
         self._effects = effects
         self.send = send
+        self._keep = keep
+        self._ahead_of_us = 0.0  # the clock of the database minus the monotonic one
         self._resident: dict[UUID, Run] = {}
         self._forgotten = 0  # runs that have been resident
         self._waiting: dict[int, Run] = {}  # runs whose turn waits for effects, by request
@@ -78,6 +90,7 @@ class Runs:
         flow = self._flow_of(request)
         if flow is None:
             return
+        self._set_clock(request.now)
         self._evict(history.run_id)
         run = self._resident[history.run_id] = Run(flow, history)
         run.begin(request.mail)
@@ -101,8 +114,17 @@ class Runs:
         if run is None:
             self.send(Refused(request.request, "not_resident", f"run {request.run_id} is not resident"))
             return
-        run.deliver(request.mail)
-        self._after(request.request, run)
+        self._set_clock(request.now)
+        try:
+            run.deliver(request.mail)
+        except Overtaken:
+            self._evict(request.run_id)
+            self.send(Refused(request.request, "not_resident", f"run {request.run_id} must be begun again"))
+        else:
+            self._after(request.request, run)
+
+    def _set_clock(self, now: float) -> None:
+        self._ahead_of_us = now - time.monotonic()
 
     def _after(self, request: int, run: Run) -> None:
         if run.effects and not run.ended:
@@ -113,10 +135,12 @@ class Runs:
             self._end_turn(request, run)
 
     def _end_turn(self, request: int, run: Run) -> None:
-        turn = run.turn()
-        if run.ended:
+        turn = run.turn(self._ahead_of_us + time.monotonic())
+        frame = self._keep(Turned(request, turn)) if turn.recorded and not run.ended else b""
+        further = run.go_ahead(turn) if frame else turn
+        if run.ended and run.ahead is None:
             self._evict(run.id)
-        self.send(Turned(request, turn))
+        self.send(frame if frame and further is turn else Turned(request, further))
 
     def _evict(self, run_id: UUID) -> None:
         run = self._resident.pop(run_id, None)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final, Protocol
 from uuid import UUID
 
+from msgspec.structs import replace
+
 from penstock.errors import InvalidInput
 from penstock.failures import Category
+from penstock.flows.kernel.ahead import mail_of
 from penstock.flows.kernel.loop import VERSION
 from penstock.flows.kernel.records import (
     Completed,
@@ -20,7 +24,6 @@ from penstock.flows.kernel.records import (
     History,
     Mail,
     MailKind,
-    Recorded,
     Status,
     Turn,
 )
@@ -47,8 +50,8 @@ _AGAIN: Final = timedelta(seconds=1)  # until a run is claimed again whose flow 
 class Process(Protocol):
     """The process that runs the code of flows, as a runner uses it."""
 
-    async def begin(self, history: History, mail: Sequence[Mail] = ()) -> Turn: ...
-    async def deliver(self, run_id: UUID, mail: Sequence[Mail]) -> Turn: ...
+    async def begin(self, history: History, mail: Sequence[Mail] = (), *, now: float = 0.0) -> Turn: ...
+    async def deliver(self, run_id: UUID, mail: Sequence[Mail], *, now: float = 0.0) -> Turn: ...
     def evict(self, run_id: UUID) -> None: ...
 
 
@@ -76,7 +79,21 @@ class Tools:
 
 
 class _Died(Exception):
-    """The process has ended; the run must begin again from its history."""
+    """The run begins again from its history: its process has ended, or its code is ahead of what is stored."""
+
+
+class _Clock:
+    """The time by the clock of the database, since it was last read."""
+
+    def __init__(self, at: float) -> None:
+        self.set(at)
+
+    def set(self, at: float) -> None:
+        self._offset = at - time.monotonic()
+
+    @property
+    def now(self) -> float:
+        return self._offset + time.monotonic()
 
 
 class RunExecution:
@@ -118,42 +135,56 @@ class RunExecution:
         self._limited_key = loaded.gate.limited_key
         history = _history_of(self._job, loaded)
         with self._tools.mailboxes.open(self._job.id) as news:
+            clock = _Clock(loaded.gate.now)
             mail = loaded.unread
-            turn = await self._turned(self._tools.process.begin(history, mail))
+            turn = await self._turned(self._tools.process.begin(history, mail, now=clock.now))
             at = loaded.gate.now if not loaded.turns else None
             while True:
-                if isinstance(turn.outcome, Held):
-                    return await self._hold(turn.outcome)
+                held = turn.last.outcome if isinstance(turn.last.outcome, Held) else None
+                if held is not None and turn.then is None:
+                    return await self._hold(held)
+                turn = turn if held is None else replace(turn, then=None)
                 commit = None
                 if not turn.empty:
                     commit = await self._commit(turn, mail[0].at if at is None else at)
                     at = None
+                    clock.set(commit.at)
                     if (end := _end_of(turn, commit)) is not None:
                         return end
-                found = await self._next_mail(turn, commit, news)
+                    if held is not None:
+                        return await self._hold(held)
+                found = await self._next_mail(turn.last, commit, news)
                 if found is None:
                     return "parked"
                 mail = found
-                turn = await self._turned(self._tools.process.deliver(self._job.id, mail))
+                turn = await self._turned(self._tools.process.deliver(self._job.id, mail, now=clock.now))
 
     async def _commit(self, turn: Turn, at: float) -> Commit:
+        """Store a turn, and the one that follows it. Raises _Died if other mail comes between them."""
         tools = self._tools
         turn = _within_limits(turn, tools.limits)
-        children, blocks = await children_of(turn.steps, self._job, tools.names, max_attempts=tools.limits.max_attempts)
-        seen = max([self._seen, *turn.taken])
+        last = turn.last
+        steps = turn.steps if turn.then is None else [*turn.steps, *turn.then.steps]
+        children, blocks = await children_of(steps, self._job, tools.names, max_attempts=tools.limits.max_attempts)
+        seen = max([self._seen, *turn.taken, *last.taken])
         new = NewTurn(
             run_id=self._job.id,
             epoch=self._job.epoch,
             at=at,
             turn=turn,
             seen=seen,
-            park=not turn.recorded and (not turn.linger or tools.crowded()),
+            park=not last.recorded and (not last.linger or tools.crowded()),
             children=children,
             blocks=blocks,
             limited_key=self._limited_key,
         )
         commit = await tools.writer.commit(new)
-        self._seen, self._need = seen, max(1, turn.need)
+        if commit.outcome is Stored.OVERTAKEN:
+            commit = await self._commit(replace(turn, then=None), at)
+            if commit.outcome is not Stored.STALE:
+                raise _Died
+            return commit
+        self._seen, self._need = seen, max(1, last.need)
         return commit
 
     async def _next_mail(self, turn: Turn, commit: Commit | None, news: asyncio.Event) -> list[Mail] | None:
@@ -161,7 +192,7 @@ class RunExecution:
         if commit is not None and commit.outcome is Stored.COMMITTED and turn.recorded:
             first = commit.arrived - len(turn.recorded) + 1
             if first == self._seen + 1:
-                return [_mail_of(one, first + place, commit.at) for place, one in enumerate(turn.recorded)]
+                return mail_of(turn, first, at=commit.at)
         tools = self._tools
         deadline = asyncio.get_running_loop().time() + tools.limits.linger.total_seconds()
         arrived = self._seen if commit is None else commit.arrived
@@ -225,8 +256,8 @@ def _end_of(turn: Turn, commit: Commit) -> str | None:
     """Return how the execution ends after a turn; None when it continues."""
     if commit.outcome is Stored.STALE:
         return "stale"
-    if turn.outcome is not None:
-        return type(turn.outcome).__name__.lower()
+    if turn.last.outcome is not None:
+        return type(turn.last.outcome).__name__.lower()
     return "parked" if commit.parked else None
 
 
@@ -245,33 +276,13 @@ def _history_of(job: ClaimedJob, loaded: Loaded) -> History:
     )
 
 
-def _mail_of(recorded: Recorded, mail_id: int, at: float) -> Mail:
-    return Mail(
-        id=mail_id,
-        kind=MailKind.ENDED,
-        at=at,
-        no=recorded.no,
-        status=Status.COMPLETED if recorded.fault is None else Status.FAILED,
-        value=recorded.value,
-        fault=recorded.fault,
-    )
-
-
 def _within_limits(turn: Turn, limits: RunLimits) -> Turn:
     """Return the turn; a result that is too large becomes a failure."""
+    if turn.then is not None:
+        return replace(turn, then=_within_limits(turn.then, limits))
     outcome, most = turn.outcome, limits.max_result_bytes
     if not isinstance(outcome, Completed) or most is None or memoryview(outcome.result).nbytes <= most:
         return turn
     size = memoryview(outcome.result).nbytes
     fault = Fault(category=Category.INTERNAL, message=f"the result has {size} bytes; at most {most} are allowed")
-    return Turn(
-        number=turn.number,
-        taken=turn.taken,
-        first_no=turn.first_no,
-        steps=turn.steps,
-        recorded=turn.recorded,
-        dropped=turn.dropped,
-        patched=turn.patched,
-        warnings=turn.warnings,
-        outcome=Failed(fault=fault),
-    )
+    return replace(turn, outcome=Failed(fault=fault))

@@ -122,14 +122,14 @@ class RunWriter:
     async def _end(self, connection: Connection, turns: Sequence[NewTurn]) -> _Ended:
         """End the jobs of runs that have ended, in the transaction that has stored their last turn."""
         completions = [
-            JobCompletion(id=turn.run_id, epoch=turn.epoch, result=turn.turn.outcome.result)
+            JobCompletion(id=turn.run_id, epoch=turn.epoch, result=turn.outcome.result)
             for turn in turns
-            if isinstance(turn.turn.outcome, Completed)
+            if isinstance(turn.outcome, Completed)
         ]
         verdicts = [
-            _verdict(turn.run_id, turn.turn.outcome)
+            _verdict(turn.run_id, turn.outcome)
             for turn in turns
-            if turn.turn.outcome is not None and not isinstance(turn.turn.outcome, Completed)
+            if turn.outcome is not None and not isinstance(turn.outcome, Completed)
         ]
         mailed, freed = NO_MAIL, list[LimitedKey]()
         if completions:
@@ -184,6 +184,6 @@ def _weight(turn: NewTurn) -> int:
     values: list[Raw | None] = [one.value for one in turn.turn.recorded]
     values += [child.input for child in turn.children.values()]
     values += [block.inputs for block in turn.blocks]
-    if isinstance(turn.turn.outcome, Completed):
-        values.append(turn.turn.outcome.result)
+    if isinstance(turn.outcome, Completed):
+        values.append(turn.outcome.result)
     return 500 + sum(memoryview(value).nbytes for value in values if value is not None)

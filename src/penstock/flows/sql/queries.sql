@@ -2,14 +2,16 @@
 -- jobs use them as well. The rules at the head of penstock/jobs/sql/queries.sql hold here too.
 
 
--- name: commit(tenant_id, run_ids, epochs, numbers, ats, first_nos, takens, patcheds, warnings, seens, needs, parks, ends, progresses, recordeds, childrens, st_run, st_no, st_key, st_kind, st_name, st_hash, st_target, st_job, st_abandon, st_input, st_due, jb_run, jb_no, jb_id, jb_series, jb_lane, jb_input, jb_bytes, jb_attempts, jb_timeout, jb_key, jb_gate, rc_run, rc_order, rc_no, rc_value, rc_category, rc_message, dr_run, dr_no, bl_job, bl_first, bl_items, bl_inputs)
+-- name: commit(tenant_id, run_ids, epochs, numbers, counts, befores, ats, seens, needs, parks, ends, progresses, recordeds, recorded_ats, childrens, tn_run, tn_number, tn_at, tn_first_no, tn_taken, tn_patched, tn_warnings, st_run, st_no, st_key, st_kind, st_name, st_hash, st_target, st_job, st_abandon, st_input, st_due, jb_run, jb_no, jb_id, jb_series, jb_lane, jb_input, jb_bytes, jb_attempts, jb_timeout, jb_key, jb_gate, rc_run, rc_order, rc_no, rc_value, rc_category, rc_message, dr_run, dr_no, bl_job, bl_first, bl_items, bl_inputs)
 -- Stores turns; see flow_commit(). Locks: lease rows in job id order, then gates in the order of their ids.
 SELECT * FROM flow_commit(
-    :tenant_id, :run_ids, :epochs, :numbers, :ats, :first_nos, :takens, :patcheds, :warnings, :seens, :needs, :parks, :ends,
-    :progresses, :recordeds, :childrens,
+    :tenant_id, :run_ids, :epochs, :numbers, :counts, :befores, :ats, :seens, :needs, :parks,
+    :ends, :progresses, :recordeds, :recorded_ats, :childrens,
+    :tn_run, :tn_number, :tn_at, :tn_first_no, :tn_taken, :tn_patched, :tn_warnings,
     :st_run, :st_no, :st_key, :st_kind, :st_name, :st_hash, :st_target, :st_job, :st_abandon, :st_input, :st_due,
     :jb_run, :jb_no, :jb_id, :jb_series, :jb_lane, :jb_input, :jb_bytes, :jb_attempts, :jb_timeout, :jb_key, :jb_gate,
-    :rc_run, :rc_order, :rc_no, :rc_value, :rc_category, :rc_message, :dr_run, :dr_no, :bl_job, :bl_first, :bl_items, :bl_inputs);
+    :rc_run, :rc_order, :rc_no, :rc_value, :rc_category, :rc_message,
+    :dr_run, :dr_no, :bl_job, :bl_first, :bl_items, :bl_inputs);
 
 
 -- name: park(tenant_id, run_ids, epochs)

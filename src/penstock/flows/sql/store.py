@@ -21,6 +21,7 @@ from penstock.flows.kernel.records import (
     Mail,
     MailKind,
     OnParentEnd,
+    Outcome,
     Status,
     Step,
     StepKind,
@@ -70,7 +71,10 @@ class Block:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewTurn:
-    """A turn of a run with everything that the statement needs. ``children`` are by the number of their step."""
+    """A turn of a run, and the one that follows it, with everything that the statement needs.
+
+    ``children`` are by the number of their step.
+    """
 
     run_id: UUID
     epoch: int
@@ -84,18 +88,27 @@ class NewTurn:
     progress: Raw | None = None  # overrides the progress that the turn sets
 
     @property
+    def turns(self) -> tuple[Turn, ...]:
+        return (self.turn,) if self.turn.then is None else (self.turn, self.turn.then)
+
+    @property
+    def outcome(self) -> Outcome | None:
+        return self.turn.last.outcome
+
+    @property
     def ends(self) -> bool:
-        return self.turn.outcome is not None
+        return self.outcome is not None
 
     @property
     def is_news(self) -> bool:
         """Whether others have work after it: for a timer, a wait, an event, or jobs to cancel."""
-        return bool(self.turn.dropped) or any(step.kind in _FOR_OTHERS for step in self.turn.steps)
+        return any(turn.dropped or any(step.kind in _FOR_OTHERS for step in turn.steps) for turn in self.turns)
 
 
 class Stored(StrEnum):
     COMMITTED = "committed"
     REPEATED = "repeated"  # the same lease has already committed it
+    OVERTAKEN = "overtaken"  # other mail has come before the recorded values that the second turn has consumed
     STALE = "stale"  # another lease holds, or has taken its place in the history
 
 
@@ -137,12 +150,11 @@ class Signalled:
 
 async def commit(connection: Connection, tenant: TenantId, turns: Sequence[NewTurn]) -> list[Commit]:
     """Store turns, each as a whole or not at all; return the outcome of each, in order."""
-    steps = [(place, new, step) for place, new in enumerate(turns, 1) for step in new.turn.steps]
+    places = [(place, new, turn) for place, new in enumerate(turns, 1) for turn in new.turns]
+    steps = [(place, new, step) for place, new, turn in places for step in turn.steps]
     jobs = [(place, no, job) for place, new in enumerate(turns, 1) for no, job in sorted(new.children.items())]
-    recorded = [
-        (place, order, one) for place, new in enumerate(turns, 1) for order, one in enumerate(new.turn.recorded, 1)
-    ]
-    dropped = [(place, no) for place, new in enumerate(turns, 1) for no in new.turn.dropped]
+    recorded = [(place, order, one) for place, _, turn in places for order, one in enumerate(turn.recorded, 1)]
+    dropped = [(place, no) for place, _, turn in places for no in turn.dropped]
     blocks = [block for new in turns for block in new.blocks]
     rows = await _sql.commit.rows(
         connection,
@@ -150,18 +162,24 @@ async def commit(connection: Connection, tenant: TenantId, turns: Sequence[NewTu
         run_ids=[new.run_id for new in turns],
         epochs=[new.epoch for new in turns],
         numbers=[new.turn.number for new in turns],
+        counts=[len(new.turns) for new in turns],
+        befores=[None if new.turn.then is None else new.turn.then.taken[0] - 1 for new in turns],
         ats=[new.at for new in turns],
-        first_nos=[new.turn.first_no for new in turns],
-        takens=[",".join(map(str, new.turn.taken)) for new in turns],
-        patcheds=[_SEPARATOR.join(new.turn.patched) or None for new in turns],
-        warnings=[_SEPARATOR.join(new.turn.warnings) or None for new in turns],
         seens=[new.seen for new in turns],
-        needs=[max(1, new.turn.need) for new in turns],
+        needs=[max(1, new.turn.last.need) for new in turns],
         parks=[new.park for new in turns],
         ends=[new.ends for new in turns],
-        progresses=[new.progress or _progress(new.turn) for new in turns],
+        progresses=[new.progress or _progress(new.turns) for new in turns],
         recordeds=[len(new.turn.recorded) for new in turns],
+        recorded_ats=[new.turn.recorded_at for new in turns],
         childrens=[len(new.children) for new in turns],
+        tn_run=[place for place, _, _ in places],
+        tn_number=[turn.number for _, _, turn in places],
+        tn_at=[new.at if turn is new.turn else new.turn.recorded_at for _, new, turn in places],
+        tn_first_no=[turn.first_no for _, _, turn in places],
+        tn_taken=[",".join(map(str, turn.taken)) for _, _, turn in places],
+        tn_patched=[_SEPARATOR.join(turn.patched) or None for _, _, turn in places],
+        tn_warnings=[_SEPARATOR.join(turn.warnings) or None for _, _, turn in places],
         st_run=[place for place, _, _ in steps],
         st_no=[step.no for _, _, step in steps],
         st_key=[step.key for _, _, step in steps],
@@ -215,9 +233,9 @@ def _json(value: object) -> bytes | None:
     return None if value is None else msgspec.json.encode(value)
 
 
-def _progress(turn: Turn) -> Raw | None:
-    """Return the last progress that a turn has set."""
-    set_by = [step.input for step in turn.steps if step.kind is StepKind.PROGRESS]
+def _progress(turns: Sequence[Turn]) -> Raw | None:
+    """Return the progress that turns have set last."""
+    set_by = [step.input for turn in turns for step in turn.steps if step.kind is StepKind.PROGRESS]
     return set_by[-1] if set_by else None
 
 

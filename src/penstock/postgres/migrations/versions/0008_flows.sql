@@ -572,23 +572,29 @@ BEGIN
     SELECT o.run_id, flow_queue(the_tenant, o.lane_id, o.concurrency_key) FROM opened o;
 END $$;
 
--- Stores turns of runs of one tenant, each as a whole or not at all: what it consumed, steps, child jobs, the outcomes of recorded
--- values, timers, and waits; marks the jobs that it no longer waits for; and parks the runs that have no mail to consume, if "parks".
+-- Stores turns of runs of one tenant: what they consumed, steps, child jobs, the outcomes of recorded values, timers, and waits; marks
+-- the jobs that a run no longer waits for; and parks the runs that have no mail to consume, if "parks".
 -- A run with "ends" is closed; the caller's transaction ends its lease.
 --
--- The st_, jb_, rc_, dr_ and bl_ arrays are steps, child jobs, recorded values, dropped steps and blocks of maps; …_run is the place of
--- their turn, from 1. Returns, for each turn, whether it is "committed", was committed before by the same lease
--- ("repeated"), or is "stale": another lease holds, or has taken its place in the history. "arrived" is the newest mail;
--- recorded values are the newest pieces of it, in order.
+-- Each place of the first arrays is a run, with the number of its first turn and how many there are: all of them are stored or none.
+-- The second turn of a run has consumed what the first has recorded. It is right only if no other mail has come before that:
+-- "befores" is the id of the newest mail that the run knew.
+--
+-- The tn_, st_, jb_, rc_, dr_ and bl_ arrays are turns, steps, child jobs, recorded values, dropped steps and blocks of maps; …_run is the
+-- place of their run, from 1. Returns, for each run, whether its turns are "committed", were committed before by the same lease
+-- ("repeated"), have been "overtaken" by other mail, or are "stale": another lease holds, or has taken their place in the history.
+-- "arrived" is the newest mail; recorded values are the newest pieces of it, in order.
 --
 -- A cancellation that came while the turn was computed is mail that the run reads next: the code then ends the children.
 -- Only the end of a run (a forced one, too) removes the gate, which this locks: no child can appear after it.
 -- Locks: lease rows in job id order, then gates (also of parents of runs that end) in the order of their ids.
 -- Indexes: primary keys.
 CREATE FUNCTION flow_commit(
-    the_tenant integer, run_ids uuid[], epochs bigint[], numbers integer[], ats float8[], first_nos integer[], takens text[],
-    patcheds text[], warnings text[], seens integer[], needs integer[], parks boolean[], ends boolean[], progresses json[],
-    recordeds integer[], childrens integer[],
+    the_tenant integer, run_ids uuid[], epochs bigint[], numbers integer[], counts integer[], befores integer[], ats float8[],
+    seens integer[], needs integer[], parks boolean[], ends boolean[], progresses json[], recordeds integer[],
+    recorded_ats float8[], childrens integer[],
+    tn_run integer[], tn_number integer[], tn_at float8[], tn_first_no integer[], tn_taken text[], tn_patched text[],
+    tn_warnings text[],
     st_run integer[], st_no integer[], st_key text[], st_kind text[], st_name text[], st_hash bytea[], st_target json[],
     st_job uuid[], st_abandon boolean[], st_input json[], st_due float8[],
     jb_run integer[], jb_no integer[], jb_id uuid[], jb_series integer[], jb_lane integer[], jb_input json[], jb_bytes integer[],
@@ -604,6 +610,7 @@ DECLARE
     claimed_ats timestamptz[]; -- when the lease was taken
     gates tid[]; -- null where the turn is not stored: it has no lease, or does not come next in the history of its run
     mails integer[]; -- the id of the newest mail before the turn; null likewise
+    overtakens boolean[]; -- true where other mail has come before the values that the next turn has consumed
     repeats boolean[]; -- whether the same lease has stored the turn before
     parkeds boolean[] := '{}'; -- true where the run is parked now
     --
@@ -625,12 +632,13 @@ BEGIN
         PERFORM flow_lock(the_tenant, parents || ARRAY(
             SELECT w.run_id FROM unnest(run_ids, leases) AS w(run_id, lease) WHERE w.lease IS NOT NULL));
     END IF;
-    SELECT array_agg(g.row_tid ORDER BY w.place), array_agg(g.arrived ORDER BY w.place),
+    SELECT array_agg(CASE WHEN w.before IS NULL OR w.before = g.arrived THEN g.row_tid END ORDER BY w.place),
+           array_agg(g.arrived ORDER BY w.place), array_agg(w.before <> g.arrived ORDER BY w.place),
            bool_or(w.ends AND (w.progress IS NOT NULL OR g.progress IS NOT NULL OR g.started_at < w.claimed_at))
-    INTO gates, mails, is_late
+    INTO gates, mails, overtakens, is_late
     FROM (
-        SELECT * FROM unnest(run_ids, numbers, ends, progresses, leases, claimed_ats) WITH ORDINALITY
-                      AS w(run_id, number, ends, progress, lease, claimed_at, place) ORDER BY w.run_id
+        SELECT * FROM unnest(run_ids, numbers, befores, ends, progresses, leases, claimed_ats) WITH ORDINALITY
+                      AS w(run_id, number, before, ends, progress, lease, claimed_at, place) ORDER BY w.run_id
     ) w
     LEFT JOIN LATERAL (
         SELECT * FROM (
@@ -641,11 +649,11 @@ BEGIN
     ) g ON true;
 
     INSERT INTO flow_turn (tenant_id, run_id, number, epoch, first_no, at, taken, patched, warnings)
-    SELECT the_tenant, t.run_id, t.number, t.epoch, t.first_no, t.at, string_to_array(t.taken, ',')::integer[],
+    SELECT the_tenant, run_ids[t.run], t.number, epochs[t.run], t.first_no, t.at, string_to_array(t.taken, ',')::integer[],
            string_to_array(t.patched, chr(31)), string_to_array(t.warnings, chr(31))
-    FROM unnest(run_ids, numbers, epochs, first_nos, ats, takens, patcheds, warnings, gates)
-         AS t(run_id, number, epoch, first_no, at, taken, patched, warnings, gate)
-    WHERE t.gate IS NOT NULL;
+    FROM unnest(tn_run, tn_number, tn_first_no, tn_at, tn_taken, tn_patched, tn_warnings)
+         AS t(run, number, first_no, at, taken, patched, warnings)
+    WHERE gates[t.run] IS NOT NULL;
 
     IF st_no <> '{}' THEN
         INSERT INTO flow_step (tenant_id, run_id, no, key, kind, name, input_hash, target, job_id, abandon, input, due, at)
@@ -733,7 +741,8 @@ BEGIN
     IF rc_no <> '{}' THEN
         INSERT INTO flow_mail (tenant_id, run_id, id, kind, no, name, status, value, category, message, at)
         SELECT the_tenant, run_ids[r.run], mails[r.run] + r.place, 'ended', r.no, '',
-               CASE WHEN r.category IS NULL THEN 'completed' ELSE 'failed' END, r.value, r.category, r.message, now_at
+               CASE WHEN r.category IS NULL THEN 'completed' ELSE 'failed' END, r.value, r.category, r.message,
+               coalesce(to_timestamp(recorded_ats[r.run]), now_at)
         FROM unnest(rc_run, rc_order, rc_no, rc_value, rc_category, rc_message) AS r(run, place, no, value, category, message)
         WHERE gates[r.run] IS NOT NULL;
     END IF;
@@ -770,13 +779,13 @@ BEGIN
     END IF;
     WITH moved AS (
         UPDATE flow_gate g
-        SET turns = g.turns + 1, arrived = g.arrived + t.recorded, children = g.children + t.children,
+        SET turns = g.turns + t.count, arrived = g.arrived + t.recorded, children = g.children + t.children,
             seen = t.seen, need = t.need, deaths = 0, urgent = g.urgent AND g.arrived > t.seen,
             progress = coalesce(t.progress, g.progress), started_at = coalesce(g.started_at, to_timestamp(t.at)),
             parked_at = CASE WHEN t.park AND NOT t.ends AND g.arrived + t.recorded - t.seen < t.need
                               AND NOT (g.urgent AND g.arrived > t.seen) THEN now_at END
-        FROM unnest(gates, recordeds, childrens, seens, needs, progresses, ats, parks, ends) WITH ORDINALITY
-             AS t(row_tid, recorded, children, seen, need, progress, at, park, ends, place)
+        FROM unnest(gates, counts, recordeds, childrens, seens, needs, progresses, ats, parks, ends) WITH ORDINALITY
+             AS t(row_tid, count, recorded, children, seen, need, progress, at, park, ends, place)
         WHERE g.ctid = t.row_tid AND (NOT t.ends OR t.children > 0) -- flow_close() removes the others
         RETURNING t.place::integer, g.parked_at
     )
@@ -799,8 +808,9 @@ BEGIN
             FROM unnest(run_ids, numbers, epochs) WITH ORDINALITY AS w(run_id, number, epoch, place) ORDER BY w.place);
     END IF;
     RETURN QUERY
-    SELECT w.place::integer, CASE WHEN w.gate IS NOT NULL THEN 'committed' WHEN repeats[w.place] THEN 'repeated' ELSE 'stale' END,
-           coalesce(w.mail + w.recorded, 0), coalesce(parkeds[w.place], false), extract(epoch FROM now_at)::float8
+    SELECT w.place::integer, CASE WHEN w.gate IS NOT NULL THEN 'committed' WHEN repeats[w.place] THEN 'repeated'
+                          WHEN overtakens[w.place] THEN 'overtaken' ELSE 'stale' END,
+           CASE WHEN w.gate IS NOT NULL THEN w.mail + w.recorded ELSE 0 END, coalesce(parkeds[w.place], false), extract(epoch FROM now_at)::float8
     FROM unnest(gates, mails, recordeds) WITH ORDINALITY AS w(gate, mail, recorded, place);
 END $$;
 
