@@ -1,20 +1,24 @@
-"""Flows: inline steps, child jobs, a map, and many runs that wait; rates beside the burn-down of the same run."""
+"""Flows: inline steps, child jobs, a map, and many runs that wait, beside the burn-down and DBOS in the same run."""
 
 from __future__ import annotations
 
 import asyncio
+import math
 import tempfile
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from statistics import median
 
 import msgspec
 import psutil
 from msgspec import Raw
 from msgspec.structs import replace
 
+from benchmarks import flow_rivals
 from benchmarks.burndown import drain
 from benchmarks.figures import Figure
 from benchmarks.ground import SUBMISSION, fresh_database, process, service
@@ -54,34 +58,76 @@ async def waits() -> int:
     return 1
 """
 INLINE, CHILDREN, MAP, PARKED = 4000, 1000, 10_000, 100_000
+_ROUNDS, _RIVAL_INLINE, _RIVAL_CHILDREN = 3, 1000, 300
 _CHUNK = 5000
 
 
 async def run(server: EmbeddedServer) -> list[Figure]:
-    """Measure by finished rows in the store."""
+    """Measure by finished rows in the store; flows and those of DBOS take turns for three rounds."""
     burn_down = await drain(server)
-    inline = await _rate(server, "inline@1", INLINE)
+    missing = await flow_rivals.prepared()
+    inline, children = Turns(), Turns()
+    for _ in range(_ROUNDS):
+        inline.ours.append(await _rate(server, "inline@1", INLINE))
+        children.ours.append(await _rate(server, "children@1", CHILDREN))
+        if missing is None:
+            inline.theirs.append(await flow_rivals.rate(server, "inline", _RIVAL_INLINE))
+            children.theirs.append(await flow_rivals.rate(server, "children", _RIVAL_CHILDREN))
     latency = await _latency(server, "inline@1")
-    children = await _rate(server, "children@1", CHILDREN)
+    other = math.nan if missing else await flow_rivals.latency(server, 120)
     mapped = await _map(server)
+    dbos = f"the same: {flow_rivals.DBOS}"
+    why = f"not measured: {missing}" if missing else "64 threads start them"
     return [
-        _figure("flows of three inline steps", inline, "/s", 2500 * burn_down / 20_000, note=_share(inline, burn_down)),
+        _figure(
+            "flows of three inline steps", median(inline.ours), "/s", 2500 * burn_down / 20_000,
+            note=_share(inline.ours, burn_down),
+        ),
+        _figure(dbos, inline.their_median, "/s", None, note=why),
+        _figure("Penstock to DBOS, three inline steps", inline.ratio, "×", None, note=inline.spread),
         Figure(
             scenario="one flow of three inline steps, p50", value=latency, unit="ms", promise=5, at_most=True,
             note="alone; submit to end", group="flows",
         ),
-        _figure("flows of three child jobs", children, "/s", None, note=_share(children, burn_down)),
-        _figure("map of 10,000 no-op jobs", mapped, "/s", 0.6 * burn_down, note=_share(mapped, burn_down)),
+        _figure(dbos, other, "ms", None, note=missing or "alone; a call within the process"),
+        _figure("flows of three child jobs", median(children.ours), "/s", None, note=_share(children.ours, burn_down)),
+        _figure(dbos, children.their_median, "/s", None, note=why),
+        _figure("Penstock to DBOS, three child jobs", children.ratio, "×", 5, note=children.spread),
+        _figure("map of 10,000 no-op jobs", mapped, "/s", 0.6 * burn_down, note=_share([mapped], burn_down)),
         *await _parked(server),
     ]  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Turns:
+    """Flows a second, by rounds."""
+
+    ours: list[float] = field(default_factory=list)
+    theirs: list[float] = field(default_factory=list)
+
+    @property
+    def their_median(self) -> float:
+        return median(self.theirs) if self.theirs else math.nan
+
+    @property
+    def ratios(self) -> list[float]:
+        return sorted(ours / theirs for ours, theirs in zip(self.ours, self.theirs, strict=False))
+
+    @property
+    def ratio(self) -> float:
+        return median(self.ratios) if self.theirs else math.nan
+
+    @property
+    def spread(self) -> str:
+        return f"{self.ratios[0]:.1f} to {self.ratios[-1]:.1f} in {len(self.ratios)} rounds" if self.theirs else ""
 
 
 def _figure(scenario: str, value: float, unit: str, promise: float | None, *, note: str) -> Figure:
     return Figure(scenario=scenario, value=value, unit=unit, promise=promise, note=note, group="flows")
 
 
-def _share(rate: float, burn_down: float) -> str:
-    return f"{rate / burn_down:.2f} of the burn-down of the same run, {burn_down:,.0f}/s"
+def _share(rates: list[float], burn_down: float) -> str:
+    return f"{median(rates) / burn_down:.3f} of the burn-down of the same run, {burn_down:,.0f}/s"
 
 
 @asynccontextmanager
