@@ -17,6 +17,7 @@ import pytest
 from aiohttp import web
 
 from penstock import Client
+from penstock.apps import skeleton as app_skeleton
 from penstock.supervisor.ports import free_port
 from tests.support.http_servers import running
 from tests.support.processes import clean_environment, penstock
@@ -65,6 +66,7 @@ async def address(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str
     put_model(folder / "models", "guided", GUIDE)
     (folder / "flows").mkdir()
     (folder / "flows" / "approval.py").write_text(APPROVAL)
+    app_skeleton.write("hello", folder / "apps")
     (folder / "flows" / "report.py").write_text(example("python", "@flow"))
     async with _language_model() as model:
         environment = clean_environment(
@@ -73,6 +75,7 @@ async def address(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str
             PENSTOCK_DATA_DIR=str(folder / "data"),
             PENSTOCK_MODELS_DIR=str(folder / "models"),
             PENSTOCK_FLOWS_DIR=str(folder / "flows"),
+            PENSTOCK_APPS_DIR=str(folder / "apps"),
             PENSTOCK_FETCH_NETWORKS="127.0.0.0/8",
             LLM_BASE_URL=model,
         )
@@ -122,6 +125,7 @@ async def test_the_guides_model(address: str) -> None:
 async def test_the_examples_of_the_client_page(address: str, tmp_path: Path) -> None:
     (tmp_path / "conference.wav").write_bytes(bytes(20 * 2**20))
     await until(lambda: _has_flows(address), "the flows are published")
+    await until(lambda: _has_app(address), "the app is published")
     first, *rest = re.findall(r"```python\n(.*?)```", CLIENT, re.DOTALL)
     body = textwrap.indent("\n".join(rest), " " * 8)
     program = (
@@ -155,6 +159,12 @@ async def _run(*command: str, folder: Path = ROOT) -> str:
 async def _has_flows(address: str) -> bool:
     async with aiohttp.ClientSession() as session, session.get(f"{address}/api/v1/flows") as response:
         return bool((await response.json())["flows"])
+
+
+async def _has_app(address: str) -> bool:
+    url = f"{address}/api/v1/apps/hello/health"
+    async with aiohttp.ClientSession() as session, session.get(url) as response:
+        return response.status == 200 and bool((await response.json())["status"] == "ok")
 
 
 async def _ready(address: str) -> bool:

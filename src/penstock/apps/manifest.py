@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -112,42 +112,50 @@ def read(path: Path) -> AppManifest:
 def check(stated: Mapping[str, Any]) -> AppManifest:
     """Return the manifest that these keys state. Raises BrokenApp with every mistake."""
     problems = all_of(stated, AppManifest)
-    wrong = {problem.field.partition(".")[0].partition("[")[0] for problem in problems}
-    sound = {name: value for name, value in stated.items() if name not in wrong}
-    problems += _mistakes(sound)
+    known = {problem.field for problem in problems}
+    problems += (problem for problem in _mistakes(stated) if problem.field not in known)
     if problems:
         raise BrokenApp(problems[:_MAX_PROBLEMS])
     return msgspec.convert(stated, AppManifest)
 
 
-def _mistakes(sound: Mapping[str, Any]) -> Iterator[FieldProblem]:
-    """Yield the mistakes that types do not express, in keys whose types are right."""
-    ttl = sound.get("limits", {}).get("ttl")
-    if ttl is not None:
+def _mistakes(stated: Mapping[str, Any]) -> Iterator[FieldProblem]:
+    """Yield the mistakes that types do not express; values of wrong types are passed over."""
+    ttl = _inside(stated, "limits", "ttl")
+    if isinstance(ttl, str):
         try:
             right = _TTL[0] <= durations.parse(ttl) <= _TTL[1]
         except ValueError:
             right = False
         if not right:
             yield FieldProblem(field="limits.ttl", detail="must be a duration from 1s to 30d")
-    pointer = sound.get("price", {}).get("units")
-    if pointer is not None and not _POINTER.fullmatch(pointer):
+    pointer = _inside(stated, "price", "units")
+    if isinstance(pointer, str) and not _POINTER.fullmatch(pointer):
         detail = "must be a JSON pointer into the result, such as /duration"
         yield FieldProblem(field="price.units", detail=detail)
-    for name in sound.get("variables", {}):
+    variables = stated.get("variables")
+    for name in variables if isinstance(variables, Mapping) else ():
         if not _VARIABLE.fullmatch(name):
             detail = "must have only letters, digits and _, and not begin with a digit"
             yield FieldProblem(field=f"variables.{name[:100]}", detail=detail)
-    yield from _repeated(sound.get("services", []))
+    services = stated.get("services")
+    if isinstance(services, list):
+        yield from _repeated([one if isinstance(one, Mapping) else {} for one in services])
 
 
-def _repeated(services: list[dict[str, Any]]) -> Iterator[FieldProblem]:
+def _inside(stated: Mapping[str, Any], table: str, key: str) -> object:
+    """Return a value in a table."""
+    found = stated.get(table)
+    return found.get(key) if isinstance(found, Mapping) else None
+
+
+def _repeated(services: Sequence[Mapping[str, Any]]) -> Iterator[FieldProblem]:
     """Yield a mistake for each service that takes the name or port of an earlier one."""
     for key in ("name", "port", "port_variable"):
         first: dict[Any, int] = {}
         for index, service in enumerate(services):
             value = service.get(key)
-            if value is not None and first.setdefault(value, index) != index:
+            if isinstance(value, str | int) and first.setdefault(value, index) != index:
                 detail = f"is also that of services[{first[value]}]"
                 yield FieldProblem(field=f"services[{index}].{key}", detail=detail)
 

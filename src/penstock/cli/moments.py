@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import typer
 
@@ -33,3 +33,11 @@ def length(stated: str, option: str) -> timedelta:
         return durations.parse(stated)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint=option) from None
+
+
+def day(stated: str, option: str) -> date:
+    """Parse a day."""
+    try:
+        return date.fromisoformat(stated)
+    except ValueError:
+        raise typer.BadParameter("must be a day such as 2027-01-30", param_hint=option) from None

@@ -90,6 +90,12 @@ class BlockingClient:
             future.cancel()
             raise
 
+    apps = _blocking(Client.apps)
+    app = _blocking(Client.app)
+    app_health = _blocking(Client.app_health)
+    call_app = _blocking(Client.call_app)
+    app_result = _blocking(Client.app_result)
+    app_stats = _blocking(Client.app_stats)
     submit = _blocking(Client.submit)
     submit_many = _blocking(Client.submit_many)
     get = _blocking(Client.get)

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from penstock.client.access import AccessCalls
+from penstock.client.apps import AppCalls
 from penstock.client.blobs import BlobCalls
 from penstock.client.callbacks import CallbackCalls
 from penstock.client.collections import CollectionCalls
@@ -43,6 +44,7 @@ class Client(
     CallbackCalls,
     CollectionCalls,
     FlowCalls,
+    AppCalls,
 ):
     """A client of one gateway; use it as ``async with Client(url, token=…) as client``.
 
