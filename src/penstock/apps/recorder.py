@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -23,7 +22,6 @@ log = logs.get(__name__)
 _PAGE: Final = 500  # stored events that one transaction reads
 _JOBS: Final = 5000  # jobs of requests that one transaction reads
 _TENANTS: Final = 200  # of one pass
-_UNUSED_SECONDS: Final = 5.0  # between two checks whether there are requests, while there are none
 
 
 class AppRecorder(Periodic):
@@ -43,15 +41,11 @@ class AppRecorder(Periodic):
     ) -> None:
         super().__init__(interval=interval, idle_interval=idle_interval)
         self._database = database
-        self._unused_until = 0.0  # monotonic
 
     async def once(self) -> bool:
-        if time.monotonic() < self._unused_until:
-            return False
         more = False
         async with self._database.acquire() as connection:
             if not await records.begin_cursors(connection):
-                self._unused_until = time.monotonic() + _UNUSED_SECONDS
                 return False
             await event_log.position_events(connection)
             behind = await records.cursors_behind(connection, limit=_TENANTS)

@@ -99,7 +99,11 @@ def _day(text: str, name: str, zone: ZoneInfo) -> date:
     except ValueError:
         day = None
     if day is None:
-        stated = moment(text, name).astimezone(UTC)
+        try:
+            stated = moment(text, name).astimezone(UTC)
+        except InvalidInput:
+            detail = "must be a day such as 2026-01-30, or its beginning as a time with its offset"
+            raise InvalidInput.of(name, detail) from None
         day = stated.astimezone(zone).date()
         if midnight(day, zone) != stated:
             raise InvalidInput.of(name, f"must be the beginning of a day in the time zone {zone.key}")
