@@ -19,6 +19,7 @@ from penstock.models.manifest import Model
 from penstock.models.replica.data_urls import inlined
 from penstock.models.replica.runtime import Segment
 from tests.support.audio_files import data_of, heard, tune
+from tests.support.hub import hub
 from tests.support.models import Models, Recorder, model_host
 from tests.support.waiting import within
 
@@ -45,7 +46,12 @@ async def run_program(name: str, folder: Path) -> str:
         environment.python,
         PROGRAMS / name,
         folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "HF_HOME": str(folder / "home")},
+        env={
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "HF_HOME": str(folder / "home"),
+            "HF_ENDPOINT": "http://127.0.0.1:1",
+        },
         stdout=asyncio.subprocess.PIPE,
     )
     output, _ = await process.communicate()
@@ -222,6 +228,7 @@ async def test_weights_that_cannot_be_used_are_reported_with_what_to_do(weights:
     found = json.loads(await run_program("check_errors.py", weights))
     expected = {
         "missing": "MUSIC_GEN_MODEL: the weights of facebook/musicgen-small are not here. Put them into",
+        "no hub": "MUSIC_GEN_MODEL: facebook/musicgen-small cannot be downloaded into",
         "without weights": " has no *.safetensors or ",
         "cut off": "cannot be loaded: ",
         "other type": "has a model of type whisper, not one of musicgen, musicgen_melody",
@@ -245,6 +252,30 @@ async def test_a_model_without_weights_is_unavailable_and_says_why(
     deployment = await models.host.add(model("musicgen"))
     with pytest.raises(ModelUnavailable, match="ALLOW_MODEL_DOWNLOAD=true"):
         await deployment.load()
+
+
+async def test_weights_are_downloaded_if_the_operator_allows_it(
+    models: Models, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once: the second start finds them, and asks nobody. The log states what comes and where to."""
+    monkeypatch.setenv("MUSIC_GEN_MODEL", "someone/tiny-musicgen")
+    monkeypatch.setenv("TRANSFORMERS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("ALLOW_MODEL_DOWNLOAD", "true")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    async with hub("someone/tiny-musicgen", weights / "musicgen") as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.url)
+        deployment = await models.host.add(model("musicgen"))
+        await deployment.load()
+        assert "/someone/tiny-musicgen/resolve/" in " ".join(server.requests)
+        wanted = f"downloading someone/tiny-musicgen (0.0 GB) into {tmp_path / 'cache'}"
+        assert any(wanted in line.message for line in models.lines(deployment))
+        found = await generated(models, deployment)
+        assert heard(found["audio"]).seconds == 1.0
+    monkeypatch.setenv("ALLOW_MODEL_DOWNLOAD", "false")
+    await models.host.reload(model("musicgen"))
+    found = await generated(models, models.host.find("musicgen", None))
+    assert heard(found["audio"]).seconds == 1.0
 
 
 async def test_a_wrong_variable_is_named(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:

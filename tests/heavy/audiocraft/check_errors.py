@@ -52,8 +52,10 @@ def main(folder: Path) -> None:
         def __reduce__(self) -> tuple[object, tuple[str]]:
             return (print, ("code of a checkpoint ran",))
 
+    online = read({"TRANSFORMERS_CACHE": str(work), "ALLOW_MODEL_DOWNLOAD": "true"})
     cases: dict[str, Callable[[], object]] = {
         "missing": lambda: load("facebook/musicgen-small", "MUSIC_GEN_MODEL", nowhere, "cpu"),
+        "no hub": lambda: load("facebook/musicgen-small", "MUSIC_GEN_MODEL", online, "cpu"),
         "without weights": lambda: load(
             copied("musicgen", lambda copy: (copy / "model.safetensors").unlink()), "MUSIC_GEN_MODEL", here, "cpu"
         ),

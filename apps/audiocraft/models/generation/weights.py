@@ -53,7 +53,6 @@ def _candidates(names: Sequence[str], variables: Variables) -> Iterator[Path]:
 
 def _download(name: str, variable: str, variables: Variables) -> Path:
     from huggingface_hub import HfApi, snapshot_download  # noqa: PLC0415
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError  # noqa: PLC0415
 
     cache = variables.caches[0]
     try:
@@ -61,7 +60,6 @@ def _download(name: str, variable: str, variables: Variables) -> Path:
         size = sum(file.size or 0 for file in files if any(Path(file.rfilename).match(one) for one in _FILES))
         _log.warning("downloading %s (%.1f GB) into %s; this is done once", name, size / 1e9, cache)
         return Path(snapshot_download(name, cache_dir=cache, allow_patterns=list(_FILES)))
-    except (HfHubHTTPError, HFValidationError, OSError, ConnectionError) as error:
-        raise CannotLoad(
-            f"{variable}: {name} cannot be downloaded into {cache}: {str(error).splitlines()[0][:200]}"
-        ) from error
+    except Exception as error:  # its client raises errors of several libraries
+        reason = (str(error) or type(error).__name__).splitlines()[0][:200]
+        raise CannotLoad(f"{variable}: {name} cannot be downloaded into {cache}: {reason}") from error
