@@ -17,6 +17,7 @@ import pytest
 from penstock.brokers.rabbitmq import RabbitAddress
 from penstock.masking import Secret
 from penstock.supervisor.ports import free_port
+from tests.support.certificates import Issued
 from tests.support.waiting import until
 
 _RABBITMQ = Path("/usr/lib/rabbitmq/bin")  # not on PATH: the programs there run as the user who starts them
@@ -76,10 +77,20 @@ class Server:
 
 
 @asynccontextmanager
-async def redis_server(folder: Path, *, password: str | None = None) -> AsyncIterator[Server]:
+async def redis_server(
+    folder: Path, *, password: str | None = None, tls: Issued | None = None, asks: bool = False
+) -> AsyncIterator[Server]:
+    """One server. With ``tls`` it listens with that certificate only; with ``asks`` it requires one of its clients."""
     port = free_port()
     folder.mkdir(parents=True, exist_ok=True)
-    command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+    ports = ["--port", str(port)]
+    if tls is not None:
+        ports = [
+            "--port", "0", "--tls-port", str(port), "--tls-cert-file", str(tls.certificate),
+            "--tls-key-file", str(tls.key), "--tls-ca-cert-file", str(tls.authority),
+            "--tls-auth-clients", "yes" if asks else "no",
+        ]  # fmt: skip
+    command = ["redis-server", *ports, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
     if password is not None:
         command += ["--requirepass", password]
     server = Server(
@@ -105,7 +116,13 @@ async def rabbitmq_cluster(folder: Path, *names: str) -> AsyncIterator[list[Serv
 
 @asynccontextmanager
 async def rabbitmq_server(
-    folder: Path, *, name: str = "one", epmd_port: int | None = None, cluster: Sequence[str] = ()
+    folder: Path,
+    *,
+    name: str = "one",
+    epmd_port: int | None = None,
+    cluster: Sequence[str] = (),
+    tls: Issued | None = None,
+    asks: bool = False,
 ) -> AsyncIterator[Server]:
     """One node. Nodes of one cluster share ``epmd_port``, where an epmd of their own listens."""
     async with AsyncExitStack() as stack:
@@ -120,6 +137,16 @@ async def rabbitmq_server(
             f"cluster_formation.classic_config.nodes.{number} = {one}@localhost"
             for number, one in enumerate(cluster, 1)
         ]
+        if tls is not None:
+            peers += [
+                "listeners.tcp = none",
+                f"listeners.ssl.default = 127.0.0.1:{port}",
+                f"ssl_options.cacertfile = {tls.authority}",
+                f"ssl_options.certfile = {tls.certificate}",
+                f"ssl_options.keyfile = {tls.key}",
+                f"ssl_options.verify = {'verify_peer' if asks else 'verify_none'}",
+                f"ssl_options.fail_if_no_peer_cert = {str(asks).lower()}",
+            ]
         configuration.write_text("\n".join(["cluster_formation.peer_discovery_backend = classic_config", *peers, ""]))
         cookie = node_folder / ".erlang.cookie"
         cookie.write_text("PENSTOCK")
@@ -141,6 +168,8 @@ async def rabbitmq_server(
             "ERL_EPMD_PORT": str(epmd_port),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
         }
+        if tls is not None:
+            del environment["RABBITMQ_NODE_PORT"], environment["RABBITMQ_NODE_IP_ADDRESS"]
         server = Server(
             command=[str(_RABBITMQ / "rabbitmq-server")],
             port=port,

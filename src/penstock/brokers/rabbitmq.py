@@ -16,6 +16,7 @@ import structlog
 from penstock.brokers.addresses import split
 from penstock.brokers.broker import Broker, BrokerUnavailable, reason_of
 from penstock.brokers.packages import require
+from penstock.brokers.tls import Tls
 from penstock.masking import Secret
 from penstock.settings.brokers import BrokerSettings
 
@@ -43,6 +44,7 @@ class RabbitAddress:
     user: str
     password: Secret
     vhost: str
+    tls: Tls | None = None
 
     @classmethod
     def from_settings(cls, settings: BrokerSettings) -> RabbitAddress | None:
@@ -54,6 +56,14 @@ class RabbitAddress:
             user=settings.rabbitmq_user,
             password=settings.rabbitmq_pass or Secret("guest"),
             vhost=settings.rabbitmq_vhost,
+            tls=Tls(
+                prefix="RABBITMQ",
+                ca=settings.rabbitmq_ca_file,
+                certificate=settings.rabbitmq_cert_file,
+                key=settings.rabbitmq_key_file,
+            )
+            if settings.rabbitmq_tls
+            else None,
         )
 
 
@@ -72,6 +82,7 @@ class RabbitMQ(Broker):
         for driver in ("aio_pika", "aiormq"):  # they log each loss with a traceback; this class logs it in one line
             logging.getLogger(driver).setLevel(logging.CRITICAL)
         self._address = address
+        self._tls = None if address.tls is None else address.tls.context()
         self._setups: list[Setup] = []
         self._connection: AbstractConnection | None = None
         self._channel: AbstractChannel | None = None  # for publishing
@@ -113,7 +124,8 @@ class RabbitMQ(Broker):
                     pause, reported = _FIRST_PAUSE, False
                 except Exception as error:  # noqa: BLE001 - whatever the driver raises, the next try may succeed
                     if not reported:
-                        log.warning("rabbitmq_unavailable", host=host, port=port, reason=reason_of(error))
+                        reason = self._reason(error, host)
+                        log.warning("rabbitmq_unavailable", host=host, port=port, reason=reason)
                 finally:
                     self._is_connected(False)
                     self._connection = self._channel = None
@@ -136,6 +148,10 @@ class RabbitMQ(Broker):
             log.info("rabbitmq_connected", host=host, port=port)
             await closed.wait()
 
+    def _reason(self, error: Exception, host: str) -> str:
+        tls = self._address.tls
+        return (None if tls is None else tls.reason(error, host)) or reason_of(error)
+
     async def _connect(self, host: str, port: int) -> AbstractConnection:
         import aio_pika  # noqa: PLC0415  (the package is optional)
 
@@ -148,6 +164,8 @@ class RabbitMQ(Broker):
             virtualhost=address.vhost,
             timeout=_CONNECT_SECONDS,
             heartbeat=_HEARTBEAT_SECONDS,
+            ssl=self._tls is not None,
+            ssl_context=self._tls,
         )
 
 

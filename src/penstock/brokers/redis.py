@@ -6,13 +6,14 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
 from penstock.brokers.addresses import split
 from penstock.brokers.broker import Broker, BrokerUnavailable, reason_of
 from penstock.brokers.packages import require
+from penstock.brokers.tls import Tls
 from penstock.masking import Secret
 from penstock.settings.brokers import BrokerSettings
 
@@ -35,6 +36,7 @@ class RedisAddress:
     port: int
     database: int = 0
     password: Secret | None = None
+    tls: Tls | None = None
 
     @classmethod
     def from_settings(cls, settings: BrokerSettings) -> RedisAddress | None:
@@ -42,7 +44,19 @@ class RedisAddress:
         if settings.redis_host is None:
             return None
         host, port = split(settings.redis_host, settings.redis_port)
-        return cls(host=host, port=port, database=settings.redis_db_name, password=settings.redis_pass)
+        tls = Tls(
+            prefix="REDIS",
+            ca=settings.redis_ca_file,
+            certificate=settings.redis_cert_file,
+            key=settings.redis_key_file,
+        )
+        return cls(
+            host=host,
+            port=port,
+            database=settings.redis_db_name,
+            password=settings.redis_pass,
+            tls=tls if settings.redis_tls else None,
+        )
 
 
 class Redis(Broker):
@@ -54,6 +68,8 @@ class Redis(Broker):
         super().__init__()
         require("redis", "REDIS_HOST")
         self._address = address
+        if address.tls is not None:
+            address.tls.context()  # so that files which cannot be used are refused at the start
         self._client: Client | None = None
 
     @contextmanager
@@ -81,7 +97,7 @@ class Redis(Broker):
                 except Exception as error:  # noqa: BLE001 - whatever the driver raises, the next check may succeed
                     self._is_connected(False)
                     if not reported:
-                        log.warning("redis_unavailable", host=self._address.host, reason=reason_of(error))
+                        log.warning("redis_unavailable", host=self._address.host, reason=self._reason(error))
                     reported = True
                 else:
                     if not self.connected.is_set():
@@ -93,6 +109,10 @@ class Redis(Broker):
             self._is_connected(False)
             self._client = None
             await client.aclose()
+
+    def _reason(self, error: Exception) -> str:
+        address = self._address
+        return (None if address.tls is None else address.tls.reason(error, address.host)) or reason_of(error)
 
     def _open(self) -> Client:
         from redis.asyncio import BlockingConnectionPool  # noqa: PLC0415  (the package is optional)
@@ -108,8 +128,23 @@ class Redis(Broker):
             timeout=_RESPOND_SECONDS,
             socket_connect_timeout=_CONNECT_SECONDS,
             socket_timeout=_RESPOND_SECONDS,
+            **({} if address.tls is None else _options(address.tls)),
         )
         return Client.from_pool(pool)
+
+
+def _options(tls: Tls) -> dict[str, Any]:
+    """Return the options of the driver for connections with TLS."""
+    from redis.asyncio import SSLConnection  # noqa: PLC0415  (the package is optional)
+
+    return {
+        "connection_class": SSLConnection,
+        "ssl_cert_reqs": "required",
+        "ssl_check_hostname": True,
+        "ssl_ca_certs": None if tls.ca is None else str(tls.ca),
+        "ssl_certfile": None if tls.certificate is None else str(tls.certificate),
+        "ssl_keyfile": None if tls.certificate is None else str(tls.key or tls.certificate),
+    }
 
 
 def _raise_cancelled() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from penstock.errors import FieldProblem, SettingsError
-from penstock.settings import blobs, gateway, jobs, marketplace, providers, workers
+from penstock.settings import blobs, brokers, gateway, jobs, marketplace, providers, workers
 from penstock.settings.apps import AppSettings
 from penstock.settings.blobs import BlobSettings
 from penstock.settings.brokers import BrokerSettings
@@ -41,7 +41,7 @@ VARIABLES: Final[Mapping[str, Variable]] = {
 }
 _RELATIONS: Final = (
     *gateway.RELATIONS, *jobs.RELATIONS, *workers.RELATIONS, *blobs.RELATIONS, *providers.RELATIONS,
-    *marketplace.RELATIONS,
+    *marketplace.RELATIONS, *brokers.RELATIONS,
 )  # fmt: skip
 # Variables that parents pass to their children; they are not settings.
 _INTERNAL: Final = frozenset({"PENSTOCK_SUPERVISOR_PID", "PENSTOCK_MODEL", "PENSTOCK_MODEL_VERSION"})
