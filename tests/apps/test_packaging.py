@@ -19,6 +19,7 @@ import penstock
 from penstock.apps.layout import Layout, Service
 from penstock.apps.packaging.wheel import write_wheel
 from penstock.apps.packaging.writing import images_of, texts_of, write, write_texts
+from penstock.errors import InvalidInput
 from penstock.settings import Settings
 from tests.support.compose import (
     VariableMissing,
@@ -207,6 +208,19 @@ def test_what_the_operator_edits_is_kept(tmp_path: Path) -> None:
     assert (out / "version.json").read_text() == "{}"
     assert load(out / "docker-compose.yml")["services"]
     assert not (out / "apps" / "sounds" / "gone.py").exists()
+
+
+def test_folders_with_other_files_are_refused_and_left_alone(tmp_path: Path) -> None:
+    """A project may hold apps in a folder of the name that the output replaces."""
+    project = tmp_path / "project"
+    (project / "apps").mkdir(parents=True)
+    app = app_in(project / "apps")
+    for output in (project, project / "apps", app, app / "build"):
+        with pytest.raises(InvalidInput, match="output"):
+            write(layout(), app, output, registry=None, repository=None)
+    assert [path.name for path in app.iterdir()] == ["app.toml"]
+    write(layout(), app, project / "build", registry=None, repository=None)
+    write(layout(), app, project / "build", registry=None, repository=None)
 
 
 def test_the_dockerfile_of_a_service_that_is_gone_goes_too(tmp_path: Path) -> None:

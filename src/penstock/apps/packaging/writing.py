@@ -15,6 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from penstock.apps.layout import MODEL_FOLDER_VARIABLE, Layout, Service
 from penstock.apps.packaging.variables import defaults_of, groups_of
 from penstock.apps.packaging.wheel import write_wheel
+from penstock.errors import InvalidInput
 
 BASE: Final = "python:3.12.11-slim-bookworm"
 IMAGES: Final = {
@@ -29,6 +30,7 @@ _KEPT: Final = frozenset({".env", VERSION_FILE})  # the operator edits them
 _MODES: Final = {".env": 0o600, "scripts/build_dockerfile.sh": 0o755}
 _PLAIN: Final = (".dockerignore", "docker-compose.yml", "docker-compose.gpu.yml", ".env", VERSION_FILE, "Dockerfile")
 _UNQUOTED: Final = re.compile(r"[A-Za-z0-9_./:@%+,=-]*")
+_MARK: Final = "Written by `penstock app build`"  # in each Dockerfile
 _LOCK: Final = Path(__file__).with_name("requirements.lock")
 
 
@@ -79,7 +81,12 @@ def texts_of(layout: Layout, *, registry: str = REGISTRY, repository: str = REPO
 
 
 def write(layout: Layout, app: Path, output: Path, *, registry: str | None, repository: str | None) -> list[Path]:
-    """Write everything below ``output``, and return the paths of what was written. ``app`` is the app's folder."""
+    """Write everything below ``output``, and return the paths of what was written. ``app`` is the app's folder.
+
+    Folders with the same names are replaced, so ``output`` has to be new, empty, or written by this before. Raises
+    InvalidInput for another folder.
+    """
+    _require_own(output, app)
     texts = write_texts(layout, output, registry=registry, repository=repository)
     shutil.copyfile(_LOCK, output / _LOCK.name)
     folders = [app, *(app.with_name(one.app_folder) for one in layout.services)]
@@ -108,6 +115,18 @@ def write_texts(
         path.write_text(text)
         written.append(path)
     return written
+
+
+def _require_own(output: Path, app: Path) -> None:
+    if output.resolve().is_relative_to(app.resolve()):
+        raise InvalidInput.of("output", f"{output} must not be in the folder of the app, which is copied there")
+    if not output.exists():
+        return
+    if not output.is_dir():
+        raise InvalidInput.of("output", f"{output} must be a folder")
+    dockerfile = output / "Dockerfile"
+    if any(output.iterdir()) and not (dockerfile.is_file() and _MARK in dockerfile.read_text(errors="replace")):
+        raise InvalidInput.of("output", f"{output} holds other files than this command writes; name a new folder")
 
 
 def _copy_apps(folders: Collection[Path], target: Path) -> Path:
