@@ -120,7 +120,7 @@ async def test_an_additional_step_before_the_next_mail_holds_the_run() -> None:
         run.start("two", {"length": 1})
         run.publish("more")
 
-    assert continued(begun(), after).found == "progress progress (key progress#1)"
+    assert continued(begun(), after).found == "progress (key progress#1)"
     held = continued(begun(), beside)
     assert (held.no, held.stored) == (2, "no further step before the next mail")
     assert held.found == "publish more (key more#1)"

@@ -24,6 +24,7 @@ _COLORS: Final = {
     "running": "cyan",
     "waiting": "blue",
 }
+_WITHOUT_DURATION: Final = frozenset({"recorded", "dropped", "completed"})  # of steps whose end has no time
 _MAX_ERROR: Final = 200  # characters of an error in a tree
 
 
@@ -101,9 +102,10 @@ def _add_steps(root: Tree, run: Json, children: Mapping[str, Json]) -> None:
 
 
 def _step_line(step: Json) -> Any:
-    line = _line(
-        f"{step['no']} {step['key']}", step["status"], step["started_at"] or step["issued_at"], step["finished_at"]
-    )
+    began = step["started_at"] or step["issued_at"]
+    if step["finished_at"] is None and step["status"] in _WITHOUT_DURATION:
+        began = None
+    line = _line(f"{step['no']} {step['key']}", step["status"], began, step["finished_at"])
     if (items := step["items"]) is not None:
         counts = ", ".join(f"{items[name]} {name}" for name in ("completed", "failed", "running") if items[name])
         line.append(f"  {items['items']} items" + (f": {counts}" if counts else ""), style="dim")

@@ -220,4 +220,5 @@ def _same(stored: Target | None, target: Target | None) -> bool:
 def _words(step: StoredStep) -> str:
     kind = {StepKind.RECORD: "recorded function", StepKind.SIGNAL: "wait for signal", StepKind.EVENT: "wait for event"}
     what = described(kind.get(step.kind, step.kind.value), step.target)
-    return f"{what} {step.name} (key {step.key})" if step.target is None else f"{what} (key {step.key})"
+    named = step.target is None and step.name != what
+    return f"{what} {step.name} (key {step.key})" if named else f"{what} (key {step.key})"
