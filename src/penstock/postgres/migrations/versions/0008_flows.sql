@@ -283,8 +283,40 @@ EXCEPTION WHEN untranslatable_character OR data_exception THEN
     RETURN false;
 END $$;
 
+-- Returns the data of the first event of a stored row that a wait states, as flow code gets them. A row about jobs may be about many: the
+-- data name the job. Jobs that retention has removed are left out. Indexes: primary keys of series and job.
+CREATE FUNCTION flow_event_data(the_tenant integer, e event, match json) RETURNS SETOF json LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    wanted text;
+BEGIN
+    wanted := match->>'job_id'; -- not above, where no exception is caught
+    IF e.kind NOT LIKE 'job.%' THEN
+        RETURN QUERY SELECT e.data WHERE flow_matches(e.data, match);
+    ELSIF wanted IS NULL OR wanted = ANY (coalesce(e.job_ids, ARRAY[e.job_id])::text[]) THEN
+        RETURN QUERY
+        SELECT d.data
+        FROM unnest(coalesce(e.job_ids, ARRAY[e.job_id]), e.series_ids, e.attempts) WITH ORDINALITY AS w(id, series_id, attempt, place)
+        JOIN series s ON s.tenant_id = the_tenant AND s.id = w.series_id
+             AND s.task_type = coalesce(match->>'task_type', s.task_type)
+             AND s.model_profile = coalesce(match->>'model_profile', s.model_profile)
+             AND s.owner_service = coalesce(match->>'owner_service', s.owner_service)
+        CROSS JOIN LATERAL (SELECT owner_ref, user_id FROM job WHERE tenant_id = the_tenant AND id = w.id OFFSET 0) j
+        CROSS JOIN LATERAL (SELECT CASE WHEN json_typeof(e.data) = 'array' THEN e.data->(w.place::int - 1) ELSE e.data END AS more) m
+        CROSS JOIN LATERAL (SELECT CASE e.kind
+            WHEN 'job.progress' THEN json_build_object('job_id', w.id, 'owner_service', s.owner_service, 'owner_ref', j.owner_ref,
+                'user_id', j.user_id, 'task_type', s.task_type, 'model_profile', s.model_profile, 'progress', e.data)
+            ELSE json_strip_nulls(json_build_object('job_id', w.id, 'owner_service', s.owner_service, 'owner_ref', j.owner_ref,
+                'user_id', j.user_id, 'task_type', s.task_type, 'model_profile', s.model_profile, 'attempt', w.attempt,
+                'category', m.more->>'category', 'message', m.more->>'message')) END AS data) d
+        WHERE (wanted IS NULL OR wanted = w.id::text) AND flow_matches(d.data, match)
+        ORDER BY w.place LIMIT 1;
+    END IF;
+EXCEPTION WHEN untranslatable_character OR data_exception THEN
+    RETURN;
+END $$;
+
 -- Delivers a tenant's events to the runs that wait for them, in the order of their positions: first the earlier events to new waits,
--- then at most a given number of new events to all. Runs can wait only for events about a single subject. "more": events are left.
+-- then at most a given number of new events to all. Rows of kinds that no run waits for are passed over. "more": events are left.
 -- Locks: the row of flow_reader, so one pass of a tenant at a time; rows of flow_wait; then gates. Indexes: primary key of
 -- event_position, event_order, flow_wait_kind, flow_wait_new.
 CREATE FUNCTION flow_match_events(the_tenant integer, at_most integer)
@@ -308,23 +340,24 @@ BEGIN
     WITH new AS MATERIALIZED (
         SELECT ctid AS row_tid, * FROM flow_wait WHERE tenant_id = the_tenant AND NOT followed LIMIT at_most FOR UPDATE SKIP LOCKED
     ), old AS MATERIALIZED (
-        SELECT p.position, e.kind, e.data FROM event_position p
-        CROSS JOIN LATERAL (SELECT kind, data FROM event WHERE id = p.event_id AND at = p.at AND job_ids IS NULL OFFSET 0) e
+        SELECT p.position, e.kind, e.stored FROM event_position p
+        CROSS JOIN LATERAL (SELECT kind, event AS stored FROM event WHERE id = p.event_id AND at = p.at OFFSET 0) e
         WHERE p.tenant_id = the_tenant AND p.position > reached AND p.position <= upto
+          AND EXISTS (SELECT FROM flow_wait WHERE tenant_id = the_tenant AND kind = e.kind AND followed OFFSET 0)
     ), following AS MATERIALIZED (
-        SELECT w.row_tid, w.run_id, w.no, o.position, o.data FROM old o
+        SELECT w.row_tid, w.run_id, w.no, o.position, d.data FROM old o
         CROSS JOIN LATERAL (
             SELECT ctid AS row_tid, run_id, no, match FROM flow_wait
             WHERE tenant_id = the_tenant AND kind = o.kind AND followed FOR UPDATE SKIP LOCKED
         ) w
-        WHERE flow_matches(o.data, w.match)
+        CROSS JOIN LATERAL flow_event_data(the_tenant, o.stored, w.match) AS d(data)
     ), found AS MATERIALIZED (
         SELECT n.row_tid, n.run_id, n.no, f.position, f.data FROM new n
         CROSS JOIN LATERAL (
-            SELECT p.position, e.data FROM event_position p
-            CROSS JOIN LATERAL (SELECT data FROM event WHERE id = p.event_id AND at = p.at AND kind = n.kind AND job_ids IS NULL
-                                OFFSET 0) e
-            WHERE p.tenant_id = the_tenant AND p.position > n.after AND p.position <= upto AND flow_matches(e.data, n.match)
+            SELECT p.position, d.data FROM event_position p
+            CROSS JOIN LATERAL (SELECT event AS stored FROM event WHERE id = p.event_id AND at = p.at AND kind = n.kind OFFSET 0) e
+            CROSS JOIN LATERAL flow_event_data(the_tenant, e.stored, n.match) AS d(data)
+            WHERE p.tenant_id = the_tenant AND p.position > n.after AND p.position <= upto
             ORDER BY p.position LIMIT 1
         ) f
         UNION ALL
