@@ -14,6 +14,7 @@ from benchmarks import (
     burndown,
     callbacks,
     claims,
+    collections,
     create,
     events,
     files,
@@ -48,6 +49,7 @@ SCENARIOS = {
     "slow_clients": slow_clients.run,
     "usage": usage.run,
     "callbacks": callbacks.run,
+    "collections": collections.run,
     "flow_replay": flow_replay.run_scenario,
     "flows": flows.run,
 }

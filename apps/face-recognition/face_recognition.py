@@ -25,8 +25,13 @@ _NEEDS = {"enrol": {"person", "pictures"}, "recognise": {"picture"}, "forget": {
     version="1",
     step_max_attempts=3,
     examples=[
-        {"operation": "enrol", "gallery": "staff", "person": "Ada", "pictures": ["blob:0199…"]},
-        {"operation": "recognise", "gallery": "staff", "picture": "blob:0199…"},
+        {
+            "operation": "enrol",
+            "gallery": "staff",
+            "person": "Ada",
+            "pictures": ["blob:01990000-0000-7000-8000-000000000007"],
+        },
+        {"operation": "recognise", "gallery": "staff", "picture": "blob:01990000-0000-7000-8000-000000000007"},
         {"operation": "forget", "gallery": "staff", "person": "Ada"},
     ],
 )

@@ -8,7 +8,10 @@ from penstock import BadInput
 from penstock.flows import run
 
 Gallery = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$", description="The name of a gallery.")]
-Picture = Annotated[str, Field(max_length=20_000_000, description="`blob:` and the id of an upload, or a `data:` URL.")]
+Picture = Annotated[
+    str,
+    Field(pattern=r"^blob:[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$", description="`blob:` and the id of an upload."),
+]
 Distance = Annotated[
     float, Field(gt=0, le=2, description="Faces at most that far apart may be one person's; less accepts fewer.")
 ]

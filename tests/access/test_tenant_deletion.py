@@ -49,7 +49,7 @@ async def tenant(operator: HttpCaller) -> TenantCaller:
 
 
 async def filled(operator: HttpCaller) -> TenantCaller:
-    """Return a tenant with jobs in every state, a file, quotas with use, limits, a model, a callback, and usage."""
+    """Return a tenant with jobs in every state, a file, quotas with use, limits, a collection, and usage."""
     tenant = await new_tenant(operator)
     await tenant.set_quota("jobs", 1000, "day", user="*")
     await tenant.set_quota("pending_jobs", 1000, user="*")
@@ -63,8 +63,13 @@ async def filled(operator: HttpCaller) -> TenantCaller:
     for _ in range(3):
         await tenant.submit(user_id="ada")
     assert len((await tenant.call("POST", "/jobs/claim", {"worker_id": "w", "limit": 1})).json["jobs"]) == 1
-    blob = await operator.call("POST", "/blobs", body=b"x" * 100, headers={"Penstock-Tenant": tenant.tenant})
+    named = {"Penstock-Tenant": tenant.tenant}
+    blob = await operator.call("POST", "/blobs", body=b"x" * 100, headers=named)
     assert blob.status == 201, blob.body
+    await operator.call("POST", "/collections", {"name": "things", "dimension": 2}, headers=named)
+    items = {"items": [{"key": "a", "vector": [1, 2]}]}
+    written = await operator.call("POST", "/collections/things/items", items, headers=named)
+    assert written.status == 200, written.body
     limits = {"weight": 2, "max_running": 50, "queues": []}
     await operator.call("PUT", f"/tenants/{tenant.tenant}/limits", limits)
     await tenant.step()
@@ -127,6 +132,7 @@ async def test_everything_that_a_tenant_owns_is_deleted_and_nothing_of_others(
     other = await filled(operator)
     await roll_up(database)
     before = await rows(database, other)
+    assert {"collection", "collection_item"} <= before.keys()
     assert {"api_key", "blob", "ready", "later", "lease", "quota_use", "quota_job", "idempotency"} <= before.keys()
     owned = await rows(database, tenant)
     assert before.keys() - {"usage_dims", *PASSING} <= owned.keys()

@@ -51,7 +51,7 @@ def show(
     collection = with_client(lambda client: client.collection(name))
     page = with_client(lambda client: client.items(name, after=after, limit=limit, group=group))
     if wants_json(as_json):
-        print_json(msgspec.to_builtins(collection) | msgspec.to_builtins(page))
+        print_json(msgspec.to_builtins(collection) | msgspec.json.decode(msgspec.json.encode(page)))
         return
     typer.echo(f"{collection.name}: {collection.items} items of {collection.dimension} dimensions, {collection.metric}")
     print_table(("key", "group", "attributes"), map(_item_row, page.items))

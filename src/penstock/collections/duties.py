@@ -17,9 +17,7 @@ from penstock.telemetry import logs
 
 log = logs.get(__name__)
 
-MIN_ITEMS: Final = (
-    10_000  # from which on a collection gets an index; without one, a search of so many takes about 20 ms
-)
+MIN_ITEMS: Final = 10_000  # from which on a collection gets an index
 _MAX_INDEXES: Final = 64  # every write checks all of them
 _CHUNK: Final = 5000
 _LOCK: Final = 0x70656E5F68_6E7377  # "pen_hnsw": one process at a time changes indexes

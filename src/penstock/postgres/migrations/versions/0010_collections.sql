@@ -127,7 +127,7 @@ BEGIN
     END IF;
     conditions := format('i.tenant_id = %s AND i.collection_id = %s', the_tenant, the_collection);
     IF indexed THEN
-        PERFORM set_config('hnsw.ef_search', least(1000, greatest(200, 2 * k))::text, true);
+        PERFORM set_config('hnsw.ef_search', least(1000, greatest(100, 2 * k))::text, true);
         IF extension.version >= ARRAY[0, 8] THEN
             PERFORM set_config('hnsw.iterative_scan', 'strict_order', true);
         END IF;
