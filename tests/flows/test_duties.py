@@ -191,3 +191,35 @@ async def test_the_failed_child_of_an_unfinished_run_cannot_be_retried(database:
     async with database.acquire() as connection:
         retried, _ = await store.retry(connection, caller.tenant, [child.id])
     assert set(retried) == {child.id}
+
+
+@pytest.mark.parametrize(
+    ("match", "data"),
+    [
+        (b"{}", '{"n": 1}'),
+        (b'{"n": 7}', '{"n": 7.0, "other": 1}'),
+        (b'{"n": 7e2}', '{"n": 700}'),
+        (b'{"n": 1e300}', '{"n": 1e300}'),
+        (b'{"text": "caf\xc3\xa9"}', '{"text": "caf\u00e9"}'),
+        (b'{"text": "caf\xc3\xa9"}', '{"text": "caf\\u00e9"}'),
+        (b'{"text": "two\\nlines \\"quoted\\" \\\\"}', '{"text": "two\\u000alines \\u0022quoted\\u0022 \\\\"}'),
+        (b'{"done": true, "text": null}', '{"text": null, "done": true}'),
+        (b'{"text": "7"}', '{"text": "7"}'),
+        (b'{"within": {"n": 7}}', '{"within": {"n": 7, "m": 8}}'),
+        (b'{"list": [2]}', '{"list": [1, 2, 3]}'),
+        (b'{"a=b": "c"}', '{"a=b": "c"}'),
+        (b'{"text": "xx"}', '{"text": "xx", "long": "' + "y" * 100_000 + '"}'),
+    ],
+)
+async def test_a_wait_is_found_by_whatever_it_states(
+    database: Database, caller: JobCaller, keeper: FlowKeeper, match: bytes, data: str
+) -> None:
+    run, other = await ManualRun.begin(caller), await ManualRun.begin(caller)
+    await run.commit(event="paid", match=match, park=True)
+    await other.commit(event="paid", match=b'{"none": "such"}', park=True)
+    await keeper.once()
+
+    await publish(database, caller, "paid", data)
+    await keeper.once()
+
+    assert (await run.home(), await other.home()) == ("ready", "parked")

@@ -76,10 +76,11 @@ CREATE TABLE flow_wait (
     kind      text NOT NULL,
     match     json,            -- the data of the event must contain this; null: any
     after     bigint NOT NULL, -- the position of the tenant's events at which the search begins
+    probe     text NOT NULL,   -- one of the values in match, by which an event finds it; see flow_probe()
     followed  boolean NOT NULL DEFAULT false, -- true: earlier events have been searched, and new ones are matched as they come
     PRIMARY KEY (tenant_id, run_id, no)
 ) WITH (fillfactor = 50);
-CREATE INDEX flow_wait_kind ON flow_wait (tenant_id, kind) WHERE followed;
+CREATE INDEX flow_wait_kind ON flow_wait (tenant_id, kind, probe) WHERE followed;
 CREATE INDEX flow_wait_new ON flow_wait (tenant_id) WHERE NOT followed;
 
 -- The position up to which a tenant's events have been delivered to waits that are followed.
@@ -283,6 +284,43 @@ EXCEPTION WHEN untranslatable_character OR data_exception THEN
     RETURN false;
 END $$;
 
+-- Returns a digest of each top-level text, number, boolean and null of a JSON object, however it is written: two objects with an equal
+-- value have a digest in common. Nothing is returned for what cannot be searched; see flow_matches().
+CREATE FUNCTION flow_digests(data json) RETURNS SETOF text LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    IF json_typeof(data) = 'object' THEN
+        RETURN QUERY
+        SELECT md5(v.key || '=' || CASE json_typeof(v.value)
+                   WHEN 'number' THEN trim_scale(v.value::text::numeric)::text
+                   WHEN 'string' THEN '"' || (v.value #>> '{}') ELSE v.value::text END)
+        FROM json_each(data) AS v WHERE json_typeof(v.value) IN ('string', 'number', 'boolean', 'null');
+    END IF;
+EXCEPTION WHEN untranslatable_character OR data_exception THEN
+    RETURN;
+END $$;
+
+-- Returns the digest by which an event of a kind finds a wait; empty if it has none, so that each event of the kind is compared with it.
+CREATE FUNCTION flow_probe(kind text, match json) RETURNS text LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    IF kind LIKE 'job.%' THEN -- which are stored for many jobs at a time: by the job only
+        RETURN coalesce(md5('job_id=' || (match->>'job_id')), '');
+    END IF;
+    RETURN coalesce((SELECT digest FROM flow_digests(match) AS digest LIMIT 1), '');
+EXCEPTION WHEN untranslatable_character OR data_exception THEN
+    RETURN '';
+END $$;
+
+-- Returns the probes of the waits that a stored row may end. Large data are not taken apart: all waits of the kind are compared with them.
+CREATE FUNCTION flow_probes(the_tenant integer, e event) RETURNS text[] LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    IF e.kind LIKE 'job.%' THEN
+        RETURN '{""}' || ARRAY(SELECT md5('job_id=' || id) FROM unnest(coalesce(e.job_ids, ARRAY[e.job_id])) AS id);
+    ELSIF octet_length(e.data::text) > 65536 THEN
+        RETURN ARRAY(SELECT DISTINCT probe FROM flow_wait WHERE tenant_id = the_tenant AND kind = e.kind AND followed);
+    END IF;
+    RETURN '{""}' || ARRAY(SELECT flow_digests(e.data));
+END $$;
+
 -- Returns the data of the first event of a stored row that a wait states, as flow code gets them. A row about jobs may be about many: the
 -- data name the job. Jobs that retention has removed are left out. Indexes: primary keys of series and job.
 CREATE FUNCTION flow_event_data(the_tenant integer, e event, match json) RETURNS SETOF json LANGUAGE plpgsql STABLE AS $$
@@ -340,15 +378,16 @@ BEGIN
     WITH new AS MATERIALIZED (
         SELECT ctid AS row_tid, * FROM flow_wait WHERE tenant_id = the_tenant AND NOT followed LIMIT at_most FOR UPDATE SKIP LOCKED
     ), old AS MATERIALIZED (
-        SELECT p.position, e.kind, e.stored FROM event_position p
+        SELECT p.position, e.kind, e.stored, flow_probes(the_tenant, e.stored) AS probes FROM event_position p
         CROSS JOIN LATERAL (SELECT kind, event AS stored FROM event WHERE id = p.event_id AND at = p.at OFFSET 0) e
         WHERE p.tenant_id = the_tenant AND p.position > reached AND p.position <= upto
           AND EXISTS (SELECT FROM flow_wait WHERE tenant_id = the_tenant AND kind = e.kind AND followed OFFSET 0)
     ), following AS MATERIALIZED (
         SELECT w.row_tid, w.run_id, w.no, o.position, d.data FROM old o
+        CROSS JOIN LATERAL unnest(o.probes) AS b(probe)
         CROSS JOIN LATERAL (
             SELECT ctid AS row_tid, run_id, no, match FROM flow_wait
-            WHERE tenant_id = the_tenant AND kind = o.kind AND followed FOR UPDATE SKIP LOCKED
+            WHERE tenant_id = the_tenant AND kind = o.kind AND probe = b.probe AND followed FOR UPDATE SKIP LOCKED
         ) w
         CROSS JOIN LATERAL flow_event_data(the_tenant, o.stored, w.match) AS d(data)
     ), found AS MATERIALIZED (
@@ -702,8 +741,8 @@ BEGIN
         WHERE s.due IS NOT NULL AND gates[s.run] IS NOT NULL AND NOT ends[s.run];
     END IF;
     IF 'event' = ANY (st_kind) THEN
-        INSERT INTO flow_wait (tenant_id, run_id, no, kind, match, after)
-        SELECT the_tenant, run_ids[s.run], s.no, s.name, s.input, g.first_position
+        INSERT INTO flow_wait (tenant_id, run_id, no, kind, match, probe, after)
+        SELECT the_tenant, run_ids[s.run], s.no, s.name, s.input, flow_probe(s.name, s.input), g.first_position
         FROM unnest(st_run, st_no, st_kind, st_name, st_input) AS s(run, no, kind, name, input)
         CROSS JOIN LATERAL (SELECT first_position FROM flow_gate WHERE ctid = gates[s.run] OFFSET 0) g
         WHERE s.kind = 'event' AND NOT ends[s.run];
@@ -937,8 +976,8 @@ BEGIN
     WHERE s.tenant_id = the_tenant AND s.run_id = flow_fork.target AND s.due IS NOT NULL
       AND NOT EXISTS (SELECT FROM flow_mail m WHERE m.tenant_id = the_tenant AND m.run_id = flow_fork.target AND m.no = s.no)
     ON CONFLICT DO NOTHING;
-    INSERT INTO flow_wait (tenant_id, run_id, no, kind, match, after)
-    SELECT the_tenant, flow_fork.target, s.no, s.name, s.input, g.first_position FROM flow_step s
+    INSERT INTO flow_wait (tenant_id, run_id, no, kind, match, probe, after)
+    SELECT the_tenant, flow_fork.target, s.no, s.name, s.input, flow_probe(s.name, s.input), g.first_position FROM flow_step s
     JOIN flow_gate g ON g.tenant_id = the_tenant AND g.run_id = s.run_id
     WHERE s.tenant_id = the_tenant AND s.run_id = flow_fork.target AND s.kind = 'event'
       AND NOT EXISTS (SELECT FROM flow_mail m WHERE m.tenant_id = the_tenant AND m.run_id = flow_fork.target AND m.no = s.no)
