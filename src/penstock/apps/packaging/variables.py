@@ -114,6 +114,7 @@ def groups_of(layout: Layout, *, registry: str, repository: str) -> list[Group]:
         ),
         *(Variable(name=name, default=str(port)) for name, port in ports.items()),
         *(Variable(name=name, default=value) for name, value in layout.variables.items() if name not in own),
+        Variable(name="GPU_ID", default="0", meaning="the GPU of the workers, with docker-compose.gpu.yml"),
         Variable(
             name="WORKER_LEASE_TIMEOUT",
             default="1m",

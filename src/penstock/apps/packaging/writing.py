@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Collection, Mapping, Sequence
@@ -9,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from penstock.apps.layout import MODEL_FOLDER_VARIABLE, Layout, Service
@@ -74,6 +74,8 @@ def texts_of(layout: Layout, *, registry: str = REGISTRY, repository: str = REPO
         "repository": repository,
     }
     found = {name: _render(name.removeprefix("."), known) for name in (*_PLAIN, "scripts/build_dockerfile.sh")}
+    if not layout.services:
+        del found["docker-compose.gpu.yml"]  # there are no workers
     for image in images[1:]:
         (worker,) = [one for one in layout.components if one.name == f"{image.services[0].name}-worker"]
         found[image.dockerfile] = _render("Dockerfile.worker", {**known, "image": image, "worker": worker})
@@ -158,7 +160,7 @@ def _render(name: str, known: Mapping[str, Any]) -> str:
 
 def _json(value: object) -> str:
     """Return a value as JSON, which is also YAML and what Dockerfiles expect."""
-    return msgspec.json.encode(value).decode()
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _reference(name: str, value: str) -> str:
