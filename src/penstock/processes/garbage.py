@@ -13,7 +13,7 @@ _NEW_CONTAINERS: Final = 10_000  # before a collection of the youngest generatio
 _YOUNGER: Final = 10  # collections of one generation before the next older one
 
 
-def collect_rarely() -> None:
+def collect_rarely(new_containers: int = _NEW_CONTAINERS) -> None:
     """Collect garbage less often, and never scan the objects that exist now. Call it once the process is built."""
     gc.freeze()
-    gc.set_threshold(_NEW_CONTAINERS, _YOUNGER, _YOUNGER)
+    gc.set_threshold(new_containers, _YOUNGER, _YOUNGER)

@@ -150,16 +150,24 @@ class FlowProcess:
         return turn
 
     async def _available_program(self, flow: tuple[str, str]) -> Program:
+        if (program := self._program_of(flow)) is not None:
+            return program
         try:
             async with asyncio.timeout(_START_SECONDS):
                 while True:
                     await self._available.wait()
-                    if self._current is not None and not self._current.ended.is_set():
-                        home = self._homes.get(flow, self._current)
-                        return self._current if home.ended.is_set() else home
+                    if (program := self._program_of(flow)) is not None:
+                        return program
                     self._available.clear()  # until another one has started
         except TimeoutError:
             raise FlowsUnavailable("the process that runs flows cannot be started; see its log") from None
+
+    def _program_of(self, flow: tuple[str, str]) -> Program | None:
+        """Return the process that has a flow; None if none runs."""
+        if not self._available.is_set() or self._current is None or self._current.ended.is_set():
+            return None
+        home = self._homes.get(flow, self._current)
+        return self._current if home.ended.is_set() else home
 
     # The process, and those that follow it
 
@@ -253,6 +261,8 @@ class FlowProcess:
 
     def _retire_unused(self) -> None:
         """Stop processes of earlier code that have no runs and flows left, and the oldest of too many."""
+        if not self._retiring:
+            return
         used = {*self.resident.values(), *self._homes.values()}
         while self._retiring and (len(self._retiring) > _MAX_RETIRING or not used.issuperset(self._retiring)):
             unused = next((one for one in self._retiring if one not in used), self._retiring[0])

@@ -33,6 +33,7 @@ from penstock.telemetry import logs
 
 log = logs.get(__name__)
 
+_MAX_OUTGOING: Final = 2**18  # bytes
 _LAST_REPORTS: Final = 1.0  # seconds until all reports of a process that has ended are received
 _REFUSALS: Final[dict[str, type[NoTurn]]] = {"unknown_flow": UnknownFlow, "not_resident": NotResident}
 
@@ -70,6 +71,7 @@ class Program:
         self._watchdog = Watchdog(limits.warn_after, limits.kill_after, ask=self._ask_stack, kill=self._kill_blocked)
         self._process: Process | None = None
         self._transport: asyncio.WriteTransport | None = None
+        self._outgoing = bytearray()  # frames that are written in this iteration of the event loop
         self._writable = asyncio.Event()
         self._writable.set()
         self._closed = asyncio.Event()  # all that it has sent was received
@@ -121,7 +123,7 @@ class Program:
         self._requests[number] = future
         self._runs[number] = run_id
         self._watchdog.sent(number)
-        self._transport.write(data)
+        self._write(data)
         try:
             return await future
         finally:
@@ -133,7 +135,20 @@ class Program:
         if self._transport is not None and not self.ended.is_set():
             self._number += 1
             self._watchdog.sent(self._number)
-            self._transport.write(frames.encode(frames.Evict(self._number, run_id)))
+            self._write(frames.encode(frames.Evict(self._number, run_id)))
+
+    def _write(self, frame: bytes) -> None:
+        """Write a frame, together with others of this iteration of the event loop: each write wakes the process."""
+        if not self._outgoing:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._outgoing += frame
+        if len(self._outgoing) > _MAX_OUTGOING:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._outgoing and self._transport is not None and not self._transport.is_closing():
+            self._transport.write(bytes(self._outgoing))
+        self._outgoing.clear()
 
     @property
     def pid(self) -> int | None:

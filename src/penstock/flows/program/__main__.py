@@ -29,6 +29,7 @@ from penstock.flows.program.unsent import Unsent
 from penstock.processes.garbage import collect_rarely
 
 _READ_BYTES: Final = 2**18
+_NEW_CONTAINERS: Final = 100_000  # before a collection of garbage: ``Runs`` makes others, by the number of runs
 
 
 def main(folders: FlowFolders, socket_fd: int, stack_fd: int, unsent_fd: int, *skipped: str) -> None:
@@ -61,7 +62,7 @@ def main(folders: FlowFolders, socket_fd: int, stack_fd: int, unsent_fd: int, *s
     hooks.install()
     loaded = loading.load(folders, skipped=skipped, loading=lambda file: send(frames.Loading(file)))
     send(frames.Ready([flow.describe() for flow in loaded.flows.values()], loaded.problems))
-    collect_rarely()
+    collect_rarely(_NEW_CONTAINERS)
     effects = EffectsThread()
     _serve(connection, Runs(loaded.flows, effects, send, keep), effects)
 

@@ -37,7 +37,9 @@ async def children_of(
     steps: Sequence[Step], run: ClaimedJob, names: Names, *, max_attempts: int
 ) -> tuple[dict[int, Child], list[Block]]:
     """Return the child jobs of steps, by the number of the step, and the blocks of their maps."""
-    calls = [step for step in steps if step.kind in {StepKind.CALL, StepKind.MAP} and step.target is not None]
+    calls = [step for step in steps if step.target is not None]
+    if not calls:
+        return {}, []
     submissions = [_submission(step, run) for step in calls]
     if any(not names.has_lane(submission) for submission in submissions):
         await names.resolve_lanes(submissions)
