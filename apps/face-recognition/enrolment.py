@@ -75,12 +75,11 @@ async def _nearest(collection: str, picture: str, face: dict[str, Any]) -> dict[
     """Return the persons with the nearest faces, and their distances."""
     search = {
         "collection": collection,
-        "model": EMBEDDER,
         "embed": {"image": picture, "box": box_of(face)},
         "k": _NEAREST,
     }
     nearest: dict[str, float] = {}
-    for match in (await run.call(run.queue("collection", "search"), search))["matches"]:
+    for match in (await run.call(run.queue("embed-search", EMBEDDER), search))["matches"]:
         nearest.setdefault(match["group"], match["distance"])
     return nearest
 
@@ -105,8 +104,8 @@ async def _write(collection: str, person: str, picture: str, face: dict[str, Any
         "attributes": {"sharpness": face["sharpness"], "width": face["width"]},
         "embed": {"image": picture, "box": box_of(face)},
     }
-    write = {"collection": collection, "model": EMBEDDER, "items": [item]}
-    await run.call(run.queue("collection", "upsert"), write)
+    write = {"collection": collection, "items": [item]}
+    await run.call(run.queue("embed-upsert", EMBEDDER), write)
 
 
 async def forget(gallery: str, person: str) -> dict[str, Any]:

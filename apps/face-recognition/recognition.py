@@ -31,7 +31,6 @@ async def recognise(gallery: str, picture: str, *, threshold: float, min_size: i
     searches = [
         {
             "collection": collection_of(gallery),
-            "model": EMBEDDER,
             "embed": {"image": picture, "box": box_of(face)},
             "k": _NEAREST,
             "max_distance": threshold,
@@ -39,7 +38,7 @@ async def recognise(gallery: str, picture: str, *, threshold: float, min_size: i
         for face in detected["faces"]
     ]
     try:
-        found = await run.map(run.queue("collection", "search"), searches)
+        found = await run.map(run.queue("embed-search", EMBEDDER), searches)
     except run.StepFailed as failure:
         if failure.category == "bad_input":
             raise BadInput(explained(failure), field="gallery") from failure

@@ -20,6 +20,7 @@ from penstock.work.context import JobContext
 from penstock.work.executor import ExecutionError
 from penstock.work.executors import Offer
 from penstock.workers.collections import CollectionJobs
+from penstock.workers.embeddings import EmbeddingJobs
 from penstock.workers.predict import Served
 from tests.support.collections import collection_service
 from tests.support.databases import open_database, own_tenant, query
@@ -91,7 +92,12 @@ async def everything(module_database_url: str) -> AsyncIterator[Gallery]:
     async with open_database(module_database_url) as database, job_service(database) as service:
         gallery = Gallery(JobCaller(service, await own_tenant(database)), database)
         detector = Offer(executor=gallery.detect, task_types=("predict",), model_profiles=("face-detector",))
-        offers = [detector, *CollectionJobs(gallery.collections, gallery).part.executors]
+        embedding = Offer(
+            executor=EmbeddingJobs(gallery.collections, gallery, "face-embedder"),
+            task_types=("embed-upsert", "embed-search"),
+            model_profiles=("face-embedder",),
+        )
+        offers = [detector, embedding, *CollectionJobs(gallery.collections).offers]
         async with running(service, database, FlowFolders(apps=APPS), jobs=False, offers=offers):
             yield gallery
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
@@ -17,11 +18,16 @@ from penstock.jobs.work import ClaimedJob
 from penstock.postgres.pool import Database
 from penstock.tenants.principal import TenantId
 from penstock.work.context import JobContext
+from penstock.work.executor import Executor
+from penstock.work.executors import Executors
+from penstock.workers import embeddings
 from penstock.workers.collections import CollectionJobs
-from penstock.workers.predict import Models, Served
+from penstock.workers.embeddings import EmbeddingJobs
+from penstock.workers.predict import Served
 from tests.support.collections import collection, item
 from tests.support.databases import own_tenant, query
 from tests.support.jobs import JobCaller, job_service
+from tests.support.waiting import until
 
 
 @pytest.fixture(scope="module")
@@ -41,12 +47,14 @@ async def claimed(caller: JobCaller, action: str, **fields: Any) -> ClaimedJob:
     )
 
 
-async def run(service: CollectionService, tenant: TenantId, job: ClaimedJob, models: Models | None = None) -> Any:
+async def run(service: CollectionService, tenant: TenantId, job: ClaimedJob) -> Any:
     """Run one attempt of a job, as a worker does."""
-    (offer,) = [
-        one for one in CollectionJobs(service, models).part.executors if job.model_profile in one.model_profiles
-    ]
-    result = await offer.executor(job, JobContext(lambda: None, tenant))
+    (offer,) = [one for one in CollectionJobs(service).offers if job.model_profile in one.model_profiles]
+    return await outcome(offer.executor, job, tenant)
+
+
+async def outcome(executor: Executor, job: ClaimedJob, tenant: TenantId) -> Any:
+    result = await executor(job, JobContext(lambda: None, tenant))
     return msgspec.json.decode(msgspec.json.encode(result))
 
 
@@ -123,19 +131,25 @@ async def test_a_stale_attempt_writes_nothing(
 
 
 class Lengths:
-    """Models of a worker: one computes vectors from texts, the other something else."""
+    """Models of a worker, which come and go: they compute vectors from the lengths of texts."""
 
-    def __init__(self) -> None:
+    def __init__(self, *names: str) -> None:
         self.inputs: list[Any] = []
+        self.served: dict[str, Served] = {name: Served(1, None) for name in names}
+        self.changed = asyncio.Event()
 
     async def names(self) -> AsyncIterator[Mapping[str, Served]]:
-        yield {}
+        while True:
+            self.changed.clear()
+            yield dict(self.served)
+            await self.changed.wait()
 
     async def predict(self, name: str, job: ClaimedJob, _context: JobContext) -> bytes:
         given = msgspec.json.decode(job.input)
         self.inputs.append(given)
         vector = [len(given["text"]), 0]
-        return msgspec.json.encode({"vector": vector} if name == "object" else vector)
+        outputs: dict[str, Any] = {"object": {"vector": vector}, "list": vector, "other": {"label": "x"}}
+        return msgspec.json.encode(outputs[name])
 
 
 async def test_a_model_computes_vectors_that_only_the_collection_stores(
@@ -144,29 +158,45 @@ async def test_a_model_computes_vectors_that_only_the_collection_stores(
     tenant, models = caller.tenant, Lengths()
     await service.create(tenant, CollectionSetting(name="things", dimension=2, metric="l2"))
 
-    async def done(action: str, **fields: Any) -> Any:
-        job = await claimed(caller, action, collection="things", **fields)
-        result = await run(service, tenant, job, models)
+    async def done(action: str, model: str, **fields: Any) -> Any:
+        given = msgspec.json.encode({"collection": "things", **fields})
+        job = await caller.submit_and_claim(task_type=action, model_profile=model, input=given)
+        result = await outcome(EmbeddingJobs(service, models, model), job, tenant)
         await caller.complete(job, msgspec.json.encode(result))
         return result
 
-    items = [{"key": "a", "embed": {"text": "a" * 12345}}, {"key": "b", "vector": [1, 2]}]
-    assert await done("upsert", items=items, model="list") == {"inserted": 2, "updated": 0}
-    found = await done("search", embed={"text": "a" * 12346}, model="object", k=1)
+    items = [{"key": "a", "embed": {"text": "a" * 12345}}, {"key": "b", "embed": {"text": "b"}}]
+    assert await done("embed-upsert", "list", items=items) == {"inserted": 2, "updated": 0}
+    found = await done("embed-search", "object", embed={"text": "a" * 12346}, k=1)
     assert [(one["key"], one["distance"]) for one in found["matches"]] == [("a", 1.0)]
-    assert [len(given["text"]) for given in models.inputs] == [12345, 12346]
-    stored = await query(database, "SELECT input::text, result::text FROM jobs WHERE tenant_id = $1", tenant)
+    assert [len(given["text"]) for given in models.inputs] == [12345, 1, 12346]
+    stored = await query(database, "SELECT result::text FROM jobs WHERE tenant_id = $1", tenant)
     assert len(stored) == 2
     assert "12345" not in str(stored)
-    mistakes: list[tuple[dict[str, Any], str]] = [
-        ({"items": [{"key": "a"}]}, "items\\[0\\].vector"),
-        ({"items": [{"key": "a", "embed": {}, "vector": [1, 2]}]}, "not both"),
-        ({"items": [{"key": "a", "embed": {"text": ""}}]}, "model: is required"),
+    mistakes: list[tuple[str, dict[str, Any], str]] = [
+        ("list", {"items": [{"key": "a"}]}, "embed: is required"),
+        ("list", {"items": [{"key": "a", "embed": {}, "vector": [1, 2]}]}, "vector"),
+        ("other", {"items": [{"key": "a", "embed": {"text": ""}}]}, "model_profile: other returns neither"),
     ]
-    for wrong, message in mistakes:
-        with pytest.raises(CallFailed, match=message):
-            await done("upsert", **wrong)
-    job = await claimed(caller, "search", collection="things", embed={"text": ""}, model="list")
-    with pytest.raises(CallFailed, match="no models") as caught:
-        await run(service, tenant, job)
-    assert caught.value.category is Category.UNAVAILABLE
+    for model, wrong, message in mistakes:
+        with pytest.raises(CallFailed, match=message) as caught:
+            await done("embed-upsert", model, **wrong)
+        assert caught.value.category is Category.BAD_INPUT
+
+
+async def test_only_workers_with_the_model_take_such_jobs(service: CollectionService) -> None:
+    models, executors = Lengths("list"), Executors()
+    part = embeddings.part(service, models)
+    assert part.follow is not None
+    following = asyncio.ensure_future(part.follow(executors))
+    try:
+        await until(lambda: executors.find("embed-search", "list") is not None, "the model is served")
+        assert executors.find("embed-search", "object") is None
+        models.served = {"object": Served(1, frozenset({"acme"}))}
+        models.changed.set()
+        await until(lambda: executors.find("embed-upsert", "object") is not None, "the other is served")
+        assert executors.find("embed-search", "list") is None
+        assert [offer.tenants for offer in executors.offers] == [("acme",)]
+    finally:
+        following.cancel()
+    assert embeddings.part(service, None).follow is None

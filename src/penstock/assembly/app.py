@@ -96,7 +96,7 @@ class ServiceWorkerAssembly(WorkerAssembly):
 
     @property
     def parts(self) -> list[WorkerPart]:
-        return [self.worker_models.part, *self.shared_parts]
+        return [self.worker_models.part, self.embedding_part, *self.shared_parts]
 
 
 def _listening(settings: Settings, app: ServedApp, component: str) -> Settings:

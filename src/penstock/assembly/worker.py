@@ -11,7 +11,7 @@ from penstock.client import Client
 from penstock.flows import part as flows
 from penstock.flows.program.folders import FlowFolders
 from penstock.settings import Settings
-from penstock.workers import collections, models, process, profiles
+from penstock.workers import collections, embeddings, models, process, profiles
 from penstock.workers.models import WorkerModels
 from penstock.workers.part import WorkerPart
 from penstock.workers.result_media import ResultMedia
@@ -66,10 +66,16 @@ class WorkerAssembly(Shared):
                 blobs=self.blobs,
                 models=self.worker_models.caller,
             ),
-            collections.part(self.collections, self.worker_models.models),
+            collections.part(self.collections),
+            self.embedding_part,
             *self.flows,
             *self.shared_parts,
         ]
+
+    @property
+    def embedding_part(self) -> WorkerPart:
+        """Jobs on collections whose vectors a model of this worker computes."""
+        return embeddings.part(self.collections, self.worker_models.models)
 
     @property
     def shared_parts(self) -> list[WorkerPart]:

@@ -7,10 +7,11 @@ progress and log lines become the job's events. The worker serves all models tha
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Final, Protocol
+from functools import partial
+from typing import Final, Protocol
 
 from msgspec import Raw
 
@@ -19,6 +20,7 @@ from penstock.failures import CallFailed, Category, failure_of
 from penstock.jobs.work import ClaimedJob
 from penstock.telemetry import logs
 from penstock.work.context import JobContext
+from penstock.work.executor import Executor
 from penstock.work.executors import Executors, Offer
 from penstock.workers.result_media import ResultMedia
 
@@ -57,36 +59,48 @@ class Models(Protocol):
 
 async def offer(models: Models, media: ResultMedia, executors: Executors) -> None:
     """Keep the executors in step with the available models, for ever; ``media`` keeps the media of results."""
+    await follow(models, partial(_executor, models, media), executors, task_types=[TASK_TYPE])
+
+
+async def follow(
+    models: Models, make: Callable[[str], Executor], executors: Executors, *, task_types: Collection[str]
+) -> None:
+    """Serve these task types for every available model, with the executor that ``make`` returns for its name, for
+    ever."""
     offers: dict[str, tuple[Served, Offer]] = {}
     while True:
         try:
-            await _follow(models, media, executors, offers)
+            async for found in models.names():
+                _update(found, make, executors, offers, task_types)
         except Exception:  # the loop survives any error: without it the worker would seem healthy but serve no models
             log.exception("models_not_offered")
         await asyncio.sleep(_RETRY_SECONDS)
 
 
-async def _follow(
-    models: Models, media: ResultMedia, executors: Executors, offers: dict[str, tuple[Served, Offer]]
+def _update(
+    found: Mapping[str, Served],
+    make: Callable[[str], Executor],
+    executors: Executors,
+    offers: dict[str, tuple[Served, Offer]],
+    task_types: Collection[str],
 ) -> None:
-    async for found in models.names():
-        served = {name: one for name, one in found.items() if one.tenants is None or one.tenants}
-        for name in list(offers):
-            if offers[name][0] != served.get(name):
-                executors.remove(offers.pop(name)[1])
-        for name in served.keys() - offers.keys():
-            # Twice as many as the model processes at a time: the next jobs wait at the model, not in the database.
-            made = executors.add(
-                _executor(models, media, name),
-                task_types=[TASK_TYPE],
-                model_profiles=[name],
-                tenants=sorted(served[name].tenants or ()),  # jobs of others wait until they have such a model
-                limit=2 * served[name].places,
-            )
-            offers[name] = (served[name], made)
+    served = {name: one for name, one in found.items() if one.tenants is None or one.tenants}
+    for name in list(offers):
+        if offers[name][0] != served.get(name):
+            executors.remove(offers.pop(name)[1])
+    for name in served.keys() - offers.keys():
+        # Twice as many as the model processes at a time: the next jobs wait at the model, not in the database.
+        made = executors.add(
+            make(name),
+            task_types=task_types,
+            model_profiles=[name],
+            tenants=sorted(served[name].tenants or ()),  # jobs of others wait until they have such a model
+            limit=2 * served[name].places,
+        )
+        offers[name] = (served[name], made)
 
 
-def _executor(models: Models, media: ResultMedia, name: str) -> Any:
+def _executor(models: Models, media: ResultMedia, name: str) -> Executor:
     async def run(job: ClaimedJob, context: JobContext, /) -> object:
         return Raw(await media.keep(await models.predict(name, job, context), job, context))
 
