@@ -259,6 +259,47 @@ async def test_a_map_of_an_async_function_runs_it_in_tasks(replays: bool) -> Non
     assert driver.finish(lambda step: step.key) == [".1[0]/speaker#1", "spoken", ".1[2]/speaker#1"]
 
 
+async def test_items_of_a_map_of_a_function_can_have_names(replays: bool) -> None:
+    async def chapter(title: str) -> str:
+        return await run.call("writer", title)  # type: ignore[no-any-return]
+
+    @flow(name="f", version="1")
+    async def f() -> list[Any]:
+        return await run.map(chapter, ["intro", "the end"], key=lambda title: title)
+
+    driver = Driver(f, replays=replays)
+    driver.turn()
+    assert driver.run.keys() == [".1[intro]/writer#1", ".1[the end]/writer#1"]
+    assert driver.finish(lambda step: step.key) == driver.run.keys()
+
+
+async def test_names_of_items_differ_and_have_a_form(replays: bool) -> None:
+    async def chapter(title: str) -> None: ...
+
+    @flow(name="f", version="1")
+    async def f() -> list[str]:
+        found = []
+        for items, key in ((["a", "a"], str), (["a]"], str), (["#"], str), (["a"], "one"), ([1], lambda one: one)):
+            try:
+                await run.map(chapter, items, key=key)
+            except (ValueError, TypeError) as error:
+                found.append(str(error)[:30])
+        try:
+            await run.map("m", ["a"], key=str)
+        except TypeError as error:
+            found.append(str(error)[:30])
+        return found
+
+    assert Driver(f, replays=replays).finish() == [
+        "the key 'a' is the name of 2 i",
+        "the key 'a]' holds ]: the name",
+        "key must be a text of 1 to 200",
+        "key must be a function that re",
+        "key must be a text of 1 to 200",
+        "the items of a map of jobs hav",
+    ]
+
+
 async def test_a_failure_in_a_map_of_a_function_ends_the_others_or_is_returned(replays: bool) -> None:
     async def picky(number: int) -> int:
         await run.call("m", number)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, TypedDict, TypeVar, Unpack, overload
 
 from penstock.flows.kernel import effects, groups, targets
@@ -30,10 +31,9 @@ def flow(name: str, version: str) -> FlowName:
     return FlowName(name, version)
 
 
-class JobOptions(TypedDict, total=False):
+class QueueOptions(TypedDict, total=False):
     """How a child job runs. Options that are missing come from the flow, or from the queue."""
 
-    key: str | None  # identifies the step; by default, the place of the call in the code does
     priority: int | None
     max_attempts: int | None
     timeout: Seconds | None  # of an attempt
@@ -45,9 +45,10 @@ class NoOptions(TypedDict):
     """The options of a map of an async function."""
 
 
-class CallOptions(JobOptions, total=False):
+class CallOptions(QueueOptions, total=False):
     """The options of a call."""
 
+    key: str | None  # identifies the step; by default, the place of the call in the code does
     returns: Any  # type of the result; by default the one a decorated flow declares, otherwise plain JSON
     compensate: Compensate | None  # undoes the call; receives its result, or None if it has not completed
 
@@ -105,7 +106,8 @@ def map(  # noqa: A001
     limit: int | None = None,
     returns: Any = None,
     return_exceptions: bool = False,
-    **options: Unpack[JobOptions],
+    key: str | Callable[[Any], str] | None = None,
+    **options: Unpack[QueueOptions],
 ) -> Coroutine[Any, Any, list[Any]]:
     """Submit a child job for each item, at most ``limit`` at a time, and return their results in the same order.
 
@@ -113,14 +115,20 @@ def map(  # noqa: A001
     ``return_exceptions``: then its exception takes the place of each result that is missing.
 
     An async function as ``callee`` is flow code: it runs for each item in a task of its own, and its steps are steps
-    of this run.
+    of this run. Then ``key`` is a function that returns a name for each item, which takes the place of its index in the
+    keys of its steps. Otherwise ``key`` identifies the step.
     """
     if limit is not None and limit < 1:
         raise ValueError(f"limit must be at least 1, not {limit}")
     if inspect.iscoroutinefunction(callee):
         _refuse_unknown(options, NoOptions)
-        return groups.each(current().loop, callee, list(items), limit=limit, return_exceptions=return_exceptions)
-    _refuse_unknown(options, JobOptions)
+        given = list(items)
+        return groups.each(
+            current().loop, callee, given, names=_names(given, key), limit=limit, return_exceptions=return_exceptions
+        )
+    if callable(key):
+        raise TypeError("the items of a map of jobs have no keys, as they are no steps: key must be a text for the map")
+    _refuse_unknown(options, QueueOptions)
     stated = _stated(options)
     name = targets.name_of(callee)
     written = [encode(item, f"items[{index}]") for index, item in enumerate(items)]
@@ -131,7 +139,7 @@ def map(  # noqa: A001
         handle: Handle[Any] = run.step(
             StepKind.MAP,
             name,
-            key=options.get("key"),
+            key=key,
             items=written,
             target=targets.target_of(callee, stated, run.flow),
             limit=limit,
@@ -144,7 +152,21 @@ def map(  # noqa: A001
     return Call(f"run.map of {name}", issue)
 
 
-def _stated(options: JobOptions) -> targets.Options:
+def _names(items: Sequence[Any], key: str | Callable[[Any], str] | None) -> list[str]:
+    """Return the names of the items of a map of an async function. Raises TypeError and ValueError."""
+    if key is None:
+        return [str(index) for index in range(len(items))]
+    if not callable(key):
+        raise TypeError("key must be a function that returns a name for each item of a map of an async function")
+    names = [targets.checked_key(key(item)) for item in items]
+    for name, count in Counter(names).items():
+        if count > 1 or "]" in name:
+            problem = f"is the name of {count} items" if count > 1 else "holds ]"
+            raise ValueError(f"the key {name!r} {problem}: the names of items must differ, and have no ]")
+    return names
+
+
+def _stated(options: QueueOptions) -> targets.Options:
     return targets.options_of(
         options.get("priority"),
         options.get("max_attempts"),

@@ -54,10 +54,14 @@ async def each(
     function: Callable[[Any], Coroutine[Any, Any, Any]],
     items: Sequence[Any],
     *,
+    names: Sequence[str],
     limit: int | None,
     return_exceptions: bool,
 ) -> list[Any]:
-    """Call an async function for each item, ``limit`` at a time; return the results in the order given."""
+    """Call an async function for each item, ``limit`` at a time; return the results in the order given.
+
+    ``names`` has the name of each item, which must differ.
+    """
     base = loop.next_path()
     results: list[Any] = [None] * len(items)
     left = iter(range(len(items)))
@@ -65,7 +69,7 @@ async def each(
     async def some() -> None:
         for index in left:
             # The path names the item, so the keys of its steps do not depend on which others have ended.
-            task = loop.start_task(function(items[index]), f"{base}[{index}]")
+            task = loop.start_task(function(items[index]), f"{base}[{names[index]}]")
             try:
                 results[index] = await task
             except Exception as error:

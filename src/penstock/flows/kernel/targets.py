@@ -97,9 +97,9 @@ def options_of(
     )
 
 
-def checked_key(key: str) -> str:
+def checked_key(key: object) -> str:
     """Return an explicit key. Raises ValueError. Keys that follow from the code contain ``#``, which others cannot."""
-    if not _KEY.fullmatch(key) or not key.isprintable():
+    if not isinstance(key, str) or not _KEY.fullmatch(key) or not key.isprintable():
         raise ValueError(f"key must be a text of 1 to 200 characters without # or line breaks, not {key!r}")
     return key
 
