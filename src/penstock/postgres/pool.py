@@ -14,7 +14,7 @@ import structlog
 from msgspec import Raw
 
 from penstock.errors import DatabaseUnavailable, SchemaMismatch
-from penstock.postgres import schema
+from penstock.postgres import schema, tls
 
 log = structlog.get_logger("penstock.postgres")
 
@@ -179,7 +179,7 @@ class Database:
                 server_settings={**_SESSION, "application_name": self.application_name, "synchronous_commit": "off"},
             )
         except UNREACHABLE as error:
-            raise DatabaseUnavailable from error
+            raise self._unavailable(error) from error
 
     async def _connected_pool(self) -> asyncpg.Pool:
         if self._pool is not None:
@@ -201,5 +201,9 @@ class Database:
                     async with pool.acquire():  # connects
                         self._pool = pool
                 except UNREACHABLE as error:
-                    raise DatabaseUnavailable from error
+                    raise self._unavailable(error) from error
             return self._pool
+
+    def _unavailable(self, error: BaseException) -> DatabaseUnavailable:
+        reason = tls.reason_of(error, self.url)
+        return DatabaseUnavailable() if reason is None else DatabaseUnavailable(reason)
