@@ -43,9 +43,10 @@ FROM generate_series(1, 20000) n;
 CASES: Mapping[str, tuple[Statement, dict[str, Any], int]] = {
     "lease": (
         deliveries._sql.lease,
-        {"quick": False, "full": NO_TENANTS, "limit": 10, "lease_seconds": 30.0},
+        {"quick": False, "full": NO_TENANTS, "limit": 10, "lease_seconds": 30.0, "holder": 1},
         100,
     ),
+    "free_abandoned": (deliveries._sql.free_abandoned, {"holder": 1}, 50),
     "next_due": (deliveries._sql.next_due, {}, 20),
     "read_endpoint": (deliveries._sql.read_endpoint, {"tenant_id": 1, "endpoint_id": BUSY, "epoch": 1}, 20),
     "read_ready": (

@@ -83,6 +83,45 @@ async def test_a_dispatcher_whose_lease_ended_changes_nothing(
     assert [attempt.status for attempt in delivery.attempts] == [200]
 
 
+async def test_the_endpoints_of_a_dispatcher_that_is_gone_are_free_at_once(
+    database: Database, caller: JobCaller, callbacks: Callbacks, hook: Receiver
+) -> None:
+    """Its connection is gone as that of a killed process is. It notices too, and records nothing any more."""
+    late: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    async def respond(_: Message) -> web.Response:
+        return web.Response(status=await late if len(hook.messages) == 1 else 200)
+
+    hook.respond = respond
+    endpoint = await callbacks.add(caller.tenant, hook.url, "job.created")
+    first, second = (callbacks.dispatcher(lease=timedelta(hours=1)) for _ in range(2))
+    fan_out = callbacks.fan_out()
+    await caller.submit()
+    while await fan_out.once():
+        pass
+    tasks = [asyncio.create_task(first.run())]
+    await hook.got(1)
+    tasks.append(asyncio.create_task(second.run()))
+    ((number,),) = await query(database, "SELECT holder FROM callback_state WHERE holder IS NOT NULL")
+    gone = await query(
+        database, "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE objsubid = 2 AND objid = $1::int8::oid", number
+    )
+    assert gone == [(True,)]
+    await hook.got(2, "another dispatcher sends it")
+
+    async def delivered() -> bool:
+        return (await callbacks.endpoint(caller.tenant, endpoint)).delivered == 1
+
+    await until(delivered, "its outcome is recorded")
+    late.set_result(500)
+    for one in (first, second):
+        await within(one.stop())
+    await asyncio.gather(*tasks)
+    state = await callbacks.endpoint(caller.tenant, endpoint)
+    assert (state.delivered, state.waiting, state.failed_attempts) == (1, 0, 0)
+    assert hook.messages[0].id == hook.messages[1].id
+
+
 async def test_an_outcome_needs_the_lease_that_it_was_sent_under(
     database: Database, caller: JobCaller, callbacks: Callbacks, clock: Clock
 ) -> None:
@@ -91,10 +130,10 @@ async def test_an_outcome_needs_the_lease_that_it_was_sent_under(
     await caller.submit()
     await callbacks.fan_out().once()
     async with database.acquire() as connection:
-        (old,) = await deliveries.lease(connection, quick=False, full=[], limit=10, length=LEASE)
-        assert await deliveries.lease(connection, quick=False, full=[], limit=10, length=LEASE) == []
+        (old,) = await deliveries.lease(connection, quick=False, full=[], limit=10, length=LEASE, holder=1)
+        assert await deliveries.lease(connection, quick=False, full=[], limit=10, length=LEASE, holder=1) == []
         await clock.advance(LEASE + timedelta(seconds=1))
-        (new,) = await deliveries.lease(connection, quick=False, full=[], limit=10, length=LEASE)
+        (new,) = await deliveries.lease(connection, quick=False, full=[], limit=10, length=LEASE, holder=1)
         assert new.epoch > old.epoch
         (delivery,), blocked = await deliveries.read_ready(connection, new, behind=(0, 0), limit=9, max_bytes=1000)
         assert not blocked
@@ -122,7 +161,7 @@ async def test_a_lease_does_not_end_while_deliveries_are_added(
     fan_out = callbacks.fan_out()
     await fan_out.once()
     async with database.acquire() as connection:
-        (lease,) = await deliveries.lease(connection, quick=False, full=[], limit=10, length=LEASE)
+        (lease,) = await deliveries.lease(connection, quick=False, full=[], limit=10, length=LEASE, holder=1)
         target = await deliveries.read_endpoint(connection, lease)
         assert target is not None
         await caller.submit()

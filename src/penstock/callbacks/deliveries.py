@@ -87,11 +87,11 @@ async def backlogs(connection: Connection) -> list[Backlog]:
 
 
 async def lease(
-    connection: Connection, *, quick: bool, full: Sequence[TenantId], limit: int, length: timedelta
+    connection: Connection, *, quick: bool, full: Sequence[TenantId], limit: int, length: timedelta, holder: int
 ) -> list[Lease]:
-    """Lease endpoints that are due, except those of the tenants in ``full``."""
+    """Lease endpoints that are due, except those of the tenants in ``full``. ``holder`` is the number of a lock."""
     rows = await _sql.lease.rows(
-        connection, quick=quick, full=list(full), limit=limit, lease_seconds=length.total_seconds()
+        connection, quick=quick, full=list(full), limit=limit, lease_seconds=length.total_seconds(), holder=holder
     )
     return [
         Lease(
@@ -104,6 +104,18 @@ async def lease(
         for row in rows
         if not row["suspended"]
     ]
+
+
+async def appear(connection: Connection) -> int:
+    """Take the lock that shows that a dispatcher lives, for the session of the connection; return its number."""
+    number: int = await _sql.appear.value(connection)
+    return number
+
+
+async def free_abandoned(connection: Connection, holder: int) -> int:
+    """Make due what dispatchers have leased that are gone; return the number of others that hold leases."""
+    others: int = await _sql.free_abandoned.value(connection, holder=holder)
+    return others
 
 
 async def next_due(connection: Connection) -> timedelta | None:

@@ -4,7 +4,7 @@
 -- the epoch of the lease, and changes nothing if the endpoint has a newer one.
 
 
--- name: lease(quick, full, limit, lease_seconds)
+-- name: lease(quick, full, limit, lease_seconds, holder)
 -- tenant: every (the housekeeper serves all tenants; rows keep theirs)
 -- Leases endpoints that are due, those that have waited longest first, except those of the tenants in full. Those of suspended
 -- tenants come back after a minute.
@@ -18,12 +18,45 @@ WITH due AS MATERIALIZED (
     UPDATE callback_state s
     SET epoch = nextval('epoch'),
         lease_until = CASE WHEN o.suspended THEN NULL ELSE clock() + make_interval(secs => :lease_seconds) END,
+        holder = CASE WHEN NOT o.suspended THEN :holder::int END,
         due_at = clock() + CASE WHEN o.suspended THEN interval '1 minute' ELSE make_interval(secs => :lease_seconds) END
     FROM owned o
     WHERE s.ctid = ANY (ARRAY(SELECT row_tid FROM owned)) AND s.ctid = o.row_tid
     RETURNING s.tenant_id, s.endpoint_id, s.epoch, s.failures, o.suspended
 )
 SELECT * FROM taken;
+
+
+-- name: appear()
+-- tenant: every (no rows)
+-- Takes the lock that shows that a dispatcher lives, for the session; returns its number.
+SELECT n.number FROM (SELECT nextval('callback_dispatcher')::int AS number OFFSET 0) n
+CROSS JOIN LATERAL (SELECT pg_advisory_lock(hashtext('penstock.callback_dispatcher'), n.number) OFFSET 0) taken;
+
+
+-- name: free_abandoned(holder)
+-- tenant: every (the housekeeper serves all tenants; rows keep theirs)
+-- Makes due what dispatchers have leased that are gone: their locks are free. Returns the number of other dispatchers that hold
+-- leases. Locks: the rows that are freed, skipping locked ones. Index: callback_state_holder.
+WITH RECURSIVE known AS (
+    (SELECT holder FROM callback_state WHERE holder IS NOT NULL ORDER BY holder LIMIT 1)
+    UNION ALL
+    SELECT (SELECT s.holder FROM callback_state s WHERE s.holder > k.holder ORDER BY s.holder LIMIT 1) FROM known k WHERE k.holder IS NOT NULL
+), others AS MATERIALIZED (
+    SELECT k.holder FROM known k WHERE k.holder IS NOT NULL AND k.holder <> :holder::int
+), gone AS MATERIALIZED (
+    SELECT o.holder FROM others o
+    EXCEPT
+    SELECT objid::int FROM pg_locks
+    WHERE locktype = 'advisory' AND objsubid = 2 AND EXISTS (SELECT FROM others)
+      AND classid = (hashtext('penstock.callback_dispatcher')::bigint & 4294967295)::oid
+      AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+), abandoned AS MATERIALIZED (
+    SELECT ctid AS row_tid FROM callback_state WHERE holder = ANY (ARRAY(SELECT holder FROM gone)) FOR UPDATE SKIP LOCKED
+), freed AS (
+    UPDATE callback_state SET lease_until = NULL, holder = NULL, due_at = clock() WHERE ctid = ANY (ARRAY(SELECT row_tid FROM abandoned))
+)
+SELECT count(*)::int FROM others;
 
 
 -- name: next_due()
@@ -178,7 +211,7 @@ SELECT tenant_id, endpoint_id, position, place FROM changed;
 -- the lease does not end if deliveries were added since the caller read the number of arrivals. Returns whether it ended.
 -- Locks: the row. Indexes: primary keys, callback_later_due, callback_later_subject.
 UPDATE callback_state s
-SET lease_until = NULL, failures = :failures::int, quick = :quick::bool,
+SET lease_until = NULL, holder = NULL, failures = :failures::int, quick = :quick::bool,
     failing_since = CASE WHEN :failures::int > 0 THEN coalesce(s.failing_since, clock()) END,
     rest_until = CASE WHEN :rest_seconds::float8 IS NOT NULL THEN clock() + make_interval(secs => :rest_seconds::float8) END,
     due_at = CASE
@@ -199,7 +232,7 @@ RETURNING true;
 -- name: park(tenant_id, endpoint_id, epoch, arrivals)!
 -- Ends the lease of an endpoint that is disabled or removed; it is not due until something makes it due, which the number of
 -- arrivals shows if that happens at the same time. Locks: the row. Index: primary key.
-UPDATE callback_state SET lease_until = NULL, due_at = CASE WHEN arrivals = :arrivals::bigint THEN NULL ELSE clock() END
+UPDATE callback_state SET lease_until = NULL, holder = NULL, due_at = CASE WHEN arrivals = :arrivals::bigint THEN NULL ELSE clock() END
 WHERE tenant_id = :tenant_id AND endpoint_id = :endpoint_id AND epoch = :epoch;
 
 

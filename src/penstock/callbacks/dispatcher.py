@@ -17,6 +17,7 @@ from penstock.callbacks.deliveries import EndpointKey, Lease, Outcome
 from penstock.callbacks.line import Line, Pace, Shared
 from penstock.callbacks.marketplace import Marketplace
 from penstock.callbacks.message import Details
+from penstock.callbacks.presence import Presence
 from penstock.callbacks.sealing import Sealing
 from penstock.callbacks.sender import Sender
 from penstock.callbacks.slots import Slots
@@ -30,6 +31,7 @@ log = logs.get(__name__)
 
 LEASE: Final = timedelta(seconds=30)
 _RENEW_SECONDS: Final = 10.0
+_LOOK_SECONDS: Final = 1.0
 _CROWDED: Final = timedelta(milliseconds=250)  # between two passes while a tenant has its maximum number of lines
 _RECORD_PAUSE: Final = 0.01  # seconds between two statements that record outcomes
 _STOP_SECONDS: Final = 5.0  # for requests in flight when the process stops
@@ -109,6 +111,9 @@ class CallbackDispatcher(Periodic):
         self._tasks: dict[EndpointKey, asyncio.Task[None]] = {}
         self._by_endpoint: dict[str, Line] = {}
         self._renew_at = 0.0
+        self._presence = Presence(database, self._gave_up)
+        self._others = 0  # dispatchers that hold leases
+        self._look_at = 0.0  # when to look for dispatchers that are gone
         wakeups.subscribe(ENDPOINTS, self._heard)
 
     @property
@@ -130,23 +135,29 @@ class CallbackDispatcher(Periodic):
     async def once(self) -> bool:
         loop = asyncio.get_running_loop()
         more = False
+        holder = await self._presence.number()
         async with self._database.acquire() as connection:
+            if loop.time() >= self._look_at:
+                self._others = await deliveries.free_abandoned(connection, holder)
+                self._look_at = loop.time() + _LOOK_SECONDS
             if self._lines and loop.time() >= self._renew_at:
                 await self._renew(connection)
             due = await deliveries.next_due(connection)
             if due is not None and not due:
                 for one in self._classes:
-                    more = await self._lease_some(connection, one) or more
+                    more = await self._lease_some(connection, one, holder) or more
                 due = await deliveries.next_due(connection)
         self.due_in = self._next_pass(due)
         return more
 
-    async def _lease_some(self, connection: asyncpg.Connection, one: _Class) -> bool:
+    async def _lease_some(self, connection: asyncpg.Connection, one: _Class, holder: int) -> bool:
         """Lease endpoints of a class that are due, and begin a line for each; return whether there may be more."""
         began, wanted = asyncio.get_running_loop().time(), one.wanted
         if wanted <= 0:
             return False
-        leased = await deliveries.lease(connection, quick=one.quick, full=one.full, limit=wanted, length=self._lease)
+        leased = await deliveries.lease(
+            connection, quick=one.quick, full=one.full, limit=wanted, length=self._lease, holder=holder
+        )
         for held in leased:
             self._begin(held, one, began)
         return len(leased) == wanted
@@ -154,6 +165,8 @@ class CallbackDispatcher(Periodic):
     def _next_pass(self, due: timedelta | None) -> timedelta | None:
         """Return the time to the next pass if no wake-up comes earlier. The end of a line wakes this duty, too."""
         waits = []
+        if self._others:
+            waits.append(timedelta(seconds=_LOOK_SECONDS))
         if self._lines:
             left = self._renew_at - asyncio.get_running_loop().time()
             waits.append(timedelta(seconds=max(left, 0.0)))
@@ -182,6 +195,12 @@ class CallbackDispatcher(Periodic):
             del self._lines[key], self._tasks[key], self._by_endpoint[key[1].hex]
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("callback_line_failed", endpoint=str(key[1]), exc_info=error)
+        super().wake()
+
+    def _gave_up(self) -> None:
+        """Give up all leases, because others may take them: the lock that shows that this dispatcher lives is free."""
+        for line in self._lines.values():
+            line.lost()
         super().wake()
 
     async def _renew(self, connection: asyncpg.Connection) -> None:
@@ -216,5 +235,6 @@ class CallbackDispatcher(Periodic):
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
         await self._records.drain()
+        await self._presence.close()
         for sender in self._senders:
             await sender.close()

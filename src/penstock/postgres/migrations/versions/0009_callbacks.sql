@@ -54,6 +54,7 @@ CREATE TABLE callback_state (
     endpoint_id  uuid NOT NULL,
     due_at       timestamptz,                -- NULL: nothing waits
     lease_until  timestamptz,
+    holder       integer,                    -- number of the advisory lock of the dispatcher that took the lease
     rest_until   timestamptz,                -- it failed, or requested a pause: nothing is sent before this time
     epoch        bigint NOT NULL DEFAULT 0,
     arrivals     bigint NOT NULL DEFAULT 0,  -- how often deliveries were added
@@ -67,6 +68,8 @@ CREATE TABLE callback_state (
     PRIMARY KEY (tenant_id, endpoint_id)
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000,
         autovacuum_vacuum_cost_delay = 0, vacuum_truncate = off);
+CREATE INDEX callback_state_holder ON callback_state (holder) WHERE holder IS NOT NULL;
+CREATE SEQUENCE callback_dispatcher AS integer CYCLE;
 CREATE INDEX callback_state_due ON callback_state (quick, due_at) WHERE due_at IS NOT NULL;
 
 -- Deliveries that were not tried yet, in the order of their events. A tenant's rows are added in that order.
