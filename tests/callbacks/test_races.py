@@ -253,7 +253,7 @@ async def test_nothing_is_sent_for_a_suspended_tenant(
 ) -> None:
     await callbacks.add(caller.tenant, hook.url, "job.created")
     other = JobCaller(caller.service, await own_tenant(database))
-    await callbacks.add(other.tenant, f"{hook.url}/other", "job.created")
+    theirs = await callbacks.add(other.tenant, f"{hook.url}/other", "job.created")
     await execute(database, "UPDATE tenant SET suspended_at = clock() WHERE id = $1", caller.tenant)
     async with callbacks.running():
         job = await caller.submit()
@@ -261,6 +261,11 @@ async def test_nothing_is_sent_for_a_suspended_tenant(
         await hook.got(1)
         await callbacks.caught_up()
         assert [message.path for message in hook.messages] == ["/other"]
+
+        async def recorded() -> bool:
+            return (await callbacks.endpoint(other.tenant, theirs)).delivered == 1
+
+        await until(recorded, "its outcome is recorded, before the clock ends the lease under which it was sent")
         await execute(database, "UPDATE tenant SET suspended_at = NULL WHERE id = $1", caller.tenant)
         await clock.advance(timedelta(minutes=2))
         callbacks.poke()
