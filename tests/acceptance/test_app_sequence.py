@@ -5,90 +5,19 @@ The stores are real: PostgreSQL, RabbitMQ, Redis, and a server of S3.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
-import aiohttp
 import pytest
-import redis.asyncio
 
-from tests.support.app_serve import ServedSounds, serving_sounds
-from tests.support.brokers import needs_rabbitmq, needs_redis, rabbitmq_server, redis_server
-from tests.support.callbacks import Receiver, receiver
-from tests.support.s3 import ACCESS_KEY, SECRET_KEY, S3Server, s3_server
+from tests.support.app_world import MARKETPLACE_TOKEN, World, downloaded, world
+from tests.support.brokers import needs_rabbitmq, needs_redis
 from tests.support.waiting import until
 
 pytestmark = [needs_rabbitmq(), needs_redis(), pytest.mark.timeout(300)]
 
 QUEUE = {"task_type": "predict", "model_profile": "audiogen"}
-MARKETPLACE_TOKEN = "the-token-of-the-marketplace"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class World:
-    """The app and everything around it."""
-
-    app: ServedSounds
-    s3: S3Server
-    redis: redis.asyncio.Redis
-    marketplace: Receiver
-    client: Receiver
-
-    async def objects(self) -> list[str]:
-        """Return the keys in the bucket."""
-        async with aiohttp.ClientSession() as session, session.get(f"{self.s3.address}/media?list-type=2") as response:
-            text = await response.text()
-        return [part.partition("</Key>")[0] for part in text.split("<Key>")[1:]]
-
-    async def kept_for(self, job_id: str) -> float:
-        """Return for how many more seconds Redis keeps the result of a job; -2 if it does not have it."""
-        name = job_id.replace("-", "")
-        keys = [key async for key in self.redis.scan_iter(f"penstock:job:*:{name}")]
-        return float(await self.redis.ttl(keys[0])) if keys else -2.0
-
-    async def result(self, task_id: str) -> dict[str, Any]:
-        reply = await self.app.get("app", f"/result/{task_id}")
-        assert reply.status == 200
-        found: dict[str, Any] = reply.json
-        return found
-
-
-@asynccontextmanager
-async def world(folder: Path) -> AsyncIterator[World]:
-    async with AsyncExitStack() as stack:
-        rabbitmq = await stack.enter_async_context(rabbitmq_server(folder / "rabbitmq"))
-        cache = await stack.enter_async_context(redis_server(folder / "redis"))
-        s3 = await stack.enter_async_context(s3_server(folder))
-        await s3.bucket("media")
-        marketplace = await stack.enter_async_context(receiver())
-        client = await stack.enter_async_context(receiver())
-        app = await stack.enter_async_context(
-            serving_sounds(
-                folder,
-                RABBITMQ_HOST="127.0.0.1",
-                RABBITMQ_PORT=str(rabbitmq.port),
-                REDIS_HOST="127.0.0.1",
-                REDIS_PORT=str(cache.port),
-                PENSTOCK_BLOB_URL="s3://media/results",
-                PENSTOCK_BLOB_ENDPOINT=s3.address,
-                PENSTOCK_BLOB_INLINE_BYTES="0",
-                PENSTOCK_RESULT_MEDIA_BYTES="1024",
-                AWS_ACCESS_KEY=ACCESS_KEY,
-                AWS_SECRET_KEY=SECRET_KEY,
-                AWS_REGION_NAME="us-east-1",
-                MARKETPLACE_CALLBACK=f"{marketplace.url}/results",
-                MARKETPLACE_TOKEN=MARKETPLACE_TOKEN,
-                PENSTOCK_FETCH_NETWORKS="127.0.0.0/8",
-            )
-        )
-        connection = redis.asyncio.Redis(port=cache.port)
-        stack.push_async_callback(connection.aclose)
-        yield World(app=app, s3=s3, redis=connection, marketplace=marketplace, client=client)
 
 
 @pytest.mark.usefixtures("prepared_data")
@@ -196,7 +125,7 @@ async def _the_task_is_performed(around: World, task_id: str, stage_id: str) -> 
     assert (sent["price_unit"], sent["units"]) == ("second", 2.5)
     assert (sent["usage"]["attempts"], sent["usage"]["calls"], sent["usage"]["failures"]) == (1, 1, 0)
     assert sent["usage"]["model_seconds"] > 0
-    assert await _downloaded(sent["media"][0]["url"]) == await _downloaded(final["media"][0]["url"])
+    assert await downloaded(sent["media"][0]["url"]) == await downloaded(final["media"][0]["url"])
 
 
 async def _its_result_is_read(around: World, task_id: str) -> None:
@@ -211,12 +140,12 @@ async def _its_result_is_read(around: World, task_id: str) -> None:
     assert (reply.json["task_id"], reply.json["user_id"]) == (task_id, "ada")
     # 2.4 The URL of the file is one of S3, presigned.
     (media,) = reply.json["media"]
-    assert media["url"].startswith(around.s3.address)
+    assert media["url"].startswith(around.bucket.address)
     assert "X-Amz-Signature=" in media["url"]
     # 2.5 The result is returned to the client, who downloads the file without a key.
     assert reply.status == 200
     assert reply.json["result"]["audio"] == media["url"]
-    assert (await _downloaded(media["url"])).startswith(b"sound of rain on a tin roof\n")
+    assert (await downloaded(media["url"])).startswith(b"sound of rain on a tin roof\n")
 
 
 async def _the_statistics_are_read(around: World, task_id: str) -> None:
@@ -255,9 +184,3 @@ async def _one_message_each(around: World, task_id: str) -> None:
     messages = await around.marketplace.got(2)
     assert [one.event["task_id"] for one in messages] == [task_id, second.json["task_id"]]
     assert len(around.client.messages) == 1
-
-
-async def _downloaded(url: str) -> bytes:
-    async with aiohttp.ClientSession() as session, session.get(url) as response:
-        assert response.status == 200
-        return await response.read()
