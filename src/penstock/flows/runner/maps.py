@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from typing import Final
+from uuid import UUID
 
 import msgspec
 from msgspec import Raw
+from uuid_utils.compat import uuid7
 
 from penstock.failures import Category
 from penstock.flows.kernel.records import Completed, Failed, Fault, MapItem, Outcome, Status, Turn
@@ -27,6 +29,7 @@ from penstock.tenants.principal import TenantId
 _PAGE: Final = 1000  # outcomes read at a time
 _MAX_BLOCKS: Final = 16  # begun by one statement
 _BRACKETS: Final = 2
+_inputs: Final = msgspec.json.Decoder(list[Raw])
 _REPORT_INTERVAL: Final = 1.0  # seconds between two events with the counts of a map, while it is resident
 
 
@@ -84,29 +87,25 @@ class MapExecution:
                 if room <= 0:
                     return state
                 blocks = await maps.next_blocks(connection, self._tenant, self._job.id, limit=room)
-            children = await self._children(blocks)
+            items, job = _items(blocks), await self._item_job()
             async with self._database.acquire() as connection:
                 held = await maps.pump(
-                    connection, self._tenant, self._job.id, self._job.epoch, blocks=blocks, children=children
+                    connection, self._tenant, self._job.id, self._job.epoch, blocks=blocks, items=items, job=job
                 )
             if not held:
                 return None
             queue = (self._tenant, self._given.target.task_type, self._given.target.model_profile)
-            announce(self._jobs.wakeups, ready=Counter({queue: len(children)}))
-            self._jobs.admissions.request(keys_of(child for _, child in children))
+            announce(self._jobs.wakeups, ready=Counter({queue: len(items)}))
+            self._jobs.admissions.request(keys_of([job]))
 
-    async def _children(self, blocks: list[NextBlock]) -> list[tuple[int, Child]]:
+    async def _item_job(self) -> Child:
+        """Return the job of an item, without its input: apart from that and its id, the jobs of all items are alike."""
         target, names = self._given.target, self._tools.names
+        submission = submission_of(target, self._job, priority=self._given.priority, value=Raw(b"null"))
+        if not names.has_lane(submission):
+            await names.resolve_lanes([submission])
         gate = "run" if target.task_type == FLOW else ""
-        found: list[tuple[int, Child]] = []
-        for block in blocks:
-            for place, value in enumerate(msgspec.json.decode(block.inputs, type=list[Raw])):
-                submission = submission_of(target, self._job, priority=self._given.priority, value=value)
-                if not names.has_lane(submission):
-                    await names.resolve_lanes([submission])
-                child = child_of(submission, names, max_attempts=self._tools.limits.max_attempts, gate=gate)
-                found.append((block.first + place, child))
-        return found
+        return child_of(submission, names, max_attempts=self._tools.limits.max_attempts, gate=gate)
 
     async def _outcome(self, state: MapState) -> Outcome | None:
         """Return how the map ends, or None while items run or wait."""
@@ -167,6 +166,15 @@ class MapExecution:
         if not tools.crowded() and await set_within(news, tools.limits.linger.total_seconds()):
             return False
         return await tools.writer.park(self._job.id, self._job.epoch)
+
+
+def _items(blocks: list[NextBlock]) -> list[tuple[int, UUID, Raw]]:
+    """Return the items of blocks: their indexes, new ids and inputs."""
+    return [
+        (index, uuid7(), value)
+        for block in blocks
+        for index, value in enumerate(_inputs.decode(block.inputs), block.first)
+    ]
 
 
 def _item(row: object) -> MapItem:

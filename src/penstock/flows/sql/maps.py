@@ -62,26 +62,26 @@ async def pump(
     epoch: int,
     *,
     blocks: Sequence[NextBlock],
-    children: Sequence[tuple[int, Child]],
+    items: Sequence[tuple[int, UUID, Raw]],
+    job: Child,
 ) -> bool:
-    """Begin blocks with child jobs for their items, as pairs of item and job; return False if the lease was lost."""
-    one = children[0][1]
+    """Begin blocks with a job like ``job`` for each item (index, id, input); return False if the lease was lost."""
     rows = await _sql.pump.rows(
         connection,
         tenant_id=tenant,
         run_id=run_id,
         epoch=epoch,
         firsts=[block.first for block in blocks],
-        items=[item for item, _ in children],
-        ids=[child.id for _, child in children],
-        series_id=one.series_id,
-        lane_id=one.lane_id,
-        inputs=[child.input for _, child in children],
-        sizes=[memoryview(child.input).nbytes for _, child in children],
-        attempts=one.max_attempts,
-        timeout=one.timeout_seconds,
-        key=one.concurrency_key,
-        are_runs=one.gate != "",
+        items=[index for index, _, _ in items],
+        ids=[job_id for _, job_id, _ in items],
+        series_id=job.series_id,
+        lane_id=job.lane_id,
+        inputs=[value for _, _, value in items],
+        sizes=[memoryview(value).nbytes for _, _, value in items],
+        attempts=job.max_attempts,
+        timeout=job.timeout_seconds,
+        key=job.concurrency_key,
+        are_runs=job.gate != "",
     )
     return bool(rows)
 

@@ -264,7 +264,7 @@ WITH handed AS MATERIALIZED (
     FROM ended HAVING count(*) > 0
 ), mailed AS MATERIALIZED (
     SELECT d.* FROM (
-        SELECT array_agg(ROW(parent_id, 'ended', step_no, '', 'completed', job_id, CASE WHEN size <= 8192 THEN result END,
+        SELECT array_agg(ROW(parent_id, 'ended', step_no, '', 'completed', job_id, CASE WHEN size <= 8192 AND step_no >= 0 THEN result END,
                              NULL, NULL, NULL)::flow_letter) AS letters
         FROM ended WHERE parent_id IS NOT NULL HAVING count(*) > 0
     ) e CROSS JOIN LATERAL flow_deliver(:tenant_id, e.letters) d

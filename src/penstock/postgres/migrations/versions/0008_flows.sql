@@ -156,13 +156,14 @@ BEGIN
     SELECT array_agg(e.run_id), array_agg(e.first), array_agg(e.ends), array_agg(e.failures)
     INTO maps, firsts, counts, failures
     FROM (
-        SELECT l.run_id, b.first, count(*)::int AS ends, count(*) FILTER (WHERE l.status <> 'completed')::int AS failures
-        FROM unnest(letters) AS l
-        CROSS JOIN LATERAL (
-            SELECT first FROM flow_block
-            WHERE tenant_id = the_tenant AND run_id = l.run_id AND first <= -1 - l.no ORDER BY first DESC LIMIT 1
+        SELECT l.run_id, (-1 - l.no) / b.size * b.size AS first, count(*)::int AS ends,
+               count(*) FILTER (WHERE l.status <> 'completed')::int AS failures
+        FROM (SELECT DISTINCT run_id FROM unnest(letters) WHERE no < 0) m
+        CROSS JOIN LATERAL ( -- all blocks of a map have the size of the first, but for the last one
+            SELECT items AS size FROM flow_block WHERE tenant_id = the_tenant AND run_id = m.run_id AND first = 0 OFFSET 0
         ) b
-        WHERE l.no < 0 GROUP BY l.run_id, b.first ORDER BY l.run_id, b.first
+        JOIN unnest(letters) AS l ON l.run_id = m.run_id
+        WHERE l.no < 0 GROUP BY 1, 2 ORDER BY 1, 2
     ) e;
     PERFORM FROM unnest(maps, firsts) AS e(run_id, first)
     CROSS JOIN LATERAL (SELECT FROM flow_block WHERE tenant_id = the_tenant AND run_id = e.run_id AND first = e.first
