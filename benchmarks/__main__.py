@@ -11,6 +11,7 @@ import uvloop
 
 from benchmarks import (
     access,
+    apps,
     burndown,
     callbacks,
     claims,
@@ -52,6 +53,7 @@ SCENARIOS = {
     "collections": collections.run,
     "flow_replay": flow_replay.run_scenario,
     "flows": flows.run,
+    "apps": apps.run,
 }
 
 

@@ -57,13 +57,15 @@ async def run(server: EmbeddedServer) -> list[Figure]:
     return [*figures, await _with_quotas(server)]
 
 
-def poster(line: Caller, path: str, body: bytes, *, headers: str = "") -> Callable[[], Awaitable[None]]:
-    """Return a call that posts the body once and expects 201."""
+def poster(
+    line: Caller, path: str, body: bytes, *, headers: str = "", expected: int = 201
+) -> Callable[[], Awaitable[None]]:
+    """Return a call that posts the body once and expects a status."""
     request = line.request("POST", path, body, headers)
 
     async def post() -> None:
         status, answer = await line.send(request)
-        if status != 201:
+        if status != expected:
             raise RuntimeError(f"{status}: {answer[:200]!r}")
 
     return post

@@ -80,11 +80,12 @@ async def process(*arguments: str, **environment: str) -> AsyncIterator[asyncio.
 
 
 @asynccontextmanager
-async def gateway(url: str) -> AsyncIterator[str]:
+async def gateway(url: str, **variables: str) -> AsyncIterator[str]:
     """Run one gateway process on the database; yield its address."""
     port = free_port()
     address = f"http://127.0.0.1:{port}"
-    async with process("-m", "penstock", "gateway", DATABASE_URL=url, HTTP_PORT=str(port), HTTP_HOST="127.0.0.1"):
+    environment = {"DATABASE_URL": url, "HTTP_PORT": str(port), "HTTP_HOST": "127.0.0.1", **variables}
+    async with process("-m", "penstock", "gateway", **environment):
         await until_ready(address)
         yield address
 

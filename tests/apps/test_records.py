@@ -13,6 +13,7 @@ import pytest
 from penstock.apps.recorder import AppRecorder
 from penstock.apps.retention import AppRetention
 from penstock.errors import DatabaseUnavailable
+from penstock.events.positions import Positions
 from penstock.flows.duties import FlowKeeper
 from penstock.housekeeping.expirer import Expirer
 from penstock.postgres.pool import Database
@@ -95,6 +96,7 @@ class Marketplace:
 
     async def record(self) -> None:
         """Run the recorder until it has caught up."""
+        await Positions(self.database).once()
         recorder = AppRecorder(self.database)
         while await recorder.once():
             pass

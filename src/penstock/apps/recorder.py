@@ -11,7 +11,6 @@ from uuid import UUID
 from penstock.apps import catalogue, records
 from penstock.apps.records import Change, Connection
 from penstock.apps.sums import Record, Used, changes, updated
-from penstock.events import store as event_log
 from penstock.postgres.pool import Database
 from penstock.processes.periodic import Periodic
 from penstock.telemetry import logs
@@ -28,7 +27,9 @@ class AppRecorder(Periodic):
     """Writes records of requests, and their sums. Any number of processes may run it at once.
 
     Records, sums and the move of the cursor are one transaction, so each event counts once, whichever process ends at
-    whatever moment. A record also has the position of the last event in it: if a cursor goes back, for example because
+    whatever moment. Other duties give events their positions.
+
+    A record also has the position of the last event in it: if a cursor goes back, for example because
     an operator has set it back, the events that come again change nothing.
     """
 
@@ -36,7 +37,7 @@ class AppRecorder(Periodic):
         self,
         database: Database,
         *,
-        interval: timedelta = timedelta(milliseconds=100),
+        interval: timedelta = timedelta(milliseconds=500),
         idle_interval: timedelta = timedelta(seconds=1),
     ) -> None:
         super().__init__(interval=interval, idle_interval=idle_interval)
@@ -47,7 +48,6 @@ class AppRecorder(Periodic):
         async with self._database.acquire() as connection:
             if not await records.begin_cursors(connection):
                 return False
-            await event_log.position_events(connection)
             behind = await records.cursors_behind(connection, limit=_TENANTS)
             paths = await _paths(connection) if behind else {}
             for tenant in behind:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
@@ -10,7 +12,7 @@ from penstock.apps.catalogue import AppProblem, Published
 from penstock.apps.manifest import AppManifest
 from penstock.apps.views import AppHealth, AppSummary, AppView, CallRequest
 from penstock.errors import InvalidInput, NotFound, TooLarge
-from penstock.flows.service import FlowService
+from penstock.flows.service import FlowService, KnownFlow
 from penstock.flows.views import FlowRequest, FlowVersion, RunTree
 from penstock.jobs.http.submitting import APP_OWNER
 from penstock.jobs.job import JobSubmission, MarketplaceSubmission
@@ -20,7 +22,16 @@ from penstock.postgres.pool import Database
 from penstock.suggestions import did_you_mean
 from penstock.tenants.principal import Principal
 
-_KIND: Final = "flow"
+_REMEMBER_SECONDS: Final = 1.0  # for which calls of an app need not read it again
+
+
+@dataclass(frozen=True, slots=True)
+class _Callable:
+    """An app that can be called, with its flow; both were read at this (monotonic) time."""
+
+    manifest: AppManifest
+    flow: KnownFlow
+    read_at: float
 
 
 class AppService:
@@ -29,6 +40,7 @@ class AppService:
     def __init__(self, database: Database, flows: FlowService) -> None:
         self._database = database
         self._flows = flows
+        self._callable: dict[str, _Callable] = {}  # as many as there ever were apps
 
     async def apps(self, sender: Principal) -> list[AppSummary]:
         """Return the apps that a sender may use."""
@@ -73,10 +85,10 @@ class AppService:
 
         Raises NotFound, InvalidInput and TooLarge.
         """
-        app = await self._find(sender, name)
-        manifest = app.manifest
-        if manifest is None:
-            raise NotFound(f"the app {name} cannot be used: its app.toml has mistakes")
+        app = self._remembered(name) if may_use(sender, name) else None
+        if app is None:
+            app = await self._load(sender, name)
+        manifest, flow = app.manifest, app.flow
         user = call.user_id or sender.user
         if not user:
             raise InvalidInput.of("user_id", "is required: the end user on whose behalf the request is made")
@@ -85,8 +97,7 @@ class AppService:
             raise TooLarge(f"input has {len(bytes(call.input))} bytes; the app {name} allows {limit}")
         request = FlowRequest(
             input=call.input,
-            version=manifest.flow_version,
-            owner_service=f"{APP_OWNER}{app.name}",
+            owner_service=f"{APP_OWNER}{name}",
             user_id=user,
             priority=call.priority,
             ttl_seconds=None if manifest.ttl is None else manifest.ttl.total_seconds(),
@@ -94,11 +105,7 @@ class AppService:
             tags=call.tags,
             callback=call.callback,
         )
-        try:
-            submission = await self._flows.submission(manifest.flow_name, request)
-        except NotFound:
-            raise NotFound(f"no worker has the flow {manifest.flow or manifest.name} of the app {name}") from None
-        return MarketplaceSubmission.of(submission)
+        return MarketplaceSubmission.of(self._flows.submission_of(flow, request))
 
     async def request(self, sender: Principal, name: str, task_id: UUID, *, from_no: int, limit: int) -> RunTree:
         """Return a request of an app with a page of its steps. Raises NotFound."""
@@ -115,6 +122,22 @@ class AppService:
     async def require(self, sender: Principal, name: str) -> None:
         """Raise NotFound for an app that there is not, or that the sender may not use."""
         await self._find(sender, name)
+
+    def _remembered(self, name: str) -> _Callable | None:
+        app = self._callable.get(name)
+        return app if app is not None and time.monotonic() - app.read_at < _REMEMBER_SECONDS else None
+
+    async def _load(self, sender: Principal, name: str) -> _Callable:
+        """Return an app with its flow, and remember it for a moment. Raises NotFound."""
+        began = time.monotonic()
+        manifest = (await self._find(sender, name)).manifest
+        if manifest is None:
+            raise NotFound(f"the app {name} cannot be used: its app.toml has mistakes")
+        flow = await self._flows.known(manifest.flow_name, manifest.flow_version)
+        if flow is None:
+            raise NotFound(f"no worker has the flow {manifest.flow or manifest.name} of the app {name}")
+        app = self._callable[name] = _Callable(manifest, flow, began)
+        return app
 
     async def _find(self, sender: Principal, name: str) -> Published:
         async with self._database.acquire() as connection:

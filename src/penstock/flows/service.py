@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 from uuid import UUID
@@ -53,6 +54,13 @@ _MAX_UUID: Final = UUID(int=2**128 - 1)
 _MAX_CHECKERS: Final = 1000
 
 
+@dataclass(frozen=True, slots=True)
+class KnownFlow:
+    """A version of a flow, as the catalogue has it."""
+
+    row: asyncpg.Record
+
+
 class FlowService:
     """Flows, which belong to the operator, and the runs of each tenant."""
 
@@ -92,18 +100,27 @@ class FlowService:
         )
 
     async def find(self, name: str, version: str | None) -> FlowVersion | None:
-        """Return a version of a flow, or the one that a run without a version gets now."""
-        async with self._database.acquire() as connection:
-            row = await catalogue.version_of(connection, name, version, alive=ALIVE)
-        return None if row is None else FlowVersion(**_described(row))
+        """Return the description of what ``known`` returns."""
+        flow = await self.known(name, version)
+        return None if flow is None else FlowVersion(**_described(flow.row))
 
     async def submission(self, name: str, request: FlowRequest) -> JobSubmission:
-        """Check the input of a run and return the run as a job to submit. Raises NotFound and InvalidInput."""
-        async with self._database.acquire() as connection:
-            flow = await catalogue.version_of(connection, name, request.version, alive=ALIVE)
+        """Return a run as a job, after its input was checked. Raises NotFound and InvalidInput."""
+        flow = await self.known(name, request.version)
         if flow is None:
             version = f" version {request.version}" if request.version is not None else ""
             raise NotFound(f"there is no flow {name}{version}; GET /api/v1/flows lists those that runners have")
+        return self.submission_of(flow, request)
+
+    async def known(self, name: str, version: str | None) -> KnownFlow | None:
+        """Return a version of a flow, or the one that a run without a version gets now."""
+        async with self._database.acquire() as connection:
+            row = await catalogue.version_of(connection, name, version, alive=ALIVE)
+        return None if row is None else KnownFlow(row)
+
+    def submission_of(self, known: KnownFlow, request: FlowRequest) -> JobSubmission:
+        """Return a run of this version of a flow as a job, after its input was checked. Raises InvalidInput."""
+        flow = known.row
         given = bytes(request.input)
         try:
             value = msgspec.json.decode(given)
