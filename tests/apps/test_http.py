@@ -154,7 +154,8 @@ async def test_a_wrong_request_is_refused_before_anything_is_stored(
 
 
 async def newest(gateway: HttpCaller) -> list[str]:
-    return [job["id"] for job in (await gateway.get("/jobs?limit=1")).json["jobs"]]
+    """Return the newest run; jobs of earlier requests may still come."""
+    return [run["id"] for run in (await gateway.get("/flows/runs?limit=1")).json["runs"]]
 
 
 async def test_an_input_larger_than_the_app_allows_is_refused(gateway: HttpCaller, worker: None) -> None:

@@ -30,7 +30,8 @@ SELECT 1, {_RUN}, 'app', CASE WHEN n % 2 = 0 THEN 'busy' ELSE 'user ' || n % 500
        (({_MADE}) AT TIME ZONE 'UTC')::date, 'completed', {_MADE}, {_MADE}, {_MADE}, NULL, 1, 1, 1, 0, 0, 0, 0, 0, 0, n
 FROM generate_series(1, 50000) n;
 INSERT INTO app_day
-SELECT tenant_id, app, u, day, count(*), count(*), 0, 0, 0, 0, sum(units), count(*), count(*), 0, 0, 0, 0, 0, 0, '{{1, 2, 3}}'
+SELECT tenant_id, app, u, day, count(*), count(*), 0, 0, 0, 0, sum(units), count(*), count(*), 0, 0, 0, 0, 0,
+       0, '{{1, 2, 3}}'
 FROM app_request CROSS JOIN LATERAL (VALUES (user_id), ('')) AS v(u) GROUP BY 1, 2, 3, 4;
 """
 _DAYS = {"tenant_id": 1, "app": "app", "low": LOW, "high": HIGH}
