@@ -224,6 +224,14 @@ async def test_audiogen_computes_what_audiocraft_computes(weights: Path) -> None
         assert found[part] == pytest.approx(expected, abs=2e-4)
 
 
+async def test_half_precision_leaves_the_codec_exact(weights: Path) -> None:
+    """The weights of GPUs, on a CPU: the types fit together, and the codec has every digit of its file."""
+    found = json.loads(await run_program("run_half_precision.py", weights))
+    assert len(found) == 6
+    for name, result in found.items():
+        assert result == {"half": True, "codec": True, "loud": True}, name
+
+
 async def test_weights_that_cannot_be_used_are_reported_with_what_to_do(weights: Path) -> None:
     found = json.loads(await run_program("check_errors.py", weights))
     expected = {

@@ -27,11 +27,23 @@ from generation.melody import MelodyFormat
 from generation.variables import Variables
 
 MUSIC_WINDOW: Final = 30.0  # seconds of the sounds on which MusicGen was trained
-_CLASSES: Final = {
-    "musicgen": MusicgenForConditionalGeneration,
-    "musicgen_melody": MusicgenMelodyForConditionalGeneration,
-}
 _NEEDED: Final = ("*.safetensors", "pytorch_model*.bin", checkpoints.LANGUAGE_MODEL)
+
+
+_IN_FLOAT32: Final = frozenset(
+    {"audio_encoder"}
+)  # the codec decodes once for each sample: half precision would be heard
+
+
+class _MusicGen(MusicgenForConditionalGeneration):
+    _keep_in_fp32_modules_strict = _IN_FLOAT32
+
+
+class _MusicGenMelody(MusicgenMelodyForConditionalGeneration):
+    _keep_in_fp32_modules_strict = _IN_FLOAT32
+
+
+_CLASSES: Final[dict[str, type[PreTrainedModel]]] = {"musicgen": _MusicGen, "musicgen_melody": _MusicGenMelody}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,13 +56,19 @@ class Loaded:
     melody: MelodyFormat | None  # None: it takes no melody
 
 
-def load(name: str, variable: str, variables: Variables, device_name: str) -> Loaded:
-    """Load the weights that ``variable`` names. Raises CannotLoad."""
+def load(
+    name: str, variable: str, variables: Variables, device_name: str, *, dtype: torch.dtype | None = None
+) -> Loaded:
+    """Load the weights that ``variable`` names, with the precision of the device unless ``dtype`` is stated.
+
+    Raises CannotLoad.
+    """
     device = check_device(device_name)
+    dtype = dtype or precision(device)
     folder = weights.find([name], variable, variables, _NEEDED)
     if (folder / checkpoints.LANGUAGE_MODEL).is_file() and _kind(folder) is None:
-        return _of_audiocraft(folder, variable, variables, device)
-    return _of_transformers(folder, variable, device)
+        return _of_audiocraft(folder, variable, variables, device, dtype)
+    return _of_transformers(folder, variable, device, dtype)
 
 
 def _kind(folder: Path) -> str | None:
@@ -64,35 +82,36 @@ def _kind(folder: Path) -> str | None:
     return str(stated.get("model_type")) if isinstance(stated, dict) else None
 
 
-def _of_transformers(folder: Path, variable: str, device: torch.device) -> Loaded:
+def _of_transformers(folder: Path, variable: str, device: torch.device, dtype: torch.dtype) -> Loaded:
     kind = _kind(folder)
     if kind not in _CLASSES:
         raise CannotLoad(f"{variable}: {folder} has a model of type {kind}, not one of {', '.join(_CLASSES)}")
     made = _CLASSES[kind]
     config = _read(folder, variable, lambda: AutoConfig.from_pretrained(folder, local_files_only=True))
-    dtype = precision(device)
     _check(config, made, dtype, device, variable)
     model = _read(folder, variable, lambda: made.from_pretrained(folder, local_files_only=True, dtype=dtype))
     return Loaded(
-        model=_ready(model, device),
+        model=model.to(device).eval(),
         tokenizer=_tokenizer(folder, variable),
         window=MUSIC_WINDOW,
         melody=MelodyFormat.of_folder(folder) if kind == "musicgen_melody" else None,
     )
 
 
-def _of_audiocraft(folder: Path, variable: str, variables: Variables, device: torch.device) -> Loaded:
+def _of_audiocraft(
+    folder: Path, variable: str, variables: Variables, device: torch.device, dtype: torch.dtype
+) -> Loaded:
     checkpoint = checkpoints.Checkpoint(folder)
     name = checkpoint.text_encoder
     text = weights.find([f"google-t5/{name}", name], f"{variable} (its text encoder)", variables, _NEEDED)
     text_config = _read(text, variable, lambda: T5Config.from_pretrained(text, local_files_only=True))
-    config, dtype = checkpoint.config(text_config), precision(device)
-    _check(config, MusicgenForConditionalGeneration, dtype, device, variable)
+    config = checkpoint.config(text_config)
+    _check(config, _MusicGen, dtype, device, variable)
     encoder = _read(text, variable, lambda: T5EncoderModel.from_pretrained(text, local_files_only=True, dtype=dtype))
     parameters = checkpoint.parameters()
     parameters |= {f"text_encoder.{name}": value for name, value in encoder.state_dict().items()}
     return Loaded(
-        model=_ready(_made(config, parameters, folder, dtype), device),
+        model=_made(config, parameters, folder, dtype).to(device).eval(),
         tokenizer=_tokenizer(text, variable),
         window=checkpoint.window_seconds,
         melody=None,
@@ -103,7 +122,7 @@ def _made(config: Any, parameters: dict[str, torch.Tensor], folder: Path, dtype:
     """Return a model with these parameters. Raises CannotLoad unless they are exactly those that it has."""
 
     def make() -> Any:
-        return MusicgenForConditionalGeneration.from_pretrained(
+        return _MusicGen.from_pretrained(
             None, config=config, state_dict=parameters, dtype=dtype, output_loading_info=True
         )
 
@@ -138,9 +157,3 @@ def _check(config: Any, made: type[PreTrainedModel], dtype: torch.dtype, device:
     with torch.device("meta"):
         count = sum(one.numel() for one in made(config).parameters())
     check_memory(count, dtype, device, variable)
-
-
-def _ready(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
-    model = model.to(device).eval()
-    model.audio_encoder.float()  # decodes once for each sample; in half precision that would be heard
-    return model

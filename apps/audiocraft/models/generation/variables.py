@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +45,7 @@ def read(environment: Mapping[str, str]) -> Variables:
         audio_gen_model=stated("AUDIO_GEN_MODEL", "facebook/audiogen-medium"),
         music_gen_model=stated("MUSIC_GEN_MODEL", "facebook/musicgen-small"),
         melody_model=environment.get("MUSIC_GEN_MELODY_MODEL", "facebook/musicgen-melody").strip(),
-        caches=tuple(dict.fromkeys(path.absolute() for path in caches)),
+        caches=tuple(dict.fromkeys(Path(os.path.normpath(path.absolute())) for path in caches)),
         may_download=_flag("ALLOW_MODEL_DOWNLOAD", stated("ALLOW_MODEL_DOWNLOAD", "")),
     )
 
