@@ -89,11 +89,18 @@ def port_variables(found: Mapping[str, int]) -> dict[str, str]:
 
 @asynccontextmanager
 async def serving_sounds(folder: Path, **variables: str) -> AsyncIterator[ServedSounds]:
-    """Serve all components of the app with two services, and wait until it accepts requests."""
-    write_app(folder / "apps")
+    """Serve all components of the app of tests, and wait until it accepts requests."""
+    app = write_app(folder / "apps")
+    async with serving_app(app, folder, **variables) as served:
+        yield served
+
+
+@asynccontextmanager
+async def serving_app(app: Path, folder: Path, **variables: str) -> AsyncIterator[ServedSounds]:
+    """Serve all components of an app with the services audio-gen and music-gen; its data are below ``folder``."""
     found = ports()
     environment = clean_environment(
-        PENSTOCK_APPS_DIR=str(folder / "apps"),
+        PENSTOCK_APPS_DIR=str(app.parent),
         PENSTOCK_DATA_DIR=str(folder / "data"),
         PENSTOCK_SHUTDOWN_GRACE="5s",
         AI_SERVICE_TOKEN=TOKEN,
@@ -102,7 +109,7 @@ async def serving_sounds(folder: Path, **variables: str) -> AsyncIterator[Served
         **variables,
     )
     log = folder / "serve.log"
-    async with penstock("app", "serve", "sounds", environment=environment, folder=folder, log=log) as process:
+    async with penstock("app", "serve", app.name, environment=environment, folder=folder, log=log) as process:
         served = ServedSounds(process=process, log=log, ports=found, environment=environment)
         try:
             await until(served.ready, "the app is served", seconds=90)
