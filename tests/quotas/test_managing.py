@@ -92,6 +92,7 @@ async def test_every_change_is_in_the_audit_log(tenant: TenantCaller, operator: 
         ({"measure": "jobs", "limit": 5, "per": "day", "key": "3Kf0aQ9ZpL2m", "user": "ada"}, "user"),
         ({"measure": "pending_jobs", "limit": 10001, "user": "ada"}, "limit"),
         ({"measure": "stored_bytes", "limit": 5, "user": "ada"}, "measure"),
+        ({"measure": "stored_items", "limit": 5, "user": "ada"}, "measure"),
         ({"measure": "stored_bytes", "limit": 5, "per": "day"}, "per"),
         ({"measure": "calls", "limit": 5, "per": "minute", "on_crash": "charge"}, "on_crash"),
         ({"measure": "jobs", "limit": -1, "per": "day"}, "limit"),

@@ -31,6 +31,7 @@ from penstock.errors import (
     InvalidInput,
     NotFound,
     Overloaded,
+    QuotaExceeded,
     ScopeMissing,
     WrongState,
 )
@@ -179,7 +180,7 @@ class CollectionRoutes:
         responses={
             200: ResponseSpec(description="How many were written", type=Upserted, example={"inserted": 1, "updated": 0})
         },
-        errors=(*BODY_ERRORS, NotFound, Overloaded, DatabaseUnavailable),
+        errors=(*BODY_ERRORS, NotFound, Overloaded, QuotaExceeded, DatabaseUnavailable),
         max_body_bytes=_MAX_BODY,
     )
     async def upsert(self, request: Request) -> Response:

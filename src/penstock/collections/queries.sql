@@ -96,6 +96,17 @@ UPDATE collection SET items = items + :change::bigint, changed_at = clock()
 WHERE tenant_id = :tenant_id AND id = :collection_id RETURNING items;
 
 
+-- name: lock_quota(tenant_id)
+-- Return the limit of the tenant's stored items, if a quota limits them; writers that follow wait. Locks: the quota, after a
+-- collection. Index: primary key of quota.
+SELECT id, most FROM quota WHERE tenant_id = :tenant_id AND measure = 'stored_items' FOR NO KEY UPDATE;
+
+
+-- name: stored_items(tenant_id)
+-- Return how many items the tenant's collections have. The caller holds the quota's lock. Index: primary key of collection.
+SELECT coalesce(sum(items), 0)::bigint FROM collection WHERE tenant_id = :tenant_id AND removed_at IS NULL;
+
+
 -- name: files(tenant_id, collection_id, keys, group_name, attributes, limit)
 -- Return the blobs that items name, of those that a deletion selects. Index: primary key.
 SELECT DISTINCT blob_id FROM collection_item

@@ -30,9 +30,19 @@ from penstock.collections.collection import (
     Upserted,
 )
 from penstock.collections.store import Found, Prepared
-from penstock.errors import FieldProblem, InvalidInput, NotFound, Overloaded, StaleEpoch, WrongState
+from penstock.errors import (
+    Exceeded,
+    FieldProblem,
+    InvalidInput,
+    NotFound,
+    Overloaded,
+    QuotaExceeded,
+    StaleEpoch,
+    WrongState,
+)
 from penstock.postgres.pool import Database
 from penstock.postgres.wakeups import Wakeups
+from penstock.quotas.quota import STORED_ITEMS, name_of
 from penstock.tenants.principal import TenantId
 
 TOPIC: Final = "collections"  # of wake-ups: a collection was removed
@@ -95,7 +105,10 @@ class CollectionService:
     async def upsert(
         self, tenant: TenantId, name: str, items: Sequence[Item], *, attempt: Attempt | None = None
     ) -> Upserted:
-        """Write all of the items, or none. Raises NotFound, InvalidInput, Overloaded, and StaleEpoch for an attempt."""
+        """Write all of the items, or none.
+
+        Raises NotFound, InvalidInput, Overloaded, QuotaExceeded, and StaleEpoch for an attempt.
+        """
         rules.check_keys(items)
         async with self._database.acquire() as connection, connection.transaction():
             if (done := await _outcome(connection, tenant, attempt, Upserted)) is not None:
@@ -106,6 +119,8 @@ class CollectionService:
             inserted = await store.upsert(connection, tenant, into, prepared)
             if await store.count(connection, tenant, into, inserted) > MAX_ITEMS:
                 raise Overloaded(f"the collection {name} would have more than {MAX_ITEMS} items")
+            if inserted:
+                await _check_quota(connection, tenant)
             written = Upserted(inserted=inserted, updated=len(items) - inserted)
             await _record(connection, tenant, attempt, written)
         return written
@@ -224,6 +239,19 @@ def _prepared(collection: Collection, items: Sequence[Item]) -> list[Prepared]:
     if problems:
         raise InvalidInput(problems[:20])
     return prepared
+
+
+async def _check_quota(connection: asyncpg.Connection, tenant: TenantId) -> None:
+    """Raise QuotaExceeded if the tenant stores more items than a quota allows, with those of this transaction."""
+    limit = await store.item_limit(connection, tenant)
+    if limit is None:
+        return
+    used = await store.stored_items(
+        connection, tenant
+    )  # a statement of its own: it sees what earlier writers committed
+    if used > limit:
+        exceeded = Exceeded(quota=name_of(STORED_ITEMS, ""), limit=limit, used=used)
+        raise QuotaExceeded(f"the quota allows {limit} items in collections; there would be {used}", exceeded=exceeded)
 
 
 async def _check_blobs(connection: asyncpg.Connection, tenant: TenantId, items: Sequence[Item]) -> None:

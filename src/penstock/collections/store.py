@@ -126,6 +126,18 @@ async def count(connection: asyncpg.Connection, tenant: TenantId, of: Found, cha
     return number
 
 
+async def item_limit(connection: asyncpg.Connection, tenant: TenantId) -> int | None:
+    """Return the most items that the tenant may store, if a quota says so; writers that follow wait for this one."""
+    row = await _sql.lock_quota.row(connection, tenant_id=tenant)
+    return None if row is None else int(row["most"])
+
+
+async def stored_items(connection: asyncpg.Connection, tenant: TenantId) -> int:
+    """Return how many items all collections of the tenant have."""
+    number: int = await _sql.stored_items.value(connection, tenant_id=tenant)
+    return number
+
+
 async def files(
     connection: asyncpg.Connection,
     tenant: TenantId,

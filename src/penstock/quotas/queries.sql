@@ -74,6 +74,8 @@ SELECT q.id, q.measure, q.per, q.key_id, q.user_id, q.most, q.on_crash, q.strict
                     SELECT s.pending FROM stat s WHERE s.tenant_id = :tenant_id
                     UNION ALL SELECT d.pending FROM stat_delta d WHERE d.tenant_id = :tenant_id) p)
             WHEN q.measure = 'stored_bytes' THEN quota_stored(:tenant_id)
+            WHEN q.measure = 'stored_items' THEN (
+                SELECT coalesce(sum(c.items), 0) FROM collection c WHERE c.tenant_id = :tenant_id AND c.removed_at IS NULL)
             WHEN q.per = 'minute' THEN (
                 SELECT coalesce(sum(n), 0)
                 FROM unnest(quota_recent(x.recent, x.recent_at, floor(extract(epoch FROM clock()))::bigint)) n)

@@ -11,7 +11,16 @@ from msgspec import Meta, Struct
 from penstock.errors import InvalidInput
 
 Measure = Literal[
-    "calls_at_once", "calls", "jobs", "pending_jobs", "stored_bytes", "tokens", "audio_seconds", "model_seconds", "cost"
+    "calls_at_once",
+    "calls",
+    "jobs",
+    "pending_jobs",
+    "stored_bytes",
+    "stored_items",
+    "tokens",
+    "audio_seconds",
+    "model_seconds",
+    "cost",
 ]
 Per = Literal["minute", "hour", "day", "month"]
 OnCrash = Literal["free", "charge"]
@@ -24,6 +33,7 @@ CALLS: Final = "calls"
 JOBS: Final = "jobs"
 PENDING_JOBS: Final = "pending_jobs"
 STORED_BYTES: Final = "stored_bytes"
+STORED_ITEMS: Final = "stored_items"  # checked by the transaction that writes items, not by slices
 TOKENS: Final = "tokens"
 AUDIO_SECONDS: Final = "audio_seconds"
 MODEL_SECONDS: Final = "model_seconds"
@@ -45,12 +55,13 @@ MEANINGS: Final = {
     JOBS: "jobs that were submitted",
     PENDING_JOBS: "jobs that wait for a worker; a submit is refused, a retry is not",
     STORED_BYTES: "bytes of uploaded files, until they are deleted or expire",
+    STORED_ITEMS: "items of collections",
     TOKENS: "tokens in and out, of live calls and of the attempts of jobs",
     AUDIO_SECONDS: "seconds of sound that were processed",
     MODEL_SECONDS: "seconds that models and providers took",
     COST: "cost by the price list, in millionths of its currency",
 }
-_AT_A_TIME: Final = (CALLS_AT_ONCE, PENDING_JOBS, STORED_BYTES)
+_AT_A_TIME: Final = (CALLS_AT_ONCE, PENDING_JOBS, STORED_BYTES, STORED_ITEMS)
 _CALENDAR: Final = ("hour", "day", "month")
 
 
@@ -93,7 +104,7 @@ class QuotaSetting(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             raise InvalidInput.of("per", "is required: minute, hour, day or month")
         if self.key is not None and self.user is not None:
             raise InvalidInput.of("user", "cannot be used with key: a quota is for a key or for users")
-        if self.measure == STORED_BYTES and (self.key or self.user):
+        if self.measure in {STORED_BYTES, STORED_ITEMS} and (self.key or self.user):
             raise InvalidInput.of("measure", f"{self.measure} can be limited only for the whole tenant")
         if self.measure == PENDING_JOBS and (self.key or self.user) and self.limit > _MOST_PENDING:
             raise InvalidInput.of("limit", f"must be at most {_MOST_PENDING} for pending_jobs of a key or user")

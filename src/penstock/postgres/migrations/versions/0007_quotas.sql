@@ -6,7 +6,7 @@ CREATE TABLE quota (
     id        uuid NOT NULL DEFAULT gen_random_uuid(),
     key_id    text NOT NULL, -- that it limits; '': not a key
     user_id   text NOT NULL, -- that it limits; '': not a user; '*': every user, each on their own
-    measure   text NOT NULL CHECK (measure IN ('calls_at_once', 'calls', 'jobs', 'pending_jobs', 'stored_bytes',
+    measure   text NOT NULL CHECK (measure IN ('calls_at_once', 'calls', 'jobs', 'pending_jobs', 'stored_bytes', 'stored_items',
                                                    'tokens', 'audio_seconds', 'model_seconds', 'cost')),
     per       text NOT NULL CHECK (per IN ('', 'minute', 'hour', 'day', 'month')),
     most      bigint NOT NULL CHECK (most >= 0), -- seconds are in microseconds, cost in 10^-12
@@ -15,7 +15,7 @@ CREATE TABLE quota (
     PRIMARY KEY (tenant_id, id),
     UNIQUE (tenant_id, key_id, user_id, measure, per),
     CHECK (key_id = '' OR user_id = ''),
-    CHECK ((per = '') = (measure IN ('calls_at_once', 'pending_jobs', 'stored_bytes'))),
+    CHECK ((per = '') = (measure IN ('calls_at_once', 'pending_jobs', 'stored_bytes', 'stored_items'))),
     CHECK (on_crash = 'free' OR (per IN ('hour', 'day', 'month') AND (strict OR measure IN ('calls', 'jobs')))),
     CHECK (per <> 'minute' OR measure IN ('calls', 'jobs'))
 );
