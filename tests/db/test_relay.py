@@ -138,3 +138,15 @@ async def test_after_a_restore_every_stored_event_is_sent_again(alone: JobCaller
     notebook.received.clear()
     await copy_all(relay)
     assert notebook.types(job_id) == _LIFE
+
+
+async def test_a_relay_returns_soon_while_another_process_numbers_events(alone: JobCaller, fresh: Database) -> None:
+    """The wake-up for those events has gone by, so it must not wait for the next one."""
+    relay = relay_to(Notebook(), fresh)
+    await relay.once()
+    async with fresh.acquire() as connection, connection.transaction():
+        await connection.execute("SELECT pg_advisory_xact_lock(hashtext('penstock.position_events'))")
+        await alone.submit()
+        await relay.once()
+        assert relay.due_in is not None
+        assert relay.due_in <= timedelta(milliseconds=100)

@@ -14,7 +14,7 @@ from penstock.events.position import Position
 from penstock.events.recent import RecentRows
 
 # Seconds:
-_WINDOW: Final = 0.1  # after a wake-up in which Redis is expected to get the rows
+_WINDOW: Final = 0.25  # after a wake-up in which Redis is expected to get the rows
 _POLL: Final = 0.01
 _CHECK: Final = 1.0  # between two comparisons with PostgreSQL
 _REST: Final = 1.0  # without Redis, because it was behind

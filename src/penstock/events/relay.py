@@ -20,6 +20,7 @@ log = logs.get(__name__)
 
 ExpansionsOf = Callable[[int], Mapping[str, Expansion]]  # a tenant's expansions, by the first word of the kind
 
+_SOON: Final = timedelta(milliseconds=20)
 _HOLD: Final = timedelta(seconds=30)  # longer than one page takes
 _EVENTS = metrics.counter("penstock_relayed_events", "Events that a broker has confirmed, by relay.", ["relay"])
 
@@ -72,7 +73,7 @@ class Relay(Periodic):
         if not self._destination.ready():
             return False
         async with self._database.acquire() as connection:
-            await store.position_events(connection)
+            numbered = await store.position_events(connection)
             if not await store.hold_relay(connection, self._destination.name, self._holder, hold=_HOLD):
                 self._holds = False
                 return False
@@ -83,6 +84,8 @@ class Relay(Periodic):
         more = False
         for cursor in behind:
             more |= await self._copy_page(cursor)
+        if not numbered:
+            self.due_in = _SOON  # another process is giving positions to the newest events
         return more
 
     async def _copy_page(self, cursor: Cursor) -> bool:
