@@ -145,7 +145,7 @@ async def _callbacks(server: EmbeddedServer) -> tuple[float, float, bytes]:
 
 
 async def _submit(url: str, address: str, folder: Path) -> None:
-    """Register the receiver, and submit jobs whose creation it gets."""
+    """Register the receiver for events of created jobs, and submit jobs."""
     database = Database(url, application_name="penstock-bench")
     jobs = JobService(database)
     try:

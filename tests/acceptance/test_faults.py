@@ -273,7 +273,7 @@ async def test_outages_of_the_database_leave_no_traceback_in_any_log(tmp_path: P
             os.kill(pid, signal.SIGKILL)
             await until(lambda pid=pid: not alive(pid), "it has ended")  # type: ignore[misc]
         goal = len(completed) + 100
-        await until(lambda: len(completed) >= goal, "work goes on", seconds=60)
+        await until(lambda: len(completed) >= goal, "work continues", seconds=60)
         stopping.set()
     lines = log.read_text(errors="replace").splitlines()
     bad = ("Traceback", "never retrieved", "never awaited", '"level":"error"', '"level":"critical"')

@@ -151,7 +151,7 @@ async def test_a_redis_that_dies_and_comes_back_empty(house: House) -> None:
     await follow(house)
     await house.server.kill()
     await house.store(3)
-    await house.caught_up("the stream goes on without Redis")
+    await house.caught_up("the stream continues without Redis")
     await house.server.start()
     await until(house.redis.connected.is_set, "Redis is used again")
     await house.relayed()
@@ -179,7 +179,7 @@ async def test_a_flushed_redis(house: House) -> None:
 
 
 async def test_a_redis_that_restarts_with_old_rows(house: House) -> None:
-    """It has a part of what it had; the relay goes on behind what was lost."""
+    """Redis has lost the newest entries; the relay continues after them."""
     await follow(house)
     with house.redis.client() as client:
         await client.save()

@@ -195,7 +195,7 @@ class SteppedHistory(RunHistory):
 
 
 class Children:
-    """The child runs of a run, which begin and go on by signals."""
+    """The child runs of a run, which begin and continue by signals."""
 
     def __init__(self, flows: FlowService, caller: JobCaller, run_id: UUID) -> None:
         self._flows = flows

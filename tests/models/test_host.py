@@ -397,7 +397,7 @@ async def test_a_reload_drops_no_call(models: Models) -> None:
             seen.append(await models.call(models.host.find("changing"), {"text": "?"}))
 
     callers = [asyncio.create_task(caller()) for _ in range(4)]
-    await until(lambda: len(seen) > 20, "calls go on")
+    await until(lambda: len(seen) > 20, "calls continue")
     fresh = await models.host.add(models.python("changing", code.format("new")), replace=True)
     await until(lambda: seen[-4:] == ["new"] * 4, "the new version returns results")
     over.set()

@@ -70,7 +70,7 @@ class TestChat:
             "finish_reason": "stop",
         }
 
-    async def test_messages_pass_through_with_images_and_whatever_else(self) -> None:
+    async def test_messages_pass_through_with_images_and_unknown_fields(self) -> None:
         """The caller's options override the defaults; the manifest's model name overrides the caller's."""
         picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBO"}}
         messages = [{"role": "user", "content": [{"type": "text", "text": "What is it?"}, picture]}]
@@ -153,7 +153,7 @@ class TestChat:
 
 
 class TestKeys:
-    async def test_a_key_comes_from_the_environment_and_leaves_in_no_message(
+    async def test_a_key_comes_from_the_environment_and_is_in_no_message(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("SOME_KEY", "sk-canary-93")

@@ -229,7 +229,7 @@ async def test_live_it_polls_survives_the_gateway_and_exits_quietly(tmp_path: Pa
         away = True
         await until(lambda: "it is away" in terminal.shown, "the error is shown")
         away, terminal.shown = False, ""
-        await until(lambda: "0 NVIDIA A100" in terminal.shown, "it goes on")
+        await until(lambda: "0 NVIDIA A100" in terminal.shown, "it continues")
         terminal.process.send_signal(signal.SIGINT)
         assert await asyncio.wait_for(terminal.process.wait(), 20) == 0
     assert "Traceback" not in terminal.shown

@@ -85,7 +85,7 @@ def test_each_quarter_of_an_hour_is_in_the_bucket_of_a_zone_whose_hours_are_not_
             assert (here.year, here.month) == (bucket.start.year, bucket.start.month)
 
 
-def test_hours_of_utc_do_for_other_zones() -> None:
+def test_whole_utc_hours_suffice_for_other_zones() -> None:
     low, high = midnight(date(2026, 3, 20), BERLIN), midnight(date(2026, 4, 10), BERLIN)
     assert not needs_quarters(buckets(low, high, "day", BERLIN))
 

@@ -63,7 +63,7 @@ async def test_a_plain_request_for_a_socket_is_426(app: EchoApplication) -> None
         assert (await client.exchange(get("/hello"))).body == b"hello"
 
 
-async def test_a_handshake_that_is_not_sound_is_refused(app: EchoApplication) -> None:
+async def test_an_invalid_handshake_is_refused(app: EchoApplication) -> None:
     async with app.client() as client:
         reply = await client.exchange(get("/socket", "Connection: Upgrade", "Upgrade: websocket"))
         assert reply.status in {400, 426}
@@ -88,7 +88,7 @@ async def test_stopping_closes_sockets() -> None:
         assert socket.close_code == 1001
 
 
-async def test_text_beyond_ascii_may_come_without_end(app: EchoApplication) -> None:
+async def test_an_endless_stream_of_non_ascii_text_is_read(app: EchoApplication) -> None:
     """Received and read text are both counted in bytes, so that reading always resumes."""
     async with (
         aiohttp.ClientSession() as session,

@@ -44,7 +44,7 @@ class CollectionUpkeep(Periodic):
 class CollectionIndexes(Periodic):
     """Gives large collections an HNSW index where pgvector is installed, and removes indexes that are not used.
 
-    Indexes are built concurrently: writers and searches go on meanwhile. A build that was interrupted is invisible to
+    Indexes are built concurrently, while writes and searches continue. A build that was interrupted is invisible to
     searches, and removed by the next pass.
     """
 

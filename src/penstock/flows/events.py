@@ -1,7 +1,8 @@
 """Event streams of runs with everything that they have issued: their jobs, the runs of child flows, and theirs.
 
-A reader begins with the run alone, and grows: a stored row about new jobs names the run that has issued each. Items of
-maps are left out, because there may be any number of them; the job of a map reports their counts as its progress.
+A reader follows the run alone at first. A stored row about new jobs names the run that has issued each, which adds
+them. Items of maps are left out, because there may be any number of them; the job of a map reports their counts as its
+progress.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class RunEvents:
 
 
 class RunHistory:
-    """The stored events of a run and of all that it has issued: all events of the tenant meanwhile, filtered."""
+    """The stored events of a run and of all that it has issued, filtered from all events of its tenant."""
 
     def __init__(self, database: Database, tenant: TenantId, tail: EventTail, run_id: UUID) -> None:
         self._database = database
