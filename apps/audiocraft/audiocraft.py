@@ -44,13 +44,13 @@ async def audiocraft(
     prompt: Annotated[str, Field(min_length=1, max_length=MAX_PROMPT_LEN, description="what is to be heard")],
     kind: Annotated[Literal["sound", "music"], Field(description="sound: AudioGen; music: MusicGen")] = "music",
     duration: Annotated[float, Field(ge=0.5, le=MAX_DURATION, description="seconds of each sample")] = 5.0,
-    samples: Annotated[int, Field(ge=1, le=MAX_SAMPLES, description="how many different ones")] = 1,
+    samples: Annotated[int, Field(ge=1, le=MAX_SAMPLES, description="how many different samples")] = 1,
     melody: Annotated[
         str | None,
         Field(pattern="^(blob:|data:audio/)", description="music only: a recording as blob:ID or a data URL"),
     ] = None,
     seed: Annotated[
-        int | None, Field(ge=0, lt=2**62, description="of the first sample; the next ones count on")
+        int | None, Field(ge=0, lt=2**62, description="of the first sample; each next one is one higher")
     ] = None,
     format: Literal["wav", "mp3", "flac", "opus"] = "wav",  # noqa: A002  (its name in requests)
     guidance: Annotated[float, Field(ge=1, le=20, description="how closely the text is followed")] = 3.0,
@@ -81,4 +81,4 @@ def _check(prompt: str, kind: str, melody: str | None) -> None:
     if not prompt.strip():
         raise BadInput("must hold words", field="prompt")
     if melody is not None and kind != "music":
-        raise BadInput("goes with music only: leave it out, or set kind to music", field="melody")
+        raise BadInput("is allowed for music only: leave it out, or set kind to music", field="melody")

@@ -15,5 +15,5 @@ Height = Annotated[int, Field(ge=64, le=5000, description="Of the smallest perso
 async def person_detection(
     picture: Picture, min_height: Height = 200, min_score: Annotated[float, Field(ge=0, le=10)] = 0.5
 ) -> dict[str, Any]:
-    """Finds standing persons in a picture: their boxes, in pixels of the upright picture, the surest first."""
+    """Finds standing persons in a picture: their boxes, in pixels of the upright picture, ordered by score."""
     return await run.call("person-detector", {"image": picture, "min_height": min_height, "min_score": min_score})

@@ -91,7 +91,7 @@ async def test_a_flow_from_its_skeleton_to_its_tree(tmp_path: Path) -> None:
             assert (wrong.status, "input.number" in wrong.err) == (1, True), wrong.err
 
             again = (await flow("rerun", run_id, "--from", "1")).json["id"]
-            assert (await client.wait(again)).result == "42 yes"  # signals that came go with it
+            assert (await client.wait(again)).result == "42 yes"  # the rerun gets the signals that the run received
             steps = (await client.run_tree(again))["steps"]
             assert steps[0]["job_id"] == (await client.run_tree(run_id))["steps"][0]["job_id"]  # it did not run again
             refused = await flow("retry", again)

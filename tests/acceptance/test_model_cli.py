@@ -219,7 +219,7 @@ async def test_add_reload_remove(desk: Desk) -> None:
         (("predict", "greet", "name=Ada", "mark"), 2, "KEY=VALUE"),
         (("predict", "mirror", "-f", "file=missing"), 2, "there is no file missing"),
         (("add", "x", "--runtime", "python"), 1, "runtime: over HTTP only http and openai"),
-        (("add", "x", "--url", "http://h"), 2, "goes with --runtime"),
+        (("add", "x", "--url", "http://h"), 2, "requires --runtime"),
         (("logs", "greet", "--since", "yesterday"), 2, "must be a time"),
     ],
 )

@@ -138,7 +138,7 @@ async def test_fields_as_arguments(client: Client) -> None:
     assert [event.data async for event in client.stream("count", n=2)][:2] == [0, 1]
     with pytest.raises(TypeError, match="'n' is given twice"):
         await client.predict("count", {"n": 2}, n=3)
-    with pytest.raises(TypeError, match="go with an input that is an object"):
+    with pytest.raises(TypeError, match="can only be added to an input that is an object"):
         await client.predict("count", [2], n=3)
 
 

@@ -85,7 +85,7 @@ async def marketplace(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator
 
 
 async def test_several_samples_of_a_sound(marketplace: Marketplace) -> None:
-    """Each has a file of its own at a URL, of the stated duration and rate; seeds count on from the first."""
+    """Each has a file of its own at a URL, of the stated duration and rate; seeds count up from the first."""
     status, reply = await marketplace.call(kind="sound", samples=3, seed=11)
     assert (status, reply["status"]) == (200, "completed"), reply
     assert [stage["name"] for stage in reply["stages"]] == ["audiogen"] * 3
@@ -136,7 +136,7 @@ async def test_limits_are_checked_before_anything_starts(
 async def test_a_melody_for_a_sound_is_refused(marketplace: Marketplace) -> None:
     status, reply = await marketplace.call(kind="sound", melody="data:audio/wav;base64,AAAA")
     assert (status, reply["status"], reply["error"]["category"]) == (200, "failed", "bad_input")
-    assert "melody: goes with music only" in reply["error"]["message"]
+    assert "melody: is allowed for music only" in reply["error"]["message"]
 
 
 async def test_a_job_of_a_model_alone_can_be_cancelled(marketplace: Marketplace) -> None:

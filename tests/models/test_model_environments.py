@@ -366,7 +366,7 @@ def test_a_pipe_in_place_of_a_lock_file_is_refused(wheels: Wheels, tmp_path: Pat
     [
         ({"environment": 3}, "must be the name of a lock file, or a list of such names"),
         ({"environment": []}, "must be the name of a lock file, or a list of such names"),
-        ({"environment": "x.lock", "interpreter": sys.executable}, "does not go with interpreter"),
+        ({"environment": "x.lock", "interpreter": sys.executable}, "cannot be combined with interpreter"),
     ],
 )
 def test_mistakes_in_a_manifest(stated: dict[str, object], mistake: str, tmp_path: Path) -> None:

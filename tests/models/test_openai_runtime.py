@@ -153,9 +153,7 @@ class TestChat:
 
 
 class TestKeys:
-    async def test_a_key_comes_from_the_environment_and_is_in_no_message(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    async def test_a_key_comes_from_the_environment_and_is_in_no_message(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("SOME_KEY", "sk-canary-93")
         async with serving(responding({"error": {"message": "bad key sk-canary-93"}}, status=401)) as seen:
             with pytest.raises(CallFailed, match="api_key_env") as caught:

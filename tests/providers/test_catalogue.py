@@ -252,7 +252,7 @@ def test_one_mistake_hides_no_other(tmp_path: Path) -> None:
         "providers.a.timeout": found["providers.a.timeout"],
         "providers.a.url": "must be a URL that begins with http:// or https://",
         "providers.b.model": "is required: the name that the server knows the model by",
-        "providers.b.interface": 'goes with kind = "whisperx" only',
+        "providers.b.interface": 'is allowed for kind = "whisperx" only',
         "providers.b.max_tokens": found["providers.b.max_tokens"],
         "providers.b.defaults": "must not hold model",
         "providers.c.url": "names variables that are not set: WHISPER_HOTS; did you mean WHISPER_HOST?",

@@ -152,7 +152,7 @@ def portraits(models: Models, folder: Path) -> dict[tuple[str, str], Picture]:
 
 
 def seen(models: Models, folder: Path) -> Iterator[Seen]:
-    """Yield the surest face of each picture in each variation."""
+    """Yield the most certain face of each picture in each variation."""
     for (person, name), original in portraits(models, folder).items():
         for variation, change in VARIATIONS.items():
             picture = change(original)

@@ -17,7 +17,7 @@ SELECT EXISTS (SELECT FROM app_cursor) OR EXISTS (SELECT FROM added);
 
 -- name: cursors_behind(limit)
 -- tenant: every (the housekeeper serves all tenants; rows keep theirs)
--- The tenants that have events behind their cursor. Indexes: primary keys.
+-- Returns the tenants that have events after their cursor. Indexes: primary keys.
 SELECT c.tenant_id FROM app_cursor c
 CROSS JOIN LATERAL (SELECT position FROM event_position WHERE tenant_id = c.tenant_id ORDER BY position DESC LIMIT 1) e
 WHERE e.position > c.position LIMIT :limit;
@@ -40,9 +40,9 @@ CROSS JOIN LATERAL (
 
 
 -- name: changes(tenant_id, behind, upto, max_jobs)
--- The jobs of requests that events after behind and up to upto are about, in order, but no more once they are max_jobs (the event
--- that exceeds it is returned whole). available is the number of events without that bound. Of jobs that are not runs only the
--- ends of attempts are returned. Indexes: series_of_apps; primary key of event_position; event_order.
+-- Returns the jobs of requests that have events after behind, up to upto, in the order of the events. Stops at the event that
+-- brings their number to max_jobs, which is returned whole; available is the number of events without that bound. Of jobs that are
+-- not runs only the ends of attempts are returned. Indexes: series_of_apps; primary key of event_position; event_order.
 WITH mine AS MATERIALIZED (
     SELECT id, task_type = 'flow' AS is_run FROM series WHERE tenant_id = :tenant_id AND owner_service LIKE 'app/%'
 )
@@ -68,7 +68,7 @@ ORDER BY e.position;
 
 
 -- name: requests_of(tenant_id, job_ids)
--- The request that each job belongs to: the run at the root of its tree. Index: primary key of job.
+-- Returns the request that each job belongs to: the run at the root of its tree. Index: primary key of job.
 WITH RECURSIVE up AS (
     SELECT j.id AS job_id, j.id, j.parent_id, j.series_id, 0 AS depth
     FROM unnest(:job_ids::uuid[]) AS w(id)
@@ -85,8 +85,8 @@ WHERE u.parent_id IS NULL AND s.task_type = 'flow' AND s.owner_service LIKE 'app
 
 
 -- name: states(tenant_id, run_ids, paths)
--- The states of requests now, and what they cost: the number at a path of the result, whose steps are separated by U+001F, or one
--- if the path is null. Indexes: primary keys.
+-- Returns the states of requests now, and their units: the number at a path of the result, whose steps are separated by U+001F, or
+-- one if the path is null. Indexes: primary keys.
 SELECT v.id AS run_id, v.user_id, (v.created_at AT TIME ZONE t.time_zone)::date AS day, v.created_at, v.started_at, v.finished_at,
        CASE WHEN v.status IN ('completed', 'failed', 'cancelled') THEN v.status ELSE 'open' END AS status, v.error_category,
        CASE WHEN v.status <> 'completed' THEN 0 WHEN w.path IS NULL THEN 1
@@ -98,8 +98,8 @@ WHERE t.id = :tenant_id;
 
 
 -- name: usage_of(tenant_id, job_ids, epochs)
--- What attempts of jobs have used, as the ledger counts it: an attempt that reports no calls is one call, unless nothing ran to an
--- end. Indexes: primary keys of done and attempt.
+-- Returns what attempts of jobs have used, as the ledger counts it: an attempt that reports no calls is one call, unless nothing
+-- ran to an end. Indexes: primary keys of done and attempt.
 SELECT a.job_id, a.epoch, coalesce(sum(a.calls), 0)::bigint AS calls, coalesce(sum(a.failures), 0)::bigint AS failures,
        coalesce(sum(a.prompt_tokens), 0)::bigint AS prompt_tokens,
        coalesce(sum(a.completion_tokens), 0)::bigint AS completion_tokens, coalesce(sum(a.audio_us), 0)::bigint AS audio_us,
@@ -200,7 +200,7 @@ SELECT app_ensure_day(:day::date);
 
 -- name: old_days(before)
 -- tenant: every (names of tables)
--- The partitions of days before this one.
+-- Returns the partitions of days before this one.
 SELECT c.relname AS name FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
 WHERE i.inhparent = 'app_request'::regclass AND c.relname ~ '^app_request_\d{8}$'
   AND substr(c.relname, 13)::date < :before::date ORDER BY c.relname;

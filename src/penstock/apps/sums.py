@@ -131,7 +131,7 @@ def changes(before: Mapping[UUID, Record], after: Iterable[Record]) -> dict[Key,
 
 
 def updated(before: Record | None, now: Record, used: Used) -> Record:
-    """Return the record of a request in its state now; ``used`` is what later events report beyond the one before."""
+    """Return the record of a request in its state now; ``used`` is added to what it has used before."""
     if before is None:
         return replace(now, used=used)
     return replace(now, day=before.day, user_id=before.user_id, used=before.used.plus(used))

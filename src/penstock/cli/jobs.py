@@ -216,7 +216,7 @@ def _change(verb: Verb, job_ids: list[UUID], where: dict[str, Any], *, dry_run: 
     if bool(job_ids) == bool(where):
         raise typer.BadParameter("name either job ids or at least one filter")
     if job_ids and dry_run:
-        raise typer.BadParameter("--dry-run goes with filters")
+        raise typer.BadParameter("--dry-run requires filters")
     if job_ids:
         job_views.show_jobs(with_client(lambda client: job_calls.change(client, verb, job_ids)), as_json=as_json)
         return

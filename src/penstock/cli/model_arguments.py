@@ -42,7 +42,7 @@ def call_input(fields: list[str] | None, whole: str | None, stated_files: list[s
         if not key:
             raise typer.BadParameter(f"{field!r} is not KEY=VALUE")
         if not isinstance(given, dict):
-            raise typer.BadParameter("fields go with an input that is an object")
+            raise typer.BadParameter("fields can only be added to an input that is an object")
         given[key] = _value(text)
     return CallInput(given, media)
 
@@ -92,7 +92,7 @@ def manifest(
     given = {key: value for key, value in options.items() if value is not None}
     if given:
         if not isinstance(stated.get("runtime"), str):
-            raise typer.BadParameter("goes with --runtime", param_hint=f"--{next(iter(given)).replace('_', '-')}")
+            raise typer.BadParameter("requires --runtime", param_hint=f"--{next(iter(given)).replace('_', '-')}")
         table = stated.get(stated["runtime"], {})
         if not isinstance(table, dict):
             raise typer.BadParameter(f"{stated['runtime']} must be a table", param_hint="--manifest")

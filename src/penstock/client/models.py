@@ -279,7 +279,9 @@ def _merged(input: object, fields: Mapping[str, object]) -> object:  # noqa: A00
     if input is None:
         return fields
     if not isinstance(input, Mapping):
-        raise TypeError(f"fields such as {next(iter(fields))!r} go with an input that is an object, not {input!r:.50}")
+        raise TypeError(
+            f"fields such as {next(iter(fields))!r} can only be added to an input that is an object, not {input!r:.50}"
+        )
     twice = sorted(fields.keys() & input.keys())
     if twice:
         raise TypeError(f"the field {twice[0]!r} is given twice: in the input and as an argument")

@@ -131,7 +131,7 @@ def _check_values(sound: Mapping[str, Any]) -> Iterator[FieldProblem]:
         )
     if sound.get("device_share") is not None and sound.get("device") == "auto":
         yield FieldProblem(
-            field="device_share", detail='does not go with the device "auto": state one such as "cuda:0"'
+            field="device_share", detail='cannot be combined with the device "auto": state one such as "cuda:0"'
         )
     if sound.get("schema") is not None:
         yield from _check_schema(msgspec.convert(sound["schema"], Schema), sound.get("examples", []))

@@ -292,7 +292,7 @@ class ModelService:
     ) -> Deployment:
         extra = sorted(stated.keys() - {"name", "version"})
         if extra:
-            raise InvalidInput.of(extra[0][:100], "goes with a runtime; a model of the server's folder has just a name")
+            raise InvalidInput.of(extra[0][:100], "requires runtime; a model of the server's folder is added by name")
         name = stated.get("name")
         if not isinstance(name, str):
             raise InvalidInput.of("name", "is required")

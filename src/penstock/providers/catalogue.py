@@ -146,8 +146,8 @@ def _kind_problems(kind: Kind, table: Mapping[str, Any]) -> Iterator[tuple[str, 
         yield "defaults", f"must not hold {', '.join(own)}"
     for field, kinds in _KINDS_OF.items():
         if kind not in kinds and table.get(field):
-            goes_with = ", ".join(f'"{one.value}"' for one in Kind if one in kinds)
-            yield field, f"goes with the kinds {goes_with}" if len(kinds) > 1 else f"goes with kind = {goes_with} only"
+            allowed = ", ".join(f'"{one.value}"' for one in Kind if one in kinds)
+            yield field, f"is allowed for {'the kinds' if len(kinds) > 1 else 'kind ='} {allowed} only"
 
 
 def _url_problem(url: str) -> str | None:

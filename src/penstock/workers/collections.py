@@ -1,4 +1,4 @@
-"""Jobs on collections: their ``task_type`` is "collection", their ``model_profile`` what to do.
+"""Jobs on collections: their ``task_type`` is "collection", their ``model_profile`` the action.
 
 A job acts on the collections of its tenant. What it writes takes effect once, however often it is attempted: the write
 is stored with its outcome, and only while the attempt has its lease.
@@ -76,7 +76,7 @@ class ItemsInput(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One attempt of a job: its tenant, and what its reports go to."""
+    """One attempt of a job, with its tenant and its claim."""
 
     job: ClaimedJob
     context: JobContext
@@ -145,7 +145,7 @@ def executor(kind: type[Any], act: Callable[..., Awaitable[object]]) -> Executor
             if len(job.input) > _MAX_INPUT:
                 raise InvalidInput.of("input", f"has {len(job.input)} bytes; at most {_MAX_INPUT} are allowed")
             return await act(Run(job, context), decode(bytes(job.input), decoder))
-        except (NotFound, WrongState) as error:  # it does not become right by trying again
+        except (NotFound, WrongState) as error:  # a retry would fail too
             raise failure_of(InvalidInput.of("collection", error.message)) from error
         except PenstockError as error:
             raise failure_of(error) from error

@@ -29,7 +29,7 @@ class Face:
     top: int
     width: int
     height: int
-    score: float  # of the detector; larger is surer
+    score: float  # of the detector; larger is more certain
     sharpness: float  # variance of the second derivative of an upright face; blurred ones have less
     inside: float  # the part of the box that lies in the picture, from 0 to 1
     tilt: float  # degrees by which the line between the eyes is turned
@@ -37,7 +37,7 @@ class Face:
 
 @dataclass
 class Faces:
-    """The faces in a picture, the surest first."""
+    """The faces in a picture, by score with the highest first."""
 
     width: int
     height: int

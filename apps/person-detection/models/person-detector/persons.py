@@ -25,12 +25,12 @@ class Person:
     top: int
     width: int
     height: int
-    score: float  # of the detector; larger is surer
+    score: float  # of the detector; larger is more certain
 
 
 @dataclass
 class Persons:
-    """The persons in a picture, the surest first."""
+    """The persons in a picture, by score with the highest first."""
 
     width: int
     height: int

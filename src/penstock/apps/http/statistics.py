@@ -72,7 +72,7 @@ class StatisticsRoutes:
         if wanted.results:
             sender.require(scopes.JOBS_READ)
         elif wanted.cursor is not None:
-            raise InvalidInput.of("cursor", "goes with results=true")
+            raise InvalidInput.of("cursor", "requires results=true")
         await self._service.require(sender, app)
         calendar = await self._statistics.calendar(sender.tenant)
         low, high = calendar.last_days

@@ -288,7 +288,7 @@ def _check_expiry(submission: JobSubmission, prefix: str) -> None:
         return
     check_moment(expires_at, f"{prefix}expires_at")
     if submission.ttl_seconds is not None:
-        raise InvalidInput.of(f"{prefix}ttl_seconds", "does not go with expires_at: state one of them")
+        raise InvalidInput.of(f"{prefix}ttl_seconds", "cannot be combined with expires_at: state one of them")
     if submission.run_at is not None and expires_at <= submission.run_at:
         raise InvalidInput.of(f"{prefix}expires_at", "must be after run_at")
 

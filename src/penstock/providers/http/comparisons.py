@@ -105,7 +105,7 @@ class ComparisonRoutes:
         if "id" in query:
             others = [name for name in query if name != "id"]
             if others:
-                raise InvalidInput.of(others[0], "does not go with id")
+                raise InvalidInput.of(others[0], "cannot be combined with id")
             ids = list(dict.fromkeys(_uuid(text) for text in query["id"]))
         else:
             wanted = convert({"limit": query["limit"][0]} if "limit" in query else {}, _Wanted)

@@ -100,4 +100,4 @@ def _environment_mistakes(options: Mapping[str, Any]) -> Iterator[tuple[str, str
     if not isinstance(names, list) or not names or not all(isinstance(name, str) and name for name in names):
         yield "environment", "must be the name of a lock file, or a list of such names"
     elif "interpreter" in options:
-        yield "environment", "does not go with interpreter: a model runs in one of them"
+        yield "environment", "cannot be combined with interpreter: a model runs in one of them"

@@ -66,7 +66,7 @@ CREATE FUNCTION quota_stored(the_tenant integer) RETURNS bigint LANGUAGE sql STA
 -- The jobs that a quota of pending jobs of a key or user counts, while they are pending. The job's own transaction inserts the
 -- row, and no statement that moves the job changes it: quota_pending() finds out where each job is, and removes the rows of those
 -- that have finished. So only jobs that such a quota concerns cost anything. A retry by hand inserts another row for its job,
--- because the first one may just be being removed.
+-- because the first one may be in the middle of its removal.
 CREATE TABLE quota_job (
     tenant_id integer NOT NULL,
     quota_id  uuid NOT NULL,
@@ -93,7 +93,7 @@ BEGIN
     SELECT count(DISTINCT f.job_id) INTO pending FROM found f WHERE f.waits;
 END $$;
 
--- The window of a quota that contains a moment, in the tenant's time zone. Hours are those of the clock on the wall, so
+-- The window of a quota that contains a moment, in the tenant's time zone. Hours are those of the wall clock, so
 -- the hour that summer time repeats is two windows; a day may have 23 or 25 hours.
 CREATE FUNCTION quota_window(per text, zone text, moment timestamptz, OUT starts_at timestamptz, OUT ends_at timestamptz)
 LANGUAGE plpgsql STABLE AS $$
