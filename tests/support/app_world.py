@@ -1,4 +1,4 @@
-"""An app with all that surrounds it: RabbitMQ, Redis, a server of S3, the marketplace, and a client with a callback."""
+"""An app with the servers that it uses: RabbitMQ, Redis, S3, the marketplace, and a client with a callback."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MARKETPLACE_TOKEN = "the-token-of-the-marketplace"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class World:
-    """The app and everything around it. ``bucket`` is between the app and the server of S3."""
+    """The app and the servers that it uses. Requests of the app to S3 pass through the proxy ``bucket``."""
 
     app: ServedSounds
     rabbitmq: Server

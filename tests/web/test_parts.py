@@ -76,7 +76,7 @@ def request(**headers: str) -> Request:
     return Request(method="GET", url_path="/", headers=sent, body=Body.of(b""))
 
 
-async def test_work_is_given_up_for_a_client_that_left_and_for_a_stop() -> None:
+async def test_work_ends_when_its_client_disconnects_or_the_server_stops() -> None:
     for left in (True, False):
         one = request()
         task = asyncio.create_task(one.unless_left(asyncio.Event().wait()))

@@ -32,7 +32,7 @@ _REFERENCE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _MIN_TIMEOUT: Final = timedelta(milliseconds=1)
 _MIN_PIECE: Final = timedelta(seconds=5)  # of a recording
 _MAX_DURATION: Final = timedelta(days=1)
-_KINDS_OF: Final[Mapping[str, frozenset[Kind]]] = {  # fields that go with some kinds only
+_KINDS_OF: Final[Mapping[str, frozenset[Kind]]] = {  # fields that are allowed for some kinds only
     "url": frozenset({Kind.CHAT, Kind.WHISPERX, Kind.AUDIO_CHAT}),
     "api_key": frozenset({Kind.CHAT, Kind.WHISPERX, Kind.AUDIO_CHAT}),
     "interface": frozenset({Kind.WHISPERX}),

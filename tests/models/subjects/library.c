@@ -1,4 +1,4 @@
-/* A library for the native runtime that does what the shared suite asks. It reads its input with strstr: enough here. */
+/* A library for the native runtime with the operations of the shared suite. It searches its input with strstr, which suffices here. */
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
