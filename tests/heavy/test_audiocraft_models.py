@@ -265,7 +265,7 @@ async def test_a_model_without_weights_is_unavailable_and_says_why(
 async def test_weights_are_downloaded_if_the_operator_allows_it(
     models: Models, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Once: the second start finds them, and asks nobody. The log states what comes and where to."""
+    """Once: the second start finds them and makes no request. The log states what comes and where to."""
     monkeypatch.setenv("MUSIC_GEN_MODEL", "someone/tiny-musicgen")
     monkeypatch.setenv("TRANSFORMERS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))

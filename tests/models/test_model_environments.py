@@ -79,6 +79,12 @@ def run(*command: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
+def umask() -> int:
+    """Return the bits that new files do not have."""
+    status = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in status if line.startswith("Umask:")).split()[1], 8)
+
+
 def locked(folder: Path, content: str) -> Environment:
     """Return the environment of a lock file that is written into a folder."""
     lock = folder / "requirements.lock"
@@ -131,6 +137,7 @@ async def test_a_model_runs_in_its_environment_once_that_is_installed(
     assert sorted(file.name.partition("-")[0] for file in Path(prefix).glob("lib/*/site-packages/*.dist-info")) == [
         "annotated_types", "greeting", "msgspec", "pydantic", "pydantic_core", "typing_extensions", "typing_inspection",
     ]  # fmt: skip
+    assert Path(prefix).stat().st_mode & 0o777 == 0o777 & ~umask()
     assert run(f"{prefix}/bin/greet") == "good day\n"  # its first line names the folder's final path
 
 

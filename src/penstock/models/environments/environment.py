@@ -41,7 +41,10 @@ class Environment(Struct, frozen=True, kw_only=True):
     @property
     def installed(self) -> bool:
         """Whether it is whole. A folder appears under its name only when everything is in it."""
-        return (self.folder / RECORD).is_file() and self.python.exists()  # the Python that it was made with may be gone
+        try:
+            return (self.folder / RECORD).is_file() and self.python.exists()  # the Python that made it may be gone
+        except OSError:  # it belongs to another user, and is not for others
+            return False
 
     def note_use(self) -> None:
         """Record that it is used now, for those that remove old ones."""

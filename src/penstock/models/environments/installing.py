@@ -6,11 +6,11 @@ import collections
 import importlib.util
 import os
 import re
+import secrets
 import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import venv
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
@@ -53,8 +53,9 @@ def install(
         if environment.installed:
             return False
         _remove_unfinished(environment)
-        building = Path(tempfile.mkdtemp(prefix=f"{environment.key}.", suffix=UNFINISHED, dir=root()))
+        building = root() / f"{environment.key}.{secrets.token_hex(4)}{UNFINISHED}"
         try:
+            building.mkdir()  # as the umask says: an image is made by one user and run by another
             _build(environment, building, _Pip(lock, report, _variables(private), on_terminal))
             _move(building, environment.folder)
         except OSError as error:
