@@ -18,7 +18,7 @@ from penstock.callbacks.endpoint import Endpoint, EndpointChange, Replay
 from penstock.callbacks.marketplace import POLICY, URL, Marketplace
 from penstock.callbacks.message import Delivery, Key
 from penstock.callbacks.sender import Sender
-from penstock.errors import IdempotencyConflict, InvalidInput, NotFound
+from penstock.errors import BlobStoreUnavailable, IdempotencyConflict, InvalidInput, NotFound
 from penstock.jobs.job import Job, MarketplaceSubmission
 from penstock.masking import Secret
 from penstock.postgres.pool import Database
@@ -177,6 +177,24 @@ async def test_results_wait_while_the_sending_process_knows_no_marketplace(
     async with callbacks.running():
         (message,) = await hook.got(1)
     assert "authorization" not in message.headers
+
+
+async def test_results_wait_while_the_store_of_their_files_is_unavailable(
+    caller: JobCaller, callbacks: Callbacks, hook: Receiver, clock: Clock, marketplace: Marketplace
+) -> None:
+    async def unavailable(*_: Any) -> Mapping[Key, bytes]:
+        raise BlobStoreUnavailable("the bucket does not respond")
+
+    callbacks.marketplace = replace(marketplace, bodies=unavailable)
+    async with callbacks.running():
+        await submit(caller)
+        await caller.complete(await caller.claim_one())
+        await until(lambda: _rests(callbacks, caller.tenant), "the endpoint rests")
+    assert hook.messages == []
+    callbacks.marketplace = replace(marketplace, sender=Sender(POLICY))
+    await clock.advance(timedelta(minutes=2))
+    async with callbacks.running():
+        await hook.got(1)
 
 
 async def _rests(callbacks: Callbacks, tenant: TenantId) -> bool:

@@ -20,7 +20,7 @@ from penstock.callbacks.rules import Response, Result
 from penstock.callbacks.sealing import CannotOpen, Sealing
 from penstock.callbacks.sender import Sender
 from penstock.callbacks.slots import Slots, User
-from penstock.errors import DatabaseUnavailable
+from penstock.errors import BlobStoreUnavailable, DatabaseUnavailable
 from penstock.postgres.pool import Database
 from penstock.processes.waiting import set_within
 from penstock.telemetry import logs
@@ -31,7 +31,7 @@ _LINGER_SECONDS: Final = 1.0  # for which the line of a quick endpoint without d
 _LATER_SECONDS: Final = 1.0  # between two reads of deliveries that are due again
 _MAX_UNRECORDED: Final = 1024  # attempts whose outcome is not in the database yet
 _RECORD_AGAIN_SECONDS: Final = 0.5  # while the database is unavailable
-_NO_SETTING_REST: Final = timedelta(minutes=1)
+_CANNOT_SEND_REST: Final = timedelta(minutes=1)
 _START: Final = (0, 0)
 
 
@@ -168,7 +168,12 @@ class Line:
                 again = await deliveries.read_later(
                     connection, self.lease, limit=self._pace.page, max_bytes=self._pace.page_bytes
                 )
-            bodies = await self._bodies(connection, target, [*again, *page])
+            try:
+                bodies = await self._bodies(connection, target, [*again, *page])
+            except BlobStoreUnavailable as error:
+                log.warning("callback_files_unavailable", endpoint=str(self.lease.endpoint_id), reason=error.message)
+                self._leaving, self._rest = True, _CANNOT_SEND_REST
+                return
         self._exhausted = not page
         if page:
             self._behind = page[-1].key
@@ -193,11 +198,11 @@ class Line:
                 self._keys = self._around.sealing.keys(self.lease.endpoint_id, target)
             except CannotOpen as error:
                 log.error("callback_secret_unreadable", endpoint=str(self.lease.endpoint_id), reason=str(error))
-                self._leaving, self._rest = True, _NO_SETTING_REST
+                self._leaving, self._rest = True, _CANNOT_SEND_REST
                 return False
         if target.url == marketplace.URL and self._around.marketplace is None:
             log.error("marketplace_unknown", reason="this process does not have MARKETPLACE_CALLBACK")
-            self._leaving, self._rest = True, _NO_SETTING_REST
+            self._leaving, self._rest = True, _CANNOT_SEND_REST
             return False
         return True
 
