@@ -30,6 +30,7 @@
     │   ├── ModelTimeout            the model took longer than its limit
     │   ├── ModelUnavailable        the model cannot be loaded, perhaps only for a while
     │   │   └── ModelBroken         its manifest is wrong
+    │   ├── AppUnavailable          no worker has the app that is served here; try again
     │   └── ProviderFailed          a server behind the model failed
     ├── CannotStart                 a process cannot start here; the message names the remedy
     └── SettingsError               the environment is wrong; lists every mistake
@@ -255,6 +256,12 @@ class ModelUnavailable(ServiceError):
     """The model is not loaded and cannot be at present."""
 
     code = "model_unavailable"
+
+
+class AppUnavailable(ServiceError):
+    """No worker has the app yet; try again."""
+
+    code = "app_unavailable"
 
 
 class ModelBroken(ModelUnavailable):

@@ -9,11 +9,11 @@ import pytest
 from penstock.apps import manifest
 from penstock.apps.layout import Layout
 from penstock.apps.manifest import BrokenApp
-from penstock.apps.serving.roots import at_root
 from penstock.apps.serving.served import ServedApp
 from penstock.assembly.app import AppGatewayAssembly, ServiceGatewayAssembly, ServiceWorkerAssembly
 from penstock.errors import SettingsError
 from penstock.settings import load_settings
+from tests.support.gateways import serving, settings_for
 from tests.support.sounds import write_app
 
 
@@ -99,7 +99,7 @@ def test_the_routes_of_the_app_are_at_the_root_and_all_others_stay(app: Path, mo
     assert {"POST /call", "GET /result/{task_id}", "GET /health"} <= paths
     assert {"POST /api/v1/apps/{app}/call", "POST /api/v1/jobs", "GET /healthz", "GET /readyz"} <= paths
     assert len({one.name for one in routes}) == len(routes)
-    assert [one.path for one in at_root(routes, "sounds") if "{app}" in one.path] == []
+    assert not any("{app}" in one.path for one in routes if one.name.endswith("AtRoot"))
 
 
 def test_the_api_of_a_service_has_its_tasks_and_files_only(app: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,3 +110,13 @@ def test_the_api_of_a_service_has_its_tasks_and_files_only(app: Path, monkeypatc
     others = {path for path in paths if path.startswith("/api/v1/") and not path.startswith("/api/v1/blobs")}
     assert not {path for path in others if "/jobs" in path or "/flows" in path or "/apps" in path}
     assert assembly.settings.http_port == 8081
+
+
+async def test_an_app_that_no_worker_has_yet_is_unavailable_and_not_unknown(app: Path, database_url: str) -> None:
+    parts = AppGatewayAssembly(settings_for(database_url, penstock_apps_dir=app.parent), served(app), "app-api")
+    async with (
+        serving(parts) as caller,
+        caller.session.post(f"{caller.address}/call", json={"user_id": "ada"}) as response,
+    ):
+        assert (response.status, (await response.json())["code"]) == (503, "app_unavailable")
+        assert (await caller.get("/apps/sounds/health")).status == 404

@@ -137,9 +137,15 @@ async def running_gateway(
     url: str, *, models_folder: Path | None = None, limits: Limits | None = None, **changes: Any
 ) -> AsyncIterator[HttpCaller]:
     """Run a gateway on that database, in this process, with changed settings; stop it as SIGTERM does."""
-    settings = settings_for(url, **changes)
-    parts = GatewayAssembly(settings.replace(penstock_models_dir=models_folder))
-    gateway = parts.gateway
+    parts = GatewayAssembly(settings_for(url, **changes).replace(penstock_models_dir=models_folder))
+    async with serving(parts, limits=limits) as caller:
+        yield caller
+
+
+@asynccontextmanager
+async def serving(parts: GatewayAssembly, *, limits: Limits | None = None) -> AsyncIterator[HttpCaller]:
+    """Run a gateway with these parts on a free port, in this process; stop it as SIGTERM does."""
+    settings, gateway = parts.settings, parts.gateway
     server = Server(gateway.application, limits=limits, stopping=gateway.stopping)
     await gateway.start()
     (listener,) = listeners("127.0.0.1", 0, "HTTP_PORT")

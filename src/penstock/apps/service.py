@@ -119,6 +119,11 @@ class AppService:
             raise absent
         return tree
 
+    async def is_known(self, name: str) -> bool:
+        """Return whether a worker has published an app, whoever may use it."""
+        async with self._database.acquire() as connection:
+            return await catalogue.find(connection, name) is not None
+
     async def require(self, sender: Principal, name: str) -> None:
         """Raise NotFound for an app that there is not, or that the sender may not use."""
         await self._find(sender, name)

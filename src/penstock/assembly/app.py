@@ -37,7 +37,7 @@ class AppGatewayAssembly(GatewayAssembly):
     @cached_property
     def parts(self) -> Sequence[Part]:
         routes = [route for part in super().parts for route in part.routes]
-        return [*super().parts, Part(routes=at_root(routes, self._app.layout.name))]
+        return [*super().parts, Part(routes=at_root(routes, self._app.layout.name, self.apps.is_known))]
 
 
 class FlowWorkerAssembly(WorkerAssembly):

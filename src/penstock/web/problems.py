@@ -36,6 +36,7 @@ STATUSES: dict[type[errors.PenstockError], tuple[int, str]] = {
     errors.ModelTimeout: (504, "The model took too long"),
     errors.ModelUnavailable: (503, "The model is not available"),
     errors.ModelBroken: (503, "The model's manifest is wrong"),
+    errors.AppUnavailable: (503, "The app is not available"),
     errors.SchemaMismatch: (503, "The database schema does not fit"),
     errors.DatabaseUnavailable: (503, "The database is not available"),
     errors.BlobStoreUnavailable: (503, "The store of files is not available"),
