@@ -148,8 +148,8 @@ async def _statistics(server: EmbeddedServer) -> list[Figure]:
         try:
             async with database.acquire() as connection:
                 await connection.execute("SET statement_timeout = 0; SET synchronous_commit = off")
-                await connection.execute(_FILL)
-                await connection.execute("VACUUM ANALYZE app_request; ")
+                await connection.execute(_FILL, timeout=3600)
+                await connection.execute("VACUUM ANALYZE app_request", timeout=3600)
                 await connection.execute("ANALYZE app_day")
             return [
                 await _read(database, "a user with half of them, 90 days", "busy", DAYS, None, 10),

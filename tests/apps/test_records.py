@@ -12,10 +12,13 @@ import pytest
 
 from penstock.apps.recorder import AppRecorder
 from penstock.apps.retention import AppRetention
+from penstock.blobs.service import BlobService
 from penstock.errors import DatabaseUnavailable
 from penstock.events.positions import Positions
 from penstock.flows.duties import FlowKeeper
 from penstock.housekeeping.expirer import Expirer
+from penstock.housekeeping.sweeper import Sweeper
+from penstock.housekeeping.tenant_removal import TenantRemoval
 from penstock.postgres.pool import Database
 from penstock.postgres.wakeups import Wakeups
 from tests.apps.conftest import Work, Write
@@ -389,3 +392,29 @@ async def test_old_records_are_dropped_and_sums_stay(
     await clock.advance(timedelta(days=12))
     await retention.once()
     assert await query(database, "SELECT DISTINCT user_id FROM app_day") == [("",)]
+
+
+async def test_a_deleted_tenant_has_no_records(gateway: HttpCaller, database: Database, clock: Clock) -> None:
+    assert (await gateway.post("/tenants", {"name": "leaving"})).status == 201
+    ((tenant,),) = await query(database, "SELECT id FROM tenant WHERE name = 'leaving'")
+    own = "SELECT $1::int AS tenant_id"
+    for table, row in (
+        ("app_cursor", f"{own}, 0"),
+        ("app_day", f"{own}, 'work', 'ada', current_date{', 0' * 15}, '{{}}'"),
+        (
+            "app_request",
+            f"{own}, gen_random_uuid(), 'work', 'ada', current_date, 'open', now(), NULL, NULL, NULL{', 0' * 10}",
+        ),
+    ):
+        await execute(database, f"INSERT INTO {table} {row}", tenant)
+    await gateway.call("PATCH", "/tenants/leaving", {"suspended": True})
+    assert (await gateway.call("DELETE", "/tenants/leaving")).status == 202
+    blobs = BlobService(database, max_bytes=0, keep=timedelta(days=1))
+    duty = TenantRemoval(database, Sweeper(database, blobs), Wakeups(database))
+    await clock.advance(timedelta(minutes=2))
+    for _ in range(5):
+        while await duty.once():
+            pass
+    for table in ("tenant", "app_cursor", "app_day", "app_request"):
+        column = "id" if table == "tenant" else "tenant_id"
+        assert await query(database, f"SELECT count(*) FROM {table} WHERE {column} = $1", tenant) == [(0,)], table
