@@ -22,6 +22,7 @@ _ENUM: Final = re.compile(r"^Invalid enum value")
 _STEP: Final = re.compile(r"\.?([^.\[\]]+)|\[([^\]]*)\]")
 _MAX_NAME: Final = 100  # characters of an unknown field that an error repeats
 _MAX_PROBLEMS: Final = 20
+_MAX_ITEMS: Final = 200  # of a list of structures that are compared; behind them, only the first mistake is found
 _MAX_NAMED: Final = 40  # fields or values that are listed
 
 
@@ -63,11 +64,19 @@ def all_of(stated: Any, kind: Any) -> list[FieldProblem]:
 
 
 def _mistakes_inside(stated: Any, kind: Any, name: str) -> list[FieldProblem]:
-    """Return the mistakes inside a field that holds a structure; their names begin with ``name``."""
-    if not isinstance(stated, Mapping):
-        return []
-    structures = [one for one in _members(inspect.type_info(kind)) if isinstance(one, inspect.StructType)]
-    if len(structures) != 1:
+    """Return the mistakes inside a field that holds a structure, or a list of them; their names begin with ``name``."""
+    types = list(_members(inspect.type_info(kind)))
+    if not isinstance(stated, list):
+        return _mistakes_in(stated, types, name)
+    items = [item for one in types if isinstance(one, inspect.ListType) for item in _members(one.item_type)]
+    found = (_mistakes_in(one, items, f"{name}[{index}]") for index, one in enumerate(stated[:_MAX_ITEMS]))
+    return list(islice((problem for problems in found for problem in problems), _MAX_PROBLEMS))
+
+
+def _mistakes_in(stated: Any, types: Sequence[inspect.Type], name: str) -> list[FieldProblem]:
+    """Return the mistakes in a structure, if its types allow exactly one."""
+    structures = [one for one in types if isinstance(one, inspect.StructType)]
+    if not isinstance(stated, Mapping) or len(structures) != 1:
         return []
     return [
         FieldProblem(field=_joined(name, problem.field), detail=problem.detail)

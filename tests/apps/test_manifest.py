@@ -85,7 +85,7 @@ Y = []
     found = {problem.field: problem.detail for problem in caught.value.problems}
     assert set(found) == {
         "nam", "version", "flow", "limits.max_input_bytes", "limits.ttl", "price.unitt", "price.units",
-        "services[0].port", "variables[]", "variables.2x",
+        "services[0].port", "services[1].model", "variables[]", "variables.2x",
     }  # fmt: skip
     assert found["nam"] == "is not known here; did you mean name?"
 

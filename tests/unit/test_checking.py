@@ -47,6 +47,18 @@ class Cart(Struct, forbid_unknown_fields=True, rename={"kind": "type"}):
             ["wheels[1].spokes: is required"],
         ),
         (
+            {"type": "x", "wheels": [{"rim": "thin"}, {"spokes": 8}, {"spokes": "x", "rim": "flat"}]},
+            [
+                "wheels[0].spokes: is required",
+                "wheels[2].spokes: expected `int`, got `str`",
+                "wheels[2].rim: must be one of thin, wide",
+            ],
+        ),
+        (
+            {"type": "x", "wheels": [{"spokes": 8}] * 500 + [{"rim": "thin"}]},
+            ["wheels[500].spokes: is required"],
+        ),
+        (
             {"type": "x", "wheels": [{"spokes": 8, "tyre": 1}]},
             ["wheels[0].tyre: is not known here; there are: spokes, rim"],
         ),
