@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from msgspec import Raw
+
 from penstock.callbacks.callback import Callback
+from penstock.events import store as event_log
+from penstock.postgres.pool import Database
 from tests.support.callbacks import Callbacks, Receiver
 from tests.support.jobs import JobCaller
 from tests.support.waiting import until
@@ -29,6 +33,20 @@ async def test_an_endpoint_gets_the_events_that_it_wants(
     assert completed.event["data"]["tags"] == ["red"]
     assert completed.event["data"]["result"] == {"answer": 42}
     assert completed.event["data"]["attempt"] == 1
+
+
+async def test_an_endpoint_gets_what_flows_publish(
+    caller: JobCaller, callbacks: Callbacks, hook: Receiver, database: Database
+) -> None:
+    await callbacks.add(caller.tenant, hook.url, "review.*", "job.failed")
+    async with callbacks.running():
+        await caller.submit()
+        async with database.acquire() as connection:
+            for kind in ("reviewed.too", "review.written"):
+                await event_log.record(connection, caller.tenant, "flow/1", kind=kind, data=Raw(b'{"by": "Ada"}'))
+        (message,) = await hook.got(1)
+    assert (message.event["type"], message.event["subject"]) == ("review.written", "flow/1")
+    assert message.event["data"] == {"by": "Ada"}
 
 
 async def test_a_job_names_its_own_callback(caller: JobCaller, callbacks: Callbacks, hook: Receiver) -> None:

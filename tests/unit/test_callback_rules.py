@@ -89,7 +89,7 @@ def test_a_tenant_and_an_endpoint_take_at_most_what_is_free() -> None:
 
 
 def test_patterns_name_types() -> None:
-    for pattern in ("*", "job.*", *event_types.TYPES):
+    for pattern in ("*", "job.*", "review.written", "review.*", *event_types.TYPES):
         assert event_types.problem(pattern) is None
     for pattern in ("", "job", "job.", "*.*", "job.complete", "callback.test", "jobs.*", "%"):
         assert event_types.problem(pattern) is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 from typing import Final
 
@@ -14,6 +15,7 @@ TYPES: Final = (
 )  # fmt: skip
 JOB_ENDED: Final = ("job.completed", "job.failed", "job.cancelled")
 EVERY: Final = "*"
+_PUBLISHED: Final = re.compile(r"(?!(?:job|callback)\b)[A-Za-z0-9_-]{1,100}(?:\.\*|(?:\.[A-Za-z0-9_-]{1,100}){0,10})")
 
 
 def problem(pattern: str) -> str | None:
@@ -22,7 +24,10 @@ def problem(pattern: str) -> str | None:
         return None
     if pattern.endswith(".*") and any(kind.startswith(pattern[:-1]) for kind in TYPES):
         return None
-    return f"must be a type of event such as job.completed, job.* or *{did_you_mean(pattern, TYPES)}"
+    meant = did_you_mean(pattern, [*TYPES, "job.*"])
+    if not meant and _PUBLISHED.fullmatch(pattern):
+        return None
+    return f"must be a type of event such as job.completed, job.* or *, or one that flows publish{meant}"
 
 
 def wants(patterns: Collection[str], kind: str) -> bool:
