@@ -44,7 +44,7 @@ async def main(out: Path) -> int:
     console = Console(highlight=False, soft_wrap=True)
     console.print("Penstock demo: face recognition, as an app whose flow calls models and a collection of vectors.\n")
     await install(console)
-    pictures = fetch([FACE_RECOGNITION, SCIKIT_IMAGE], tell=console.print)
+    pictures = fetch([FACE_RECOGNITION, SCIKIT_IMAGE], report=console.print)
     async with Stage(PENSTOCK_APPS_DIR=str(ROOT / "apps"), PENSTOCK_WORKERS="1", WORKER_HTTP_PORT="0") as stage:
         console.print(f"Started Penstock and its PostgreSQL in {stage.start_seconds:.1f} s, data in {stage.folder}.\n")
         async with Client(stage.url, token=stage.token, owner_service="demo") as client:
@@ -103,7 +103,7 @@ async def show(client: Client, pictures: Mapping[str, Path], out: Path, console:
     for face in sorted(found["faces"], key=lambda face: face["box"]["left"]):
         distance = "" if face["distance"] is None else f", distance {face['distance']:.2f}"
         console.print(
-            f"  at {face['box']['left']},{face['box']['top']}: {face['person'] or 'nobody of the gallery'}{distance}"
+            f"  at {face['box']['left']},{face['box']['top']}: {face['person'] or 'not in the gallery'}{distance}"
         )
     draw(group, found["faces"], out)
     console.print(f"Drawn into {out}.\n")

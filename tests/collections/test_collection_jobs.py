@@ -88,6 +88,7 @@ async def test_a_job_acts_on_the_collections_of_its_tenant(
         ("upsert", {"collection": "things", "items": []}, "items"),
         ("delete", {"collection": "things", "keys": ["a"], "group": "g"}, "exactly one"),
         ("items", {"collection": "../things"}, "collection"),
+        ("items", {"collection": "things", "after": "\x00"}, "after"),
         ("search", {"collection": "none", "vector": [1, 2]}, "no collection none"),
     ],
 )

@@ -5,21 +5,26 @@ from __future__ import annotations
 import base64
 import io
 import math
+import os
 import sys
 from asyncio.subprocess import PIPE, STDOUT, create_subprocess_exec
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import PIL.Image
 import PIL.ImageFilter
 import pytest
 
 from examples.faces.pictures import FACE_RECOGNITION, SCIKIT_IMAGE, ULTRALYTICS, fetch
+from penstock.client import Client
 from penstock.errors import InvalidInput
 from penstock.models import manifest
 from penstock.models.host.deployment import Deployment
+from penstock.supervisor.ports import free_port
 from tests.support.models import Models
-from tests.support.waiting import within
+from tests.support.processes import clean_environment, penstock
+from tests.support.waiting import until, within
 
 ROOT = Path(__file__).parents[2]
 
@@ -119,3 +124,47 @@ async def test_the_demonstration_enrols_recognises_and_forgets(tmp_path: Path) -
     assert b"Everything was as it should be." in printed
     with PIL.Image.open(out) as drawn:
         assert drawn.height == 720
+
+
+async def test_the_app_works_as_the_components_of_its_document(
+    pictures: dict[str, Path], module_database_url: str, tmp_path: Path
+) -> None:
+    """Each service's worker has one model; jobs that compute vectors go to the one that can."""
+    ports = {name: str(free_port()) for name in ("APP_API_PORT", "FACE_DETECTION_PORT", "FACE_EMBEDDING_PORT")}
+    environment = clean_environment(
+        DATABASE_URL=module_database_url, PENSTOCK_APPS_DIR=str(ROOT / "apps"), AI_SERVICE_TOKEN="t", **ports
+    )
+    environment |= {name: os.environ[name] for name in ("HOME",) if name in os.environ}
+    url = f"http://127.0.0.1:{ports['APP_API_PORT']}"
+    log = tmp_path / "log"
+    async with (
+        penstock("app", "serve", "face-recognition", environment=environment, folder=tmp_path, log=log),
+        Client(url, token="t") as client,
+        aiohttp.ClientSession(headers={"Authorization": "Bearer t"}) as session,
+    ):
+
+        async def healthy() -> bool:
+            try:
+                async with session.get(f"{url}/health") as response:
+                    return response.status == 200
+            except aiohttp.ClientError:
+                return False
+
+        async def call(**values: Any) -> Any:
+            async with session.post(
+                f"{url}/call", json={"user_id": "ada", "input": values}, headers={"Prefer": "wait=60"}
+            ) as response:
+                reply = await response.json()
+            assert reply["status"] == "completed", reply
+            return reply
+
+        async def upload(name: str) -> str:
+            return f"blob:{(await client.upload(pictures[name])).id}"
+
+        await until(healthy, "the app is healthy")
+        await call(operation="enrol", person="p1", pictures=[await upload("obama.jpg")])
+        found = await call(operation="recognise", picture=await upload("obama2.jpg"))
+        assert [face["person"] for face in found["result"]["faces"]] == ["p1"]
+        assert [stage["name"] for stage in found["stages"]] == ["face-detector", "embed-search/face-embedder"]
+        gone = await call(operation="forget", person="p1")
+        assert (gone["result"]["faces"], gone["result"]["pictures"]) == (1, 1)

@@ -21,7 +21,7 @@ def vector_of(collection: Collection, vector: Sequence[float], *, field: str) ->
     if len(vector) != collection.dimension:
         detail = f"has {len(vector)} numbers; the collection {collection.name} has {collection.dimension} dimensions"
         raise InvalidInput.of(field, detail)
-    if not all(-_LARGEST <= number <= _LARGEST for number in vector):
+    if min(vector) < -_LARGEST or max(vector) > _LARGEST:
         raise InvalidInput.of(field, f"has numbers out of range; allowed are those from {-_LARGEST:g} to {_LARGEST:g}")
     if collection.metric != "cosine":
         return list(vector)

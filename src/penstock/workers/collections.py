@@ -43,6 +43,7 @@ from penstock.workers.part import WorkerPart
 TASK_TYPE: Final = "collection"
 _LIMIT: Final = 8  # jobs at a time
 _MAX_INPUT: Final = 16 * 2**20  # bytes
+After = Annotated[str, Meta(max_length=200, pattern=r"^[^\x00]*$")]
 
 
 class UpsertInput(Upsert, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -69,7 +70,7 @@ class ItemsInput(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     collection: Name
     keys: Annotated[list[Key], Meta(max_length=1000)] | None = None
     group: Group | None = None
-    after: str = ""
+    after: After = ""
     limit: Limit = 100
     vectors: bool = False
 
