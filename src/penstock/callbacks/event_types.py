@@ -15,7 +15,7 @@ TYPES: Final = (
 )  # fmt: skip
 JOB_ENDED: Final = ("job.completed", "job.failed", "job.cancelled")
 EVERY: Final = "*"
-_PUBLISHED: Final = re.compile(r"(?!(?:job|callback)\b)[A-Za-z0-9_-]{1,100}(?:\.\*|(?:\.[A-Za-z0-9_-]{1,100}){0,10})")
+_PUBLISHED: Final = re.compile(r"(?!(?:job|callback)\b)[A-Za-z0-9_-]{1,100}(?:\.\*|(?:\.[A-Za-z0-9_-]{1,100}){1,10})")
 
 
 def problem(pattern: str) -> str | None:
