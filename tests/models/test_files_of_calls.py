@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
-from penstock.errors import InvalidInput, ModelCrashed, ModelFailed, Overloaded
+from penstock.errors import InvalidInput, ModelCrashed, ModelFailed, ModelUnavailable, Overloaded
 from penstock.models.host.call_folders import CallFolders
 from penstock.models.host.deployment import Deployment
 from penstock.models.host.guardian import Guardian
@@ -264,6 +264,20 @@ async def test_the_bytes_of_all_calls_are_bounded(tmp_path: Path) -> None:
     await second.store(pieces(2 * MIB), 2 * MIB, name=None, identity=b"")
     await made.close()
     assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_folder_that_cannot_be_used_concerns_calls_with_files_only(tmp_path: Path) -> None:
+    """It is not there because something else has its name."""
+    (tmp_path / "models").mkdir()
+    (tmp_path / "calls").write_text("a file")
+    async with model_host(tmp_path / "models", call_folder=tmp_path / "calls") as models:
+        model = await models.serve("size", "class Model:\n    def predict(self, n: int) -> int:\n        return n\n")
+        assert await models.call(model, {"n": 5}) == 5
+        with pytest.raises(ModelUnavailable, match="the folder for files of calls cannot be used: File exists"):
+            await stored(models, 2 * MIB, path="talk")
+        make = await models.serve("make", MAKE)
+        with pytest.raises(ModelFailed, match="this process has no folder for files of calls"):
+            await models.call(make, {"size": 1})
 
 
 async def test_the_folder_of_a_killed_host_is_removed_by_the_next(tmp_path: Path) -> None:

@@ -219,11 +219,13 @@ class Replica:
         self.exited.set()
         self._owner.ended(self, started, unstarted)
 
-    async def _folder(self) -> Path:
+    async def _folder(self) -> Path | None:
+        """Return the folder for files of its calls; None if there can be none, which only calls with files need."""
         try:
             return await self._folders.open() / self.name
         except ModelUnavailable as error:
-            raise CallFailed(Category.UNAVAILABLE, error.message) from error
+            log.warning("call_folder_unavailable", model=self.model.name, reason=error.message)
+            return None
 
     def _close_arena(self) -> None:
         if self._arena is not None:
