@@ -89,6 +89,9 @@ class Layout:
         services: list[Service] = []
         problems: list[FieldProblem] = []
         for index, one in enumerate(manifest.services):
+            if f"{one.name}-api" == APP_API:
+                detail = f"must be another name: {APP_API} is the API of the app itself"
+                problems.append(FieldProblem(field=f"services[{index}].name", detail=detail))
             if one.model not in models:
                 detail = f"{one.model!r} must be a model of this app or of one beside it, with a valid manifest"
                 problems.append(FieldProblem(field=f"services[{index}].model", detail=detail))
@@ -148,6 +151,11 @@ class Layout:
                 )
             )
         return found
+
+    @property
+    def tag(self) -> str:
+        """The version as the tag of an image, which cannot have a plus sign."""
+        return self.version.replace("+", "-")
 
     def image_suffix(self, service: Service) -> str:
         """Return what the tag of a worker's image ends with. Services with the same packages share an image."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -87,8 +85,6 @@ def _run_process(app: ServedApp, component: str, part: str | None) -> None:
     from penstock.supervisor.app import FLOWS
 
     settings = roles.begin(part or component)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: sys.exit(0))  # until the process drains
     worker = part == FLOWS or component.endswith("-worker")
     (_run_worker if worker else _run_gateway)(app, component, settings)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from penstock.apps.layout import APP_API, EVERY
 from penstock.apps.serving.served import ServedApp
@@ -12,8 +13,9 @@ from penstock.supervisor.child import Child
 from penstock.supervisor.ports import Listening
 from penstock.supervisor.serve import COMMAND, Supervisor, gateway_url, handing_on, shared_variables, supervise
 
-FLOWS: str = "flows"  # the part of the component of the app's API that runs its flow
-GATEWAY: str = "gateway"  # and the part that listens
+# The parts of the component app-api, beside a housekeeper.
+GATEWAY: Final = "gateway"
+FLOWS: Final = "flows"
 
 
 async def serve(app: ServedApp, component: str, settings: Settings, *, on_ready: Callable[[], None]) -> None:

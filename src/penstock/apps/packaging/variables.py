@@ -120,7 +120,7 @@ def groups_of(layout: Layout, *, registry: str, repository: str) -> list[Group]:
             default="1m",
             meaning="after this time, tasks of a killed container are begun again",
         ),
-        Variable(name="API_VERSION", default=layout.version, meaning="tag of the images"),
+        Variable(name="API_VERSION", default=layout.tag, meaning="tag of the images"),
         Variable(name="API_NAME", default=layout.title),
     ]
     images = (
