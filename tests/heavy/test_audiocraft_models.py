@@ -110,7 +110,7 @@ async def generated(
 
 
 async def test_music_is_a_playable_file(served: Models, music: Deployment) -> None:
-    """Of the stated duration and sample rate, neither silent nor clipped; the same seed gives it again."""
+    """It has the stated duration and rate, and is neither silent nor clipped; the same seed returns it again."""
     found = await generated(served, music, duration=2.5)
     file = heard(found["audio"])
     assert (file.codec, file.sample_rate, found["sample_rate"]) == ("pcm_s16le", 32_000, 32_000)
@@ -161,7 +161,7 @@ async def test_every_step_reports_progress(served: Models, music: Deployment) ->
 
 
 async def test_a_melody_is_followed(served: Models, music: Deployment) -> None:
-    """Its weights are loaded by the first call with one."""
+    """The first call with a melody loads the weights for melodies."""
     plain = await generated(served, music)
     low = await generated(served, music, melody=tune(220, 220))
     high = await generated(served, music, melody=tune(659, 659))
@@ -265,7 +265,7 @@ async def test_a_model_without_weights_is_unavailable_and_says_why(
 async def test_weights_are_downloaded_if_the_operator_allows_it(
     models: Models, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Once: the second start finds them and makes no request. The log states what comes and where to."""
+    """The second start finds them and makes no request. The log states what is downloaded, and into which folder."""
     monkeypatch.setenv("MUSIC_GEN_MODEL", "someone/tiny-musicgen")
     monkeypatch.setenv("TRANSFORMERS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))

@@ -1,7 +1,7 @@
 /* The part of NVIDIA's management library that the sidecar uses, for machines without a GPU.
 
-   GPU 0 knows everything, GPU 1 nearly nothing, GPU 2 has fallen off the bus. In the folder FAKE_NVML a file "lost"
-   takes the driver away once, and a named pipe "stuck" blocks whoever counts GPUs until somebody writes to it. */
+   GPU 0 supports all queries, GPU 1 nearly none, GPU 2 has fallen off the bus. In the folder FAKE_NVML a file "lost"
+   takes the driver away once, and a named pipe "stuck" blocks the counting of GPUs until something is written to it. */
 
 #include <fcntl.h>
 #include <stdio.h>

@@ -1,4 +1,4 @@
-"""What the marketplace gets of a request that has ended: the body of the message."""
+"""The bodies of messages to the marketplace about requests that have ended."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Ended(Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Known:
-    """What is known of a request now. It may have been retried since it ended, or dropped by retention."""
+    """The present state of a request. It may have been retried since it ended, or dropped by retention."""
 
     job: JobSummary | None
     described: Described | None

@@ -2,12 +2,12 @@
 
 
 -- name: calendar(tenant_id)
--- The tenant's time zone, and the present day in it. Index: primary key.
+-- Returns the tenant's time zone, and the present day in it. Index: primary key.
 SELECT time_zone, (clock() AT TIME ZONE time_zone)::date AS today FROM tenant WHERE id = :tenant_id;
 
 
 -- name: days(tenant_id, app, user_id, low, high)
--- The sums of each day from low up to but not including high, of a user or ('') of all. Index: primary key of app_day.
+-- Returns the sums of each day from low up to but not including high, of a user or ('') of all. Index: primary key of app_day.
 SELECT day, requests, completed, failed, cancelled, wait_us, run_us, units, attempts, calls, failures, prompt_tokens,
        completion_tokens, audio_us, model_us, cost, times
 FROM app_day
@@ -15,7 +15,7 @@ WHERE tenant_id = :tenant_id AND app = :app AND user_id = :user_id AND day >= :l
 
 
 -- name: requests_of_user(tenant_id, app, user_id, low, high, below, limit)
--- The newest requests of a user in a range of days, below a run. Index: app_request_user.
+-- Returns the newest requests of a user in a range of days, older than a run. Index: app_request_user.
 SELECT run_id, app, user_id, day, status, created_at, started_at, finished_at, error_category, units, attempts, calls, failures,
        prompt_tokens, completion_tokens, audio_us, model_us, cost, position
 FROM app_request
@@ -26,7 +26,7 @@ ORDER BY run_id DESC LIMIT :limit::int;
 
 
 -- name: requests_of_all(tenant_id, app, low, high, below, limit)
--- The same, of all users. Index: app_request_app.
+-- Returns the same, of all users. Index: app_request_app.
 SELECT run_id, app, user_id, day, status, created_at, started_at, finished_at, error_category, units, attempts, calls, failures,
        prompt_tokens, completion_tokens, audio_us, model_us, cost, position
 FROM app_request
@@ -37,7 +37,7 @@ ORDER BY run_id DESC LIMIT :limit::int;
 
 
 -- name: outcomes(tenant_id, run_ids, max_bytes)
--- The states of runs now, and their results up to max_bytes each; too_large: the result is larger. Indexes: primary keys.
+-- Returns the states of runs now, and their results up to max_bytes each; too_large: the result is larger. Indexes: primary keys.
 SELECT v.id AS run_id, v.status, v.error_message, octet_length(v.result::text) > :max_bytes::int AS too_large,
        CASE WHEN octet_length(v.result::text) <= :max_bytes::int THEN v.result END AS result
 FROM unnest(:run_ids::uuid[]) AS w(id)

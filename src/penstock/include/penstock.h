@@ -2,15 +2,15 @@
  * penstock.h - the interface between Penstock and a model that is a shared library.
  *
  * A library exports the five functions at the end of this file. Penstock loads it into a process of its own, creates
- * one model, asks it as often as there are calls, and destroys it. No global state is needed.
+ * one model, calls its predict function for each call, and destroys it. No global state is needed.
  *
  * Rules that hold everywhere:
  *   - Text is UTF-8. Every length is a number of bytes and stands beside its pointer. Text that Penstock passes is also
  *     followed by a zero byte, which its length does not count; text that the library passes need not be.
- *   - A pointer may be null exactly where its length is 0, unless said otherwise.
- *   - What Penstock passes belongs to Penstock and is valid until the function that got it returns. What the library
- *     passes belongs to the library and must stay valid as long as the function says.
- *   - Nothing may leave a function but by returning: no C++ exception, no longjmp, no exit.
+ *   - A pointer may be null exactly where its length is 0, unless its comment states otherwise.
+ *   - Memory that Penstock passes belongs to Penstock and is valid until the called function returns. Memory that the
+ *     library passes belongs to the library and must stay valid as long as the comment on the function states.
+ *   - A function may end only by returning: no C++ exception, no longjmp, no exit.
  *
  * This file is C89 and C++. See docs/native-models.md for a guide, and examples/models for a library in each.
  */
@@ -30,11 +30,11 @@ extern "C" {
 
 #define PENSTOCK_ABI 1 /* the version of this interface; another number means that libraries must be compiled again */
 
-/* What create and predict return. */
+/* Values that create and predict return. */
 #define PENSTOCK_OK 0
-#define PENSTOCK_FAILED 1    /* the model cannot do it; the error says why */
-#define PENSTOCK_BAD_INPUT 2 /* the input is to blame; the error says why, and its field which part of it */
-#define PENSTOCK_CANCELLED 3 /* it ended early because the caller had gone */
+#define PENSTOCK_FAILED 1    /* the model failed; the error states why */
+#define PENSTOCK_BAD_INPUT 2 /* the input is wrong; the error states why, and in which field */
+#define PENSTOCK_CANCELLED 3 /* the call ended early because the caller had gone */
 
 /* Levels of log lines. */
 #define PENSTOCK_DEBUG 0
@@ -47,7 +47,7 @@ typedef struct penstock_bytes {
     size_t size;
 } penstock_bytes;
 
-/* A piece of media: raw bytes, and where they stand in the JSON, which holds null there. */
+/* A piece of media: raw bytes, and their place in the JSON, which holds null there. */
 typedef struct penstock_part {
     penstock_bytes path;       /* a JSON pointer (RFC 6901), such as "/image" or "/pages/2"; empty: the whole value */
     penstock_bytes media_type; /* such as "image/png"; empty: "application/octet-stream" */
@@ -56,7 +56,7 @@ typedef struct penstock_part {
     size_t size;
 } penstock_part;
 
-/* What went wrong. The memory is Penstock's, filled with zeros; the library writes into it and states the lengths. */
+/* The reason of a failure. Its memory is Penstock's, filled with zeros; the library writes into it and sets the lengths. */
 typedef struct penstock_error {
     size_t message_size;
     size_t field_size;
@@ -74,51 +74,51 @@ typedef struct penstock_request {
 } penstock_request;
 
 /*
- * How predict tells something before it returns. Each function gets context as its first argument. They may be called
- * until predict returns, from any thread, and copy what they are given before they return.
+ * Functions that predict may call before it returns, from any thread. Each gets context as its first argument, and copies
+ * its other arguments before it returns.
  */
 typedef struct penstock_callbacks {
     void *context;
-    /* Hand a chunk (JSON, and its media) to the caller. Waits while the caller reads too slowly. Not 0: nobody will read
-       more, so return soon; what predict then returns does not matter. */
+    /* Hand a chunk (JSON, and its media) to the caller. Waits while the caller reads too slowly. If it does not return 0,
+       the caller has gone: return soon; the result is ignored. */
     int (*chunk)(void *context, const char *json, size_t size, const penstock_part *parts, size_t count);
-    /* Tell how far the call is: any JSON, by convention {"fraction": 0.4}. */
+    /* Report the progress of the call: any JSON, by convention {"fraction": 0.4}. */
     void (*progress)(void *context, const char *json, size_t size);
     /* Write a line into the model's log. */
     void (*log)(void *context, int level, const char *text, size_t size);
-    /* Not 0: the caller has gone. Costs next to nothing; ask between steps of long work. */
+    /* Returns 0 until the caller has gone. Costs next to nothing; call it between steps of long work. */
     int (*cancelled)(void *context);
 } penstock_callbacks;
 
-/* The answer of one call. The memory is Penstock's, filled with zeros; what it points to is the library's. */
+/* The output of one call. The memory is Penstock's, filled with zeros; the memory that it points to is the library's. */
 typedef struct penstock_result {
-    penstock_bytes json;        /* leave it empty when chunks were the whole answer */
+    penstock_bytes json;        /* leave it empty when chunks were the whole output */
     const penstock_part *parts; /* its media */
     size_t count;               /* of parts */
-    void *owner;                /* for the library: whatever free_result needs */
+    void *owner;                /* for the library: anything that free_result needs */
 } penstock_result;
 
 /* Returns PENSTOCK_ABI as the library was compiled with. */
 int penstock_abi(void);
 
 /*
- * Makes the model, once. config is a JSON object: the table "config" of the manifest. *model is the library's own and is
- * given back in all other functions; null is allowed. The working folder is the manifest's. If it does not return
+ * Creates the model, once. config is a JSON object: the table "config" of the manifest. *model belongs to the library and is
+ * passed to all other functions; null is allowed. The working folder is the manifest's. If it does not return
  * PENSTOCK_OK, no further function is called, so it must leave nothing behind.
  */
 int penstock_create(const char *config, size_t size, void **model, penstock_error *error);
 
 /*
- * Runs one call. Only where the manifest states a concurrency above 1 it is called from several threads at a time.
- * What the result points to stays valid until penstock_free_result.
+ * Runs one call. Several threads call it at a time only if the manifest states a concurrency above 1. The memory that the
+ * result points to must stay valid until penstock_free_result.
  */
 int penstock_predict(void *model, const penstock_request *request, const penstock_callbacks *callbacks,
                      penstock_result *result, penstock_error *error);
 
-/* Frees what a result points to. Called once after every predict, whatever it returned, from the same thread. */
+/* Frees the memory of a result. Called once after every predict, also a failed one, from the same thread. */
 void penstock_free_result(void *model, penstock_result *result);
 
-/* Frees the model; nothing is called after it. Not called when the process is killed. */
+/* Frees the model; no further function is called. Not called when the process is killed. */
 void penstock_destroy(void *model);
 
 /* [end of interface] */

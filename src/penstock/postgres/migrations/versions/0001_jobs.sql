@@ -513,7 +513,7 @@ END $$;
 -- other tables of states.
 --
 -- All that decides whether a run waits or continues is in this one row, and every statement that brings mail or parks the run
--- locks it first. So no wake-up can be lost between a check and a wait: whoever comes second reads what the first has
+-- locks it first. So no wake-up can be lost between a check and a wait: the second transaction reads what the first has
 -- written. "arrived" counts the mail that has come (and is the id of the newest), "seen" that which the run's code has
 -- consumed. Any mail but the completion of a step sets "urgent". A run that has mail to consume is never parked,
 -- unless it is held: then its code is broken or has changed, and only an operator or other code releases it.
