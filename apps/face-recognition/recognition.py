@@ -13,7 +13,12 @@ Picture = Annotated[
     Field(pattern=r"^blob:[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$", description="`blob:` and the id of an upload."),
 ]
 Distance = Annotated[
-    float, Field(gt=0, le=2, description="Faces at most that far apart may be one person's; less accepts fewer.")
+    float,
+    Field(
+        gt=0,
+        le=2,
+        description="The maximum distance between two faces of one person; a smaller one accepts fewer faces.",
+    ),
 ]
 
 EMBEDDER = "face-embedder"

@@ -43,7 +43,7 @@ async def test_stores_that_fail_under_load_lose_and_double_nothing(tmp_path: Pat
 
 
 def failures(around: World) -> dict[str, tuple[Callable[[], Awaitable[None]], Callable[[], Awaitable[None]]]]:
-    """Return what breaks each store, and what mends it."""
+    """Return the functions that break and repair each store."""
 
     async def kill_postgres() -> None:
         os.kill(around.app.parts()["postgres"], signal.SIGKILL)

@@ -81,7 +81,7 @@ async def test_a_model_returns_results_and_its_schema_guards_it(models: Models) 
 
 
 async def test_an_exception_is_its_callers_alone(models: Models) -> None:
-    """The replica lives on, and the log has the traceback."""
+    """The replica continues, and the log has the traceback."""
     model = await models.serve("risky", DANGEROUS)
     with pytest.raises(ModelFailed, match="RuntimeError: this is what went wrong"):
         await models.call(model, {"how": "raise"}, request_id="r-77")
@@ -165,7 +165,7 @@ async def test_a_call_that_can_be_stopped_costs_no_replica(models: Models) -> No
 
 
 async def test_a_replica_that_passes_its_memory_limit_is_killed(models: Models) -> None:
-    """The caller gets the reason. The call is not retried, for it would grow again."""
+    """The caller gets the reason. The call is not retried, because it would grow again."""
     model = await models.serve("risky", DANGEROUS, memory_limit="200MiB")
     with pytest.raises(ModelCrashed, match="its limit is 200 MiB"):
         await models.call(model, {"how": "grow"})
@@ -187,7 +187,7 @@ async def test_the_queue_is_bounded(models: Models, tmp_path: Path) -> None:
 
 
 async def test_tenants_take_turns_in_a_full_queue(models: Models, tmp_path: Path) -> None:
-    """A tenant that fills the queue does not keep the first call of another from waiting, nor from being the next."""
+    """Although one tenant fills the queue, the first call of another may wait, and is the next to run."""
     gate = tmp_path / "gate"
     model = await models.serve("gated", GATE, queue=2)
     running = [models.begin(model, {"gate": str(gate)})]
@@ -551,7 +551,7 @@ async def test_a_model_that_cannot_load_reports_why(models: Models) -> None:
 
 
 @pytest.mark.parametrize("stated", ["sk-canary-93", "${CANARY}"])
-async def test_secrets_of_a_manifest_leave_nowhere(
+async def test_secrets_of_a_manifest_are_in_no_message_or_log(
     models: Models, monkeypatch: pytest.MonkeyPatch, stated: str
 ) -> None:
     """Neither an exception's text nor the log shows a secret, whether the manifest contains it or refers to it."""

@@ -1,4 +1,4 @@
-"""Statistics of the requests of an app: sums by day and, by the page, the requests themselves."""
+"""Statistics of the requests of an app: sums by day, and pages of the requests themselves."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Calendar:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WantedRequests:
-    """A page of requests, newest first: those below a run."""
+    """A page of requests, newest first: those that are older than a run."""
 
     below: UUID | None
     limit: int

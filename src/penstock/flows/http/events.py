@@ -39,7 +39,7 @@ class RunEventRoutes(RunRoutes):
         summary="Stream the past and new events of a run and of all that it issues, until the run has ended",
         description="The events are those of the run, of its jobs, of runs of child flows and their jobs, and those "
         "that the runs publish. A map is one job: its progress has the counts of its items, whose own events are left "
-        "out. A key that may use some queues only gets the events of these. Reading from the beginning reads all "
+        "out. A key that is limited to some queues gets only their events. Reading from the beginning reads all "
         "events of the tenant since then: a reader that has read the run can begin after its `last_event_id`.",
         path_parameters=(RUN_ID,),
         parameters=RESUME,
