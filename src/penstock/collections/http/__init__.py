@@ -1,0 +1,1 @@
+"""The HTTP endpoints of collections, a file for each topic."""
