@@ -248,6 +248,14 @@ def test_apps_whose_models_it_uses_are_in_the_image_too(tmp_path: Path) -> None:
     assert '"/srv/apps/other/models/model1.toml"' in (tmp_path / "out" / "Dockerfile.gen-1").read_text()
 
 
+def test_versions_and_names_become_what_docker_allows(tmp_path: Path) -> None:
+    out = written(tmp_path, replace(layout(), name="Sounds", version="1.0+cu12"))
+    content = interpolated(load(out / "docker-compose.yml"), values(out / ".env") | REQUIRED)
+    assert content["name"] == "sounds"
+    assert content["services"]["app-api"]["image"] == "your_registry_url/your_repo:1.0-cu12"
+    assert json.loads((out / "version.json").read_text())["version"] == "1.0-cu12"
+
+
 def test_workers_whose_models_need_the_same_packages_share_an_image(tmp_path: Path) -> None:
     plain = layout(3)
     services = [replace(one, environment=key) for one, key in zip(plain.services, ("a", "b", "a"), strict=True)]

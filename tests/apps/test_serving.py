@@ -43,6 +43,14 @@ def test_a_service_without_a_model_is_named(app: Path) -> None:
     assert [problem.field for problem in caught.value.problems] == ["services[0].model"]
 
 
+def test_a_service_cannot_take_the_name_of_the_apps_own_api(app: Path) -> None:
+    text = (app / "app.toml").read_text().replace('name = "audio-gen"', 'name = "app"')
+    (app / "app.toml").write_text(text)
+    with pytest.raises(BrokenApp) as caught:
+        layout_of(app)
+    assert [problem.field for problem in caught.value.problems] == ["services[0].name"]
+
+
 def test_a_model_with_packages_of_its_own_has_an_image_of_its_own(app: Path) -> None:
     folder = app / "models" / "audiogen"
     with (folder / "model.toml").open("a") as file:
