@@ -251,6 +251,26 @@ async def test_weights_that_cannot_be_used_are_reported_with_what_to_do(weights:
         assert text in found[name], name
 
 
+async def test_missing_weights_for_melodies_fail_calls_with_a_melody_only(
+    models: Models, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MUSIC_GEN_MODEL", str(weights / "musicgen"))
+    monkeypatch.setenv("MUSIC_GEN_MELODY_MODEL", "facebook/musicgen-melody")
+    monkeypatch.setenv("TRANSFORMERS_CACHE", str(tmp_path))
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    deployment = await models.host.add(model("musicgen"))
+    await deployment.load()
+    found = await asyncio.gather(  # the second and the third wait for the first, and form a batch
+        generated(models, deployment, duration=5.0),
+        generated(models, deployment, melody=tune(440)),
+        generated(models, deployment),
+        return_exceptions=True,
+    )
+    assert [isinstance(one, dict) for one in found] == [True, False, True]
+    assert "MUSIC_GEN_MELODY_MODEL: the weights of facebook/musicgen-melody are not here" in str(found[1])
+
+
 async def test_a_model_without_weights_is_unavailable_and_says_why(
     models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,10 +6,11 @@ torch is imported when a model is loaded, so that the schemas are known without 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
+from generation.errors import CannotLoad
 from generation.variables import read
 from pydantic import BaseModel, Field
 
@@ -110,23 +111,26 @@ def _generator(name: str, variable: str) -> Generator:
     return Generator(load(name, variable, VARIABLES, context().device))
 
 
-def _sounds(calls: Sequence[Any], choose: Any) -> list[Sound | Exception]:
-    """Return the sounds of calls, or what is wrong with them."""
+def _sounds(calls: Sequence[Any], choose: Callable[[bool], Generator]) -> list[Sound | Exception]:
+    """Return the sound of each call, or why there is none."""
     from generation.batches import generate  # noqa: PLC0415
 
-    read_calls = [_request(call) for call in calls]
-    requests = [one for one in read_calls if not isinstance(one, BadInput)]
+    read_calls = [_request(call, choose) for call in calls]
+    requests = [one for one in read_calls if not isinstance(one, Exception)]
     sounds = iter(generate(requests, choose, context().progress))
-    return [one if isinstance(one, BadInput) else _sound(next(sounds), one) for one in read_calls]
+    return [one if isinstance(one, Exception) else _sound(next(sounds), one) for one in read_calls]
 
 
-def _request(call: Any) -> Request | BadInput:
+def _request(call: Any, choose: Callable[[bool], Generator]) -> Request | Exception:
+    """Return what a call asks for, or what is wrong with it, which does not concern the other calls of a batch."""
     from generation.batches import Request  # noqa: PLC0415
     from generation.generator import Settings  # noqa: PLC0415
 
     try:
         if not call.prompt.strip():
             raise BadInput("must hold words", field="prompt")
+        melody = _melody(getattr(call, "melody", None))
+        choose(melody is not None)
         return Request(
             prompt=call.prompt,
             settings=Settings(
@@ -134,9 +138,9 @@ def _request(call: Any) -> Request | BadInput:
             ),
             seed=call.seed,
             format=call.format,
-            melody=_melody(getattr(call, "melody", None)),
+            melody=melody,
         )
-    except BadInput as error:
+    except (BadInput, CannotLoad) as error:
         return error
 
 
