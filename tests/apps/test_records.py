@@ -170,6 +170,8 @@ async def test_a_request_is_recorded_with_its_usage_and_units(marketplace: Marke
     assert 0 < found["p50_seconds"] == found["p95_seconds"] < 60
     (request,) = found["results"]["requests"]
     assert (request["task_id"], request["status"], request["units"]) == (task, "completed", 1.5)
+    result = (await marketplace.gateway.get(f"/apps/work/result/{task}")).json
+    assert (result["units"], result["usage"]) == (1.5, found["usage"])
     assert (request["result"], request["usage"]) == ({"usage": {"seconds": 1.5}}, found["usage"])
 
 

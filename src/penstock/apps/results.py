@@ -10,14 +10,16 @@ from uuid import UUID
 import msgspec
 from msgspec import Raw
 
+from penstock.apps.service import AppService
+from penstock.apps.statistics import Statistics, usage_of
 from penstock.apps.views import CallReply, Media, RequestResult, Stage
 from penstock.blobs.links import BlobLinks
 from penstock.errors import NotFound
 from penstock.flows.kernel.records import StepKind
-from penstock.flows.views import RunTree, StepView
+from penstock.flows.views import StepView
 from penstock.jobs.job import JobSummary
 from penstock.models.uploads import SCHEME, upload_id
-from penstock.tenants.principal import TenantId
+from penstock.tenants.principal import Principal, TenantId
 
 LINKS_LAST: Final = timedelta(hours=1)
 MAX_MEDIA: Final = 100  # files of a result that get URLs
@@ -37,25 +39,37 @@ def reply_of(job: JobSummary, app: str, warnings: list[str]) -> CallReply:
     )
 
 
-async def result_of(tree: RunTree, app: str, links: BlobLinks, tenant: TenantId) -> RequestResult:
-    """Return a request with its stages and its result, in which each file has a URL."""
-    run = tree.run
-    result, media = await with_links(tree.result, links, tenant)
-    return RequestResult(
-        task_id=run.id,
-        app=app,
-        user_id=run.user_id,
-        status=run.status,
-        created_at=run.created_at,
-        started_at=run.started_at,
-        finished_at=run.finished_at,
-        progress=run.progress,
-        stages=[_stage(step) for step in tree.steps if step.kind in _STAGES],
-        next_stage=tree.next_step,
-        result=result,
-        media=media,
-        error=run.error,
-    )
+class Results:
+    """The requests of apps, with what is recorded of them and with URLs of their files."""
+
+    def __init__(self, service: AppService, statistics: Statistics, links: BlobLinks) -> None:
+        self._service = service
+        self._statistics = statistics
+        self._links = links
+
+    async def of(self, sender: Principal, app: str, task_id: UUID, *, from_no: int, limit: int) -> RequestResult:
+        """Return a request with a page of its stages and its result, in which each file has a URL. Raises NotFound."""
+        tree = await self._service.request(sender, app, task_id, from_no=from_no, limit=limit)
+        run = tree.run
+        result, media = await with_links(tree.result, self._links, sender.tenant)
+        record = await self._statistics.record(sender.tenant, task_id)
+        return RequestResult(
+            task_id=run.id,
+            app=app,
+            user_id=run.user_id,
+            status=run.status,
+            created_at=run.created_at,
+            started_at=run.started_at,
+            finished_at=run.finished_at,
+            progress=run.progress,
+            stages=[_stage(step) for step in tree.steps if step.kind in _STAGES],
+            next_stage=tree.next_step,
+            result=result,
+            media=media,
+            error=run.error,
+            units=None if record is None or record.finished_at is None else float(record.units),
+            usage=None if record is None else usage_of(record.used),
+        )
 
 
 def _stage(step: StepView) -> Stage:

@@ -65,6 +65,12 @@ class Statistics:
         assert row is not None  # noqa: S101 - the tenant sends the request
         return Calendar(zone=ZoneInfo(row["time_zone"]), today=row["today"])
 
+    async def record(self, tenant: TenantId, run_id: UUID) -> Record | None:
+        """Return the record of a request; None if there is none yet, or not any more."""
+        async with self._database.acquire() as connection:
+            row = await _sql.record.row(connection, tenant_id=tenant, run_id=run_id)
+        return None if row is None else records.record_of(row)
+
     async def of_app(
         self,
         tenant: TenantId,

@@ -14,6 +14,13 @@ FROM app_day
 WHERE tenant_id = :tenant_id AND app = :app AND user_id = :user_id AND day >= :low::date AND day < :high::date ORDER BY day;
 
 
+-- name: record(tenant_id, run_id)
+-- Returns the record of a request. Index: primary key of app_request.
+SELECT run_id, app, user_id, day, status, created_at, started_at, finished_at, error_category, units, attempts, calls, failures,
+       prompt_tokens, completion_tokens, audio_us, model_us, cost, position
+FROM app_request WHERE tenant_id = :tenant_id AND run_id = :run_id;
+
+
 -- name: requests_of_user(tenant_id, app, user_id, low, high, below, limit)
 -- Returns the newest requests of a user in a range of days, older than a run. Index: app_request_user.
 SELECT run_id, app, user_id, day, status, created_at, started_at, finished_at, error_category, units, attempts, calls, failures,

@@ -61,6 +61,19 @@ class Media(Struct, frozen=True, kw_only=True):
     expires_at: datetime
 
 
+class RequestUsage(Struct, frozen=True, kw_only=True):
+    """What the jobs of requests have used, as in reports on usage."""
+
+    attempts: int
+    calls: int
+    failures: int  # calls that failed
+    prompt_tokens: int
+    completion_tokens: int
+    audio_seconds: float
+    model_seconds: float
+    cost: str  # a decimal number, in the price list's currency
+
+
 class RequestResult(Struct, frozen=True, kw_only=True):
     """A request with its stages and, once it has completed, its result."""
 
@@ -77,6 +90,8 @@ class RequestResult(Struct, frozen=True, kw_only=True):
     result: Raw | None  # files in it are URLs
     media: list[Media]  # its files
     error: JobError | None
+    units: float | None  # of the app's price; null until the end is recorded, which takes a second or two
+    usage: RequestUsage | None  # of its jobs, as far as it is recorded
 
 
 class AppSummary(Struct, frozen=True, kw_only=True):
@@ -118,19 +133,6 @@ class AppHealth(Struct, frozen=True, kw_only=True):
     version: str
     flow: str
     problems: list[AppProblem]  # for operators
-
-
-class RequestUsage(Struct, frozen=True, kw_only=True):
-    """What the jobs of requests have used, as in reports on usage."""
-
-    attempts: int
-    calls: int
-    failures: int  # calls that failed
-    prompt_tokens: int
-    completion_tokens: int
-    audio_seconds: float
-    model_seconds: float
-    cost: str  # a decimal number, in the price list's currency
 
 
 class RequestCounts(Struct, frozen=True, kw_only=True):

@@ -6,10 +6,9 @@ import msgspec
 
 from penstock.apps.http import examples
 from penstock.apps.http.base import APP, TAG
-from penstock.apps.results import reply_of, result_of
+from penstock.apps.results import Results, reply_of
 from penstock.apps.service import AppService
 from penstock.apps.views import CallReply, CallRequest, RequestResult
-from penstock.blobs.links import BlobLinks
 from penstock.errors import (
     DatabaseUnavailable,
     Forbidden,
@@ -33,10 +32,10 @@ _request = msgspec.json.Decoder(CallRequest)
 class CallRoutes:
     """Accepts requests of apps, which are submitted as jobs are."""
 
-    def __init__(self, service: AppService, submitting: SubmitRoutes, links: BlobLinks) -> None:
+    def __init__(self, service: AppService, submitting: SubmitRoutes, results: Results) -> None:
         self._service = service
         self._submitting = submitting
-        self._links = links
+        self._results = results
         self.sizes = submitting.sizes
 
     @route(
@@ -77,7 +76,7 @@ class CallRoutes:
         )
         job = accepted.job
         if job.status.finished:
-            tree = await self._service.request(sender, app, job.id, from_no=0, limit=STAGES)
-            return json_response(await result_of(tree, app, self._links, sender.tenant), 200, accepted.headers)
+            result = await self._results.of(sender, app, job.id, from_no=0, limit=STAGES)
+            return json_response(result, 200, accepted.headers)
         warned = await self._submitting.warned(request, job)
         return json_response(reply_of(job, app, warned.warnings), 202, accepted.headers)

@@ -17,6 +17,16 @@ REPLY: Final[dict[str, Any]] = {
     "created_at": "2026-01-30T09:00:00.000000Z",
     "warnings": [],
 }
+_USAGE: Final[dict[str, Any]] = {
+    "attempts": 3,
+    "calls": 3,
+    "failures": 0,
+    "prompt_tokens": 0,
+    "completion_tokens": 0,
+    "audio_seconds": 0.0,
+    "model_seconds": 31.5,
+    "cost": "0.0315",
+}
 RESULT: Final[dict[str, Any]] = {
     "task_id": _TASK,
     "app": "audiocraft",
@@ -43,6 +53,8 @@ RESULT: Final[dict[str, Any]] = {
     "result": {"audio": _URL, "duration": 5.0},
     "media": [{"id": _BLOB, "url": _URL, "expires_at": "2026-01-30T10:00:13Z"}],
     "error": None,
+    "units": 5.0,
+    "usage": _USAGE,
 }
 SUMMARY: Final[dict[str, Any]] = {
     "name": "audiocraft",
@@ -69,16 +81,6 @@ HEALTH: Final[dict[str, Any]] = {
     "version": "0.1.4",
     "flow": "audiocraft@1",
     "problems": [],
-}
-_USAGE: Final[dict[str, Any]] = {
-    "attempts": 3,
-    "calls": 3,
-    "failures": 0,
-    "prompt_tokens": 0,
-    "completion_tokens": 0,
-    "audio_seconds": 0.0,
-    "model_seconds": 31.5,
-    "cost": "0.0315",
 }
 _COUNTS: Final[dict[str, Any]] = {
     "requests": 3,

@@ -6,10 +6,9 @@ from msgspec import Struct
 
 from penstock.apps.http import examples
 from penstock.apps.http.base import APP, TAG, TASK
-from penstock.apps.results import result_of
+from penstock.apps.results import Results
 from penstock.apps.service import AppService
 from penstock.apps.views import AppHealth, AppList, AppView, RequestResult
-from penstock.blobs.links import BlobLinks
 from penstock.errors import DatabaseUnavailable, InvalidInput, NotFound
 from penstock.tenants import scopes
 from penstock.web.request import Request
@@ -29,9 +28,9 @@ class _Stages(Struct, frozen=True, kw_only=True):
 class ReadRoutes:
     """Returns apps and requests."""
 
-    def __init__(self, service: AppService, links: BlobLinks) -> None:
+    def __init__(self, service: AppService, results: Results) -> None:
         self._service = service
-        self._links = links
+        self._results = results
 
     @route(
         "GET",
@@ -104,9 +103,7 @@ class ReadRoutes:
         if not 1 <= wanted.stages <= 1000:
             raise InvalidInput.of("stages", "must be from 1 to 1000")
         app, sender = request.path("app"), request.principal
-        tree = await self._service.request(
+        result = await self._results.of(
             sender, app, request.path_values["task_id"], from_no=wanted.from_stage, limit=wanted.stages
         )
-        return json_response(
-            await result_of(tree, app, self._links, sender.tenant), headers=[(b"cache-control", b"no-store")]
-        )
+        return json_response(result, headers=[(b"cache-control", b"no-store")])
