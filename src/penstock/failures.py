@@ -81,6 +81,7 @@ _CATEGORIES: Final = {
     "unsupported": Category.BAD_INPUT,
     "not_found": Category.UNAVAILABLE,  # the model is not registered there, or not yet
     "model_broken": Category.UNAVAILABLE,
+    "app_unavailable": Category.UNAVAILABLE,
     "database_unavailable": Category.RATE_LIMITED,  # the service is unavailable for a while
     "schema_mismatch": Category.RATE_LIMITED,
     "blob_store_unavailable": Category.RATE_LIMITED,
