@@ -34,7 +34,7 @@ async def long(audio: str, steps: int = 1) -> dict:
     run.progress(0.5)
     decision = await run.wait_signal("go")
     if decision == "fail":
-        raise ValueError("as it was told")
+        raise ValueError("the decision was fail")
     return {"parts": [{"audio": audio}], "missing": "blob:00000000-0000-0000-0000-000000000000"}
 """,
 }
@@ -97,7 +97,7 @@ async def test_a_request_is_accepted_at_once_and_shows_its_stages(gateway: HttpC
     await until(lambda: ended(gateway, place), "it has ended")
     failed = (await gateway.get(place)).json
     assert (failed["status"], failed["error"]["category"]) == ("failed", "internal")
-    assert "as it was told" in failed["error"]["message"]
+    assert "the decision was fail" in failed["error"]["message"]
 
 
 async def ended(gateway: HttpCaller, place: str) -> bool:
@@ -227,10 +227,10 @@ async def test_a_broken_app_takes_nothing_else_down(gateway: HttpCaller, work: W
             reply = await gateway.get(f"/apps/{app}/health")
             return [(one["file"], one["key"]) for one in reply.json.get("problems", [])]
 
-        async def told() -> bool:
+        async def published() -> bool:
             return await problems("broken") != [] and await problems("sick") != []
 
-        await until(told, "the mistakes are published")
+        await until(published, "the mistakes are published")
         assert await problems("broken") == [("broken/app.toml", "flo"), ("broken/app.toml", "version")]
         assert await problems("sick") == [("sick/flow.py", "")]
         assert (await gateway.get("/apps/sick/health")).json["status"] == "unavailable"
