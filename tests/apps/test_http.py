@@ -97,7 +97,7 @@ async def test_a_request_is_accepted_at_once_and_shows_its_stages(gateway: HttpC
     await until(lambda: ended(gateway, place), "it has ended")
     failed = (await gateway.get(place)).json
     assert (failed["status"], failed["error"]["category"]) == ("failed", "internal")
-    assert "the decision was fail" in failed["error"]["message"]
+    assert failed["error"]["message"] == "ValueError: the decision was fail (flow.py:11)"
 
 
 async def ended(gateway: HttpCaller, place: str) -> bool:

@@ -15,7 +15,7 @@ from msgspec import Raw
 from penstock.batching import Batching
 from penstock.errors import InvalidInput, ServiceError
 from penstock.failures import Category
-from penstock.flows.kernel.records import Completed, Failed, Held, Outcome
+from penstock.flows.kernel.records import Completed, Failed, Fault, Held, Outcome
 from penstock.flows.sql import store
 from penstock.flows.sql.store import Commit, NewTurn, Stored, keys_of
 from penstock.jobs.announcements import announce, announce_mail
@@ -26,7 +26,10 @@ from penstock.jobs.sql.store import Verdict
 from penstock.jobs.states import Over, Status
 from penstock.jobs.work import JobCompletion
 from penstock.postgres.pool import Database
+from penstock.telemetry import logs
 from penstock.tenants.principal import TenantId
+
+log = logs.get(__name__)
 
 _REFUSED: Final = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, asyncpg.ProgramLimitExceededError)
 _UNLUCKY: Final = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
@@ -117,6 +120,7 @@ class RunWriter:
                     ended = await self._end(connection, stored)
         self._announce(turns, commits, ended.mailed)
         self._admit(turns, commits, ended)
+        _log_failures(_committed(turns, commits))
         return list(commits)
 
     async def _end(self, connection: Connection, turns: Sequence[NewTurn]) -> _Ended:
@@ -164,12 +168,27 @@ def _committed(turns: Sequence[NewTurn], commits: Sequence[Commit]) -> list[NewT
     return [turn for turn, commit in zip(turns, commits, strict=True) if commit.outcome is Stored.COMMITTED]
 
 
+def _log_failures(turns: Sequence[NewTurn]) -> None:
+    """Log the stacks of runs that have failed by a mistake in their code; callers see only its place."""
+    for turn in turns:
+        if isinstance(turn.outcome, Failed) and turn.outcome.stack:
+            fault = turn.outcome.fault
+            level = log.warning if _is_mistake(fault) else log.info
+            level("run_failed", run_id=str(turn.run_id), category=fault.category, stack=turn.outcome.stack)
+
+
+def _is_mistake(fault: Fault) -> bool:
+    """Return whether a fault was not foreseen: it is neither a refusal of the input nor the failure of a step."""
+    return fault.category is Category.INTERNAL and fault.type not in {"StepFailed", "StepCancelled"}
+
+
 def _verdict(run_id: UUID, outcome: Outcome) -> Verdict:
     if isinstance(outcome, Failed):
         fault = outcome.fault
-        named = not fault.type or fault.message.startswith(fault.type)
+        named = not fault.type or fault.message.startswith(fault.type) or not _is_mistake(fault)
         text = fault.message if named else f"{fault.type}: {fault.message}"
-        message = f"{text}\n{outcome.stack}".strip()[:10_000]
+        place = _place(outcome.stack) if _is_mistake(fault) else ""
+        message = f"{text}{place}"[:10_000]
         return Verdict(job_id=run_id, outcome=Over(status=Status.FAILED), category=fault.category, message=message)
     return Verdict(
         job_id=run_id,
@@ -177,6 +196,14 @@ def _verdict(run_id: UUID, outcome: Outcome) -> Verdict:
         category=Category.CANCELLED,
         message="cancelled on request",
     )
+
+
+def _place(stack: str) -> str:
+    """Return the innermost frame of a stack without its folder, as `` (order.py:31)``."""
+    if not stack:
+        return ""
+    path, _, _ = stack.splitlines()[-1].partition(" in ")
+    return f" ({path.rpartition('/')[2]})"
 
 
 def _weight(turn: NewTurn) -> int:
