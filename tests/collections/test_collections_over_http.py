@@ -13,7 +13,7 @@ from penstock.collections.collection import Item
 from penstock.errors import InvalidInput, NotFound, WrongState
 from penstock.masking import Secret
 from penstock.tenants import scopes
-from tests.support.gateways import HttpCaller, running_gateway
+from tests.support.gateways import HttpCaller, Reply, running_gateway
 
 
 @pytest.fixture(scope="module")
@@ -103,3 +103,25 @@ async def test_scopes_separate_reading_from_writing_and_files(operator: HttpCall
     assert (await operator.call("POST", "/collections/c/delete", deletion, headers=writer)).status == 403
     both = await key(scopes.COLLECTIONS_WRITE, scopes.FILES)
     assert (await operator.call("POST", "/collections/c/delete", deletion, headers=both)).status == 200
+
+
+@pytest.mark.parametrize(
+    "deletion",
+    [b'{"files": true}', b'{"files": false, "files": true}', b'{"f\\u0069les": true}'],
+)
+async def test_jobs_that_delete_files_need_the_scope_for_files(operator: HttpCaller, deletion: bytes) -> None:
+    async def reply(keys: list[str], action: str, given: bytes) -> Reply:
+        made = (await operator.post("/keys", {"name": "k", "scopes": keys})).json
+        common = {"owner_service": "o", "task_type": "collection", "model_profile": action, "input": msgspec.Raw(given)}
+        headers = {"Authorization": f"Bearer {made['key']}"}
+        return await operator.call("POST", "/jobs", common, headers=headers)
+
+    refused = await reply([scopes.JOBS_SUBMIT], "delete", deletion)
+    assert refused.status == 403
+    assert refused.json["code"] == "scope_missing"
+    assert "input.files" in refused.json["detail"]
+    assert scopes.FILES in refused.json["detail"]
+    assert (await reply([scopes.JOBS_SUBMIT, scopes.FILES], "delete", deletion)).status == 201
+    assert (await reply([scopes.JOBS_SUBMIT], "delete", b'{"files": false, "keys": ["a"]}')).status == 201
+    assert (await reply([scopes.JOBS_SUBMIT], "delete", b"[]")).status == 201, "the worker refuses it"
+    assert (await reply([scopes.JOBS_SUBMIT], "search", deletion)).status == 201

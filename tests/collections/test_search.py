@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from penstock.collections import store
 from penstock.collections.collection import CollectionSetting, Metric, Search
 from penstock.collections.duties import CollectionIndexes
 from penstock.collections.service import CollectionService
-from penstock.errors import InvalidInput, NotFound
+from penstock.errors import DatabaseUnavailable, InvalidInput, NotFound
 from penstock.postgres.pool import Database
 from penstock.tenants.principal import TenantId
 from tests.support.collections import collection, collection_service, distance, item, random_vectors
-from tests.support.databases import execute, own_tenant, query
+from tests.support.databases import execute, open_database, own_tenant, query
+from tests.support.waiting import until, within
 
 Anywhere = tuple[CollectionService, TenantId]
 _NUMBERS = st.floats(-100, 100, width=32)
@@ -89,6 +95,20 @@ async def test_a_wrong_vector_is_refused(service: CollectionService, tenant: Ten
         await service.search(tenant, "nothing", Search(vector=[1.0]))
 
 
+async def test_a_search_in_a_collection_that_was_deleted_meanwhile_finds_nothing(anywhere: Anywhere) -> None:
+    service, tenant = anywhere
+    await collection(service, tenant, {"a": [1, 2]})
+    database = service._database
+    async with database.acquire() as connection:
+        found = await store.find(connection, tenant, "things")
+        assert found is not None
+        await service.remove(tenant, "things")
+        while await store.delete_removed(connection, limit=100):
+            pass
+        matches = await store.search(connection, tenant, found, Search(vector=[1, 2]), [1, 2], None)
+    assert matches.matches == []
+
+
 async def test_vectors_of_any_size_have_a_direction(anywhere: Anywhere) -> None:
     service, tenant = anywhere
     await collection(service, tenant, {"tiny": [5e-324, 0], "large": [0, 1e15]}, metric="cosine")
@@ -122,6 +142,46 @@ async def test_an_index_of_a_large_collection_misses_few(fresh_database: Databas
     assert not some.matches
     large = await service.search(tenant, "things", Search(vector=vector, k=500))
     assert len(large.matches) == 500
+
+
+BUILDS = "SELECT 1 FROM pg_stat_activity WHERE query LIKE 'CREATE INDEX CONCURRENTLY%' AND datname = current_database()"
+
+
+async def test_a_long_build_leaves_the_pool_to_others(database_url: str, fresh_database: Database) -> None:
+    service, tenant = collection_service(fresh_database), await own_tenant(fresh_database)
+    await collection(service, tenant, random_vectors(120, 4))
+
+    async def building() -> bool:
+        return await query(fresh_database, BUILDS) == [(1,)]
+
+    async with open_database(database_url, max_size=1) as small:
+        async with held_up(fresh_database):
+            build = asyncio.create_task(CollectionIndexes(small, min_items=100).once())
+            await until(building, "the build waits")
+            assert await query(small, "SELECT 1") == [(1,)]
+        assert await build
+    found = await service.search(tenant, "things", Search(vector=[1, 1, 1, 1]))
+    assert not found.exact, "the index is used"
+
+
+async def test_the_limit_of_a_build_is_its_own(fresh_database: Database) -> None:
+    service, tenant = collection_service(fresh_database), await own_tenant(fresh_database)
+    await collection(service, tenant, random_vectors(120, 4))
+    async with held_up(fresh_database):
+        with pytest.raises(DatabaseUnavailable):
+            await within(CollectionIndexes(fresh_database, min_items=100, longest=timedelta(milliseconds=50)).once())
+    indexes = CollectionIndexes(fresh_database, min_items=100)
+    assert await indexes.once(), "the broken index is removed"
+    assert await indexes.once(), "it is built again"
+    assert not (await service.search(tenant, "things", Search(vector=[1, 1, 1, 1]))).exact
+
+
+@asynccontextmanager
+async def held_up(database: Database) -> AsyncIterator[None]:
+    """Hold a transaction that has written items: a concurrent build of an index waits for its end."""
+    async with database.acquire() as connection, connection.transaction():
+        await connection.execute("UPDATE collection_item SET changed_at = changed_at")
+        yield
 
 
 async def test_indexes_follow_the_collections(fresh_database: Database) -> None:

@@ -20,6 +20,7 @@ log = logs.get(__name__)
 MIN_ITEMS: Final = 10_000  # from which on a collection gets an index
 _MAX_INDEXES: Final = 64  # every write checks all of them
 _CHUNK: Final = 5000
+_LONGEST: Final = timedelta(hours=12)  # for which a statement that changes an index may run
 _LOCK: Final = 0x70656E5F68_6E7377  # "pen_hnsw": one process at a time changes indexes
 
 
@@ -45,13 +46,20 @@ class CollectionIndexes(Periodic):
     """Gives large collections an HNSW index where pgvector is installed, and removes indexes that are not used.
 
     Indexes are built concurrently, while writes and searches continue. A build that was interrupted is invisible to
-    searches, and removed by the next pass.
+    searches, and removed by the next pass. A build may take hours, so it has a connection outside the pool, and a limit
+    of time of its own.
     """
 
     def __init__(
-        self, database: Database, *, min_items: int = MIN_ITEMS, interval: timedelta = timedelta(seconds=30)
+        self,
+        database: Database,
+        *,
+        min_items: int = MIN_ITEMS,
+        longest: timedelta = _LONGEST,
+        interval: timedelta = timedelta(seconds=30),
     ) -> None:
         super().__init__(interval=interval)
+        self._longest = longest.total_seconds()
         self._database = database
         self._min_items = min_items
         self._working: asyncio.Task[bool] | None = None
@@ -71,20 +79,17 @@ class CollectionIndexes(Periodic):
         """Execute the next statement; returns whether there was one."""
         async with self._database.acquire() as connection:
             await store.enable_vector(connection)
-            if not await store.lock_indexing(connection, _LOCK):
+            if await self._work(connection) is None:
                 return False
-            try:
-                work = await store.index_work(connection, min_items=self._min_items, max_indexes=_MAX_INDEXES)
-                if work is not None:
-                    await self._execute(connection, work)
-                return work is not None
-            finally:
-                await store.unlock_indexing(connection, _LOCK)
+        async with self._database.dedicated() as connection:
+            if not await store.lock_indexing(connection, _LOCK):  # until the connection is closed
+                return False
+            work = await self._work(connection)
+            if work is not None:
+                log.info("collection_index_changing", statement=work)
+                await connection.execute("SET statement_timeout = 0; SET maintenance_work_mem = '256MB'")
+                await connection.execute(work, timeout=self._longest)
+            return work is not None
 
-    async def _execute(self, connection: asyncpg.Connection, work: str) -> None:
-        await connection.execute("SET statement_timeout = 0; SET maintenance_work_mem = '256MB'")
-        try:
-            log.info("collection_index_changing", statement=work)
-            await connection.execute(work)
-        finally:
-            await connection.execute("RESET statement_timeout; RESET maintenance_work_mem")
+    async def _work(self, connection: asyncpg.Connection) -> str | None:
+        return await store.index_work(connection, min_items=self._min_items, max_indexes=_MAX_INDEXES)

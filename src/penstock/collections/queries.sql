@@ -210,11 +210,5 @@ SELECT collection_index_work(:min_items::bigint, :max_indexes::integer);
 
 -- name: lock_indexing(id)
 -- tenant: every (a lock of the database)
--- Take the lock of the process that maintains the indexes, until ``unlock_indexing``; returns whether it was free.
+-- Take the lock of the process that maintains the indexes, until the connection is closed; returns whether it was free.
 SELECT pg_try_advisory_lock(:id::bigint);
-
-
--- name: unlock_indexing(id)!
--- tenant: every (a lock of the database)
--- Release the lock of the process that maintains the indexes.
-SELECT pg_advisory_unlock(:id::bigint);

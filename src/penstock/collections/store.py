@@ -271,10 +271,6 @@ async def index_work(connection: asyncpg.Connection, *, min_items: int, max_inde
 
 
 async def lock_indexing(connection: asyncpg.Connection, lock_id: int) -> bool:
-    """Take the lock of the session that maintains the indexes; returns whether it was free."""
+    """Take the lock of the session that maintains the indexes, until it ends; returns whether it was free."""
     taken: bool = await _sql.lock_indexing.value(connection, id=lock_id)
     return taken
-
-
-async def unlock_indexing(connection: asyncpg.Connection, lock_id: int) -> None:
-    await _sql.unlock_indexing.run(connection, id=lock_id)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from datetime import date
+from typing import Any
 
 import msgspec
+from msgspec import Struct
 
-from penstock.errors import Forbidden, InvalidInput, PriceMissing
+from penstock.errors import Forbidden, InvalidInput, PriceMissing, ScopeMissing
 from penstock.failures import CallFailed
 from penstock.jobs.job import JobSubmission
 from penstock.models.accounting import OPENAI
@@ -15,12 +17,24 @@ from penstock.models.reader import Reader
 from penstock.models.service import ModelService
 from penstock.providers import job_inputs
 from penstock.providers.profile import Catalogue, Kind, Profile
+from penstock.tenants import scopes
 from penstock.tenants.principal import Principal
 from penstock.usage.prices import PriceList
 from penstock.web.reading import decode
 
 PREDICT = "predict"
+COLLECTION = "collection"  # the task type of jobs on collections; this action may delete files too:
+DELETE = "delete"
 _any = msgspec.json.Decoder()
+
+
+class _Deletion(Struct):
+    """What matters here of a deletion in a collection."""
+
+    files: Any = False
+
+
+_deletion = msgspec.json.Decoder(_Deletion)
 
 
 class InputCheck:
@@ -96,8 +110,11 @@ class InputCheck:
         return [] if profile is None else [(provider.name, provider.model) for provider in profile.providers]
 
     def __call__(self, submission: JobSubmission, prefix: str, sender: Principal) -> None:
-        """Raise InvalidInput that names the field below ``prefix``, and Forbidden for a model that the sender's key may
-        not use."""
+        """Raise InvalidInput that names the field below ``prefix``, Forbidden for a model that the sender's key may not
+        use, and ScopeMissing for a deletion of files that it does not allow."""
+        if (submission.task_type, submission.model_profile) == (COLLECTION, DELETE):
+            _check_deletion(submission, prefix, sender)
+            return
         if submission.task_type == PREDICT:
             self._check_model(submission, prefix, sender)
             return
@@ -127,6 +144,21 @@ class InputCheck:
 def reader_of(sender: Principal) -> Reader:
     """Return the models that a sender's jobs can run on: those of its tenant, as workers find them."""
     return Reader(tenant=sender.tenant_name, models=sender.models)
+
+
+def _check_deletion(submission: JobSubmission, prefix: str, sender: Principal) -> None:
+    """Raise ScopeMissing unless the sender may delete the files that the job would delete.
+
+    Jobs of flows are not checked: a flow acts for its tenant. The worker checks everything else in the input.
+    """
+    if {scopes.FILES, scopes.OPERATOR} & sender.scopes:
+        return
+    try:
+        files = decode(bytes(submission.input), _deletion).files
+    except InvalidInput:  # it is not an object
+        return
+    if files:
+        raise ScopeMissing(f"{prefix}input.files: deleting files needs the scope {scopes.FILES}")
 
 
 def _check_profile(submission: JobSubmission, profile: Profile) -> None:

@@ -131,12 +131,27 @@ class Database:
         from this code's.
         """
         pool = await self._connected_pool()
-        try:
-            async with pool.acquire(timeout=5) as proxy:
-                connection = cast("asyncpg.Connection", proxy)  # it behaves as one
-                if time.monotonic() >= self._check_schema_at:
-                    await self._check_schema(connection)
+        async with self._known_errors(), pool.acquire(timeout=5) as proxy:
+            connection = cast("asyncpg.Connection", proxy)  # it behaves as one
+            if time.monotonic() >= self._check_schema_at:
+                await self._check_schema(connection)
+            yield connection
+
+    @asynccontextmanager
+    async def dedicated(self) -> AsyncIterator[asyncpg.Connection]:
+        """Yield a new connection outside the pool, for a statement that takes long. Raises as ``acquire`` does, except
+        that the schema is not checked."""
+        connection = await self.connect()
+        async with self._known_errors():
+            try:
                 yield connection
+            finally:
+                await connection.close(timeout=5)
+
+    @asynccontextmanager
+    async def _known_errors(self) -> AsyncIterator[None]:
+        try:
+            yield
         except asyncpg.DiskFullError as error:
             self._disk_full = True
             raise DatabaseUnavailable("The database has no space left on its disk.") from error
@@ -170,7 +185,7 @@ class Database:
         self._check_schema_at = time.monotonic() + _SCHEMA_SECONDS
 
     async def connect(self) -> asyncpg.Connection:
-        """Open a connection outside the pool, for listening."""
+        """Open a connection outside the pool, which the caller closes."""
         try:
             return await asyncpg.connect(
                 self.url,

@@ -109,7 +109,10 @@ DECLARE
     nearest text;       -- SQL for the order of the index
     conditions text;
 BEGIN
-    SELECT * INTO STRICT c FROM collection o WHERE o.tenant_id = the_tenant AND o.id = the_collection;
+    SELECT * INTO c FROM collection o WHERE o.tenant_id = the_tenant AND o.id = the_collection;
+    IF NOT FOUND THEN
+        RETURN;  -- it was removed meanwhile
+    END IF;
     SELECT * INTO extension FROM collection_vector();
     indexed := false;
     IF FOUND THEN
