@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -12,6 +15,7 @@ from penstock.errors import InvalidInput
 from penstock.models import manifest as model_manifest
 from penstock.models.environments import lock_file
 from penstock.models.host.deployment import Deployment
+from penstock.settings import load_settings
 from tests.support.models import Models, model_host
 
 APP = Path(__file__).parents[2] / "apps" / "audiocraft"
@@ -56,6 +60,33 @@ def test_both_lock_files_pin_the_same_versions() -> None:
     assert (whole.pop("torch"), small.pop("torch")) == ("2.13.0", "2.13.0+cpu")
     assert small.items() <= whole.items()
     assert {"nvidia-cudnn-cu13", "triton"} <= whole.keys() - small.keys()
+
+
+def memory_of(root: Path, monkeypatch: pytest.MonkeyPatch) -> int | None:
+    monkeypatch.syspath_prepend(str(MODELS))
+    return cast("int | None", importlib.import_module("generation.memory").free_memory(root))
+
+
+def test_the_cache_of_files_counts_as_free_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container that has just read the weights from files has filled its limit with them."""
+    assert memory_of(tmp_path, monkeypatch) is None
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc" / "meminfo").write_text("MemTotal:  64 kB\nMemAvailable:  32 kB\nHugePages_Total:  0\n")
+    assert memory_of(tmp_path, monkeypatch) == 32 * 1024
+    group = tmp_path / "sys" / "fs" / "cgroup"
+    group.mkdir(parents=True)
+    (group / "memory.max").write_text("max\n")
+    (group / "memory.current").write_text("9000\n")
+    assert memory_of(tmp_path, monkeypatch) == 32 * 1024
+    (group / "memory.max").write_text("10000\n")
+    assert memory_of(tmp_path, monkeypatch) == 1000
+    (group / "memory.stat").write_text("anon 1000\nfile 8000\nshmem 2000\ninactive_file 5000\nactive_file 1000\n")
+    assert memory_of(tmp_path, monkeypatch) == 7000
+
+
+def test_the_readme_calls_the_port_on_which_penstock_serve_listens() -> None:
+    ports = re.findall(r"127\.0\.0\.1:(\d+)", (APP / "README.md").read_text())
+    assert set(ports) == {str(load_settings(None).http_port)}
 
 
 async def described(models: Models, name: str) -> Deployment:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Final
 
 import torch
 
 from generation.errors import CannotLoad
+from generation.memory import free_memory
 
 _ROOM: Final = 1.15  # of the weights, for what is computed with them and for copies while loading
 
@@ -44,17 +44,3 @@ def check_memory(parameters: int, dtype: torch.dtype, device: torch.device, vari
             f"{variable}: the model needs {needed / 2**30:.1f} GiB on {device}, where {free / 2**30:.1f} GiB are free. "
             "Name a smaller one, stop what else runs there, or let the models take turns (`exclusive` in the manifests)"
         )
-
-
-def free_memory() -> int | None:
-    """Return the bytes of main memory that this process may still take; None where that is not known."""
-    found: list[int] = []
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        found += [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
-        limit = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
-        used = int(Path("/sys/fs/cgroup/memory.current").read_text(encoding="ascii"))
-        found += [] if limit == "max" else [int(limit) - used]
-    except (OSError, ValueError):
-        pass  # no Linux, or no limit
-    return min(found, default=None)
