@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
+from penstock.apps import skeleton
 from penstock.apps.folder import AppsFolder
 from penstock.apps.manifest import BrokenApp, read
 
@@ -134,3 +136,12 @@ def test_two_apps_cannot_have_one_name(tmp_path: Path) -> None:
     assert folder.apps["same"].folder.name == "a"
     (problem,) = folder.apps["b"].problems
     assert (problem.field, problem.detail) == ("name", "same is also the name of the app in a/")
+
+
+def test_the_readme_of_a_new_app_names_the_folder_of_apps_beside_which_it_is_read(tmp_path: Path) -> None:
+    skeleton.write("hello", tmp_path)
+    stated = re.search(r"PENSTOCK_APPS_DIR=(\S+)", (tmp_path / "hello" / "README.md").read_text())
+    assert stated is not None
+    folder = AppsFolder(tmp_path / stated[1])
+    folder.scan()
+    assert set(folder.apps) == {"hello"}

@@ -72,7 +72,7 @@ def test_words_are_counted() -> None:
 
 - `penstock app check {name}` reads the manifests, and loads the flow as a worker does.
 - `pytest {name}` tries its parts, and `penstock model test {name}/models/{model}` its model.
-- `PENSTOCK_APPS_DIR=.. penstock serve` serves it, and takes up what you change.
+- `PENSTOCK_APPS_DIR=. penstock serve` serves it, and takes up what you change.
 - Then: `penstock app run {name} --user ada --input '{{"text": "a penstock feeds a turbine"}}' --watch`
 """,
 }
