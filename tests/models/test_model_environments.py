@@ -316,6 +316,23 @@ def test_one_that_is_being_installed_is_not_removed(cache: Path, wheels: Wheels,
     assert [one.key for one in records.prune(unused_for=timedelta(0))] == ["abc.x.part"]
 
 
+def test_one_that_is_used_after_it_was_listed_is_not_removed(cache: Path, tmp_path: Path) -> None:
+    one = locked(tmp_path, "old==1 --hash=sha256:0")
+    one.folder.mkdir(parents=True)
+    record = one.folder / environment.RECORD
+    record.write_text(json.dumps({"lock": "x", "packages": 1, "installed_at": "2026-01-01T00:00:00Z"}))
+    os.utime(record, (0, 0))
+    (listed,) = records.installed()
+    assert listed.used_at is not None
+    since = listed.used_at + timedelta(days=1)
+    one.note_use()
+    assert not records.remove(listed.key, unused_since=since)
+    assert record.exists()
+    os.utime(record, (0, 0))
+    assert records.remove(listed.key, unused_since=since)
+    assert not one.folder.exists()
+
+
 def test_use_is_noted(shared_cache: Path, wheels: Wheels, tmp_path: Path) -> None:
     path = write_model(tmp_path / "polite", wheels.lock("greeting"))
     model = manifest.read(path)

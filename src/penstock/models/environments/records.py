@@ -46,20 +46,28 @@ def prune(*, unused_for: timedelta) -> list[Installed]:
     """Remove environments that were not used for a time and in which nothing runs, and what unfinished installs have
     left; return what was removed."""
     before = datetime.now(UTC) - unused_for
-    old = (one for one in installed() if not one.in_use and (one.used_at is None or one.used_at < before))
-    return [one for one in old if _removed(one.key)]
+    return [one for one in installed() if _is_old(one, before) and remove(one.key, unused_since=before)]
 
 
-def _removed(name: str) -> bool:
-    """Remove a folder, unless it is being installed."""
-    folder = root() / name
+def remove(key: str, *, unused_since: datetime) -> bool:
+    """Remove an environment, unless it is being installed, or was used since then, or processes run in it now.
+
+    This is read again under its lock, because a list of environments takes long enough for one to be used meanwhile.
+    """
+    folder = root() / key
     try:
-        with held(name.partition(".")[0], before_waiting=refuse):
+        with held(key.partition(".")[0], before_waiting=refuse):
+            if not _is_old(_read(folder, list(_running())), unused_since):
+                return False
             (folder / RECORD).unlink(missing_ok=True)  # first, so that one that is half removed is not taken for whole
             shutil.rmtree(folder, ignore_errors=True)
     except Busy:
         return False
     return True
+
+
+def _is_old(one: Installed, before: datetime) -> bool:
+    return not one.in_use and (one.used_at is None or one.used_at < before)
 
 
 def _read(folder: Path, running: list[str]) -> Installed:
