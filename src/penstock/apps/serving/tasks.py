@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 from uuid import UUID
 
@@ -32,7 +33,7 @@ from penstock.tenants.principal import TenantId
 from penstock.web.reading import BODY_ERRORS
 from penstock.web.request import Request
 from penstock.web.response import Response, json_response
-from penstock.web.route import Parameter, PathParameter, ResponseSpec, route
+from penstock.web.route import H, Parameter, PathParameter, ResponseSpec, route
 
 _TAG: Final = "Tasks"
 _PREDICT: Final = "predict"
@@ -60,6 +61,28 @@ class _Wait(Struct, frozen=True, kw_only=True):
     wait: WaitSeconds | None = None
 
 
+def _sending(path: str, *, name: str, summary: str, description: str = "") -> Callable[[H], H]:
+    """Declare a method as the handler that accepts tasks at a path."""
+    return route(
+        "POST",
+        path,
+        name=name,
+        tag=_TAG,
+        scope=scopes.JOBS_SUBMIT,
+        summary=summary,
+        description=description,
+        request=TaskRequest,
+        request_example={"input": {"text": "rain"}, "user_id": "ada"},
+        parameters=(IDEMPOTENCY_KEY, PREFER),
+        responses={
+            202: ResponseSpec(description="Accepted", type=Task, example=_TASK),
+            200: ResponseSpec(description="It has ended", type=Task, example=_TASK),
+        },
+        errors=(*BODY_ERRORS, Forbidden, IdempotencyConflict, QuotaExceeded, PriceMissing, DatabaseUnavailable),
+        max_body_bytes=lambda routes: routes.sizes.one_job,
+    )
+
+
 class TaskRoutes:
     """Accepts tasks of one service, which are jobs of its model. Tasks that flows have started are read here too."""
 
@@ -73,41 +96,13 @@ class TaskRoutes:
         self._database = database
         self.sizes = submitting.sizes
 
-    @route(
-        "POST",
-        "/",
-        name="sendTaskToRoot",
-        tag=_TAG,
-        scope=scopes.JOBS_SUBMIT,
-        summary="Send a task; the same as POST /tasks",
-        request=TaskRequest,
-        request_example={"input": {"text": "rain"}, "user_id": "ada"},
-        parameters=(IDEMPOTENCY_KEY, PREFER),
-        responses={
-            202: ResponseSpec(description="Accepted", type=Task, example=_TASK),
-            200: ResponseSpec(description="It has ended", type=Task, example=_TASK),
-        },
-        errors=(*BODY_ERRORS, Forbidden, IdempotencyConflict, QuotaExceeded, PriceMissing, DatabaseUnavailable),
-        max_body_bytes=lambda routes: routes.sizes.one_job,
-    )
-    @route(
-        "POST",
+    @_sending("/", name="sendTaskToRoot", summary="Send a task; the same as POST /tasks")
+    @_sending(
         "/tasks",
         name="sendTask",
-        tag=_TAG,
-        scope=scopes.JOBS_SUBMIT,
         summary="Send a task",
         description="With an idempotency key the same task is done once, however often it is sent. With `Prefer: wait` "
         "the response has the result, if the task ends in time.",
-        request=TaskRequest,
-        request_example={"input": {"text": "rain"}, "user_id": "ada"},
-        parameters=(IDEMPOTENCY_KEY, PREFER),
-        responses={
-            202: ResponseSpec(description="Accepted", type=Task, example=_TASK),
-            200: ResponseSpec(description="It has ended", type=Task, example=_TASK),
-        },
-        errors=(*BODY_ERRORS, Forbidden, IdempotencyConflict, QuotaExceeded, PriceMissing, DatabaseUnavailable),
-        max_body_bytes=lambda routes: routes.sizes.one_job,
     )
     async def send(self, request: Request) -> Response:
         request.query({})
