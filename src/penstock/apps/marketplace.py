@@ -20,8 +20,8 @@ from penstock.apps.sums import Used
 from penstock.apps.views import Media, RequestUsage
 from penstock.blobs.links import BlobLinks
 from penstock.callbacks.message import Delivery, Key
+from penstock.jobs.fields import APP_OWNER
 from penstock.jobs.filters import JobFilter
-from penstock.jobs.http.submitting import APP_OWNER
 from penstock.jobs.job import JobError, JobSummary
 from penstock.jobs.sql import reading
 from penstock.jobs.sql.reading import Described

@@ -14,7 +14,7 @@ from penstock.apps.views import AppHealth, AppSummary, AppView, CallRequest
 from penstock.errors import InvalidInput, NotFound, TooLarge
 from penstock.flows.service import FlowService, KnownFlow
 from penstock.flows.views import FlowRequest, FlowVersion, RunTree
-from penstock.jobs.http.submitting import APP_OWNER
+from penstock.jobs.fields import APP_OWNER
 from penstock.jobs.job import JobSubmission, MarketplaceSubmission
 from penstock.masking import MASK
 from penstock.models.replica.secrets import is_secret

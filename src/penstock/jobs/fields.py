@@ -23,6 +23,7 @@ RetryAfterSeconds = Annotated[float, Meta(ge=0, le=MAX_RETRY_AFTER_SECONDS)]
 Epoch = Annotated[int, Meta(ge=1, le=2**63 - 1)]
 Moment = Annotated[datetime, Meta(tz=True)]
 Message = Annotated[str, Meta(max_length=10_000, pattern=r"^[^\x00]*$")]
+APP_OWNER = "app/"  # the owner service of an app's requests, and of their jobs, begins with this
 EntryNumber = Annotated[int, Meta(ge=0, le=2_000_000_000)]
 
 

@@ -22,7 +22,7 @@ from penstock.errors import (
     TooLarge,
 )
 from penstock.jobs.callbacks import check_callback
-from penstock.jobs.fields import Name
+from penstock.jobs.fields import APP_OWNER, Name
 from penstock.jobs.http import examples
 from penstock.jobs.http.allowed import require_queue
 from penstock.jobs.http.base import ExplainTo, JobRoutes, KnownTo, Sizes, queue_of, waits
@@ -39,8 +39,6 @@ from penstock.web.route import Parameter, ResponseSpec, route
 _PREFER_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,9})\"?(?:$|[,;\s])", re.IGNORECASE)
 
 _LONGEST_WAIT = 60.0
-
-APP_OWNER = "app/"  # the owner service of an app's requests, and of their jobs, begins with this
 
 _submission = msgspec.json.Decoder(JobSubmission)
 
