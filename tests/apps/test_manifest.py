@@ -145,3 +145,16 @@ def test_the_readme_of_a_new_app_names_the_folder_of_apps_beside_which_it_is_rea
     folder = AppsFolder(tmp_path / stated[1])
     folder.scan()
     assert set(folder.apps) == {"hello"}
+
+
+@pytest.mark.parametrize("there", ["version = 2", 'name = "hi"', ""])
+def test_an_app_cannot_have_the_name_of_another_app_s_folder(tmp_path: Path, there: str) -> None:
+    folder = AppsFolder(tmp_path)
+    write(tmp_path / "a", 'name = "copy"')
+    write(tmp_path / "copy", 'name = "hello"')
+    write(tmp_path / "hello", there)
+    folder.scan()
+    found = {app.folder.name: [problem.detail for problem in app.problems] for app in folder.apps.values()}
+    assert found["a"] == ["copy is also the name of the app in copy/"]
+    assert found["copy"] == ["hello is also the name of the app in hello/"]
+    assert bool(found["hello"]) == (there == "version = 2")

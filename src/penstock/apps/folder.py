@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -43,14 +43,15 @@ class AppsFolder:
         """Read all manifests. One that has become invalid keeps its last valid form until it is fixed or removed."""
         with self._scanning:  # scans run in threads, and two may overlap
             before = {app.folder: app.manifest for app in self.apps.values()}
+            files = self._files()
+            folders = {path.parent.name for path in files}
             found: dict[str, App] = {}
-            for path in self._files():
+            for path in files:
                 app = _read(path, before.get(path.parent))
-                if app.name in found:
-                    there = found[app.name].folder.name
-                    problem = FieldProblem(field="name", detail=f"{app.name} is also the name of the app in {there}/")
-                    app = App(folder=app.folder, manifest=None, problems=(*app.problems, problem))
-                found.setdefault(app.name, app)
+                taken = _name_taken(app, found, folders)
+                if taken is not None:  # it is reported by the name of its folder, which no other app can have
+                    app = App(folder=app.folder, manifest=None, problems=(*app.problems, taken))
+                found[app.name] = app
             self._log_changes(found)
             self.apps = found
 
@@ -60,7 +61,10 @@ class AppsFolder:
         return {app.folder.name: app.manifest.defaults() for app in self.apps.values() if app.manifest is not None}
 
     def all_variables(self) -> Mapping[str, str]:
-        """Return the defaults of the variables of all apps, for code that shares a process; the first app's counts."""
+        """Return the defaults of the variables of all apps, for code that shares a process.
+
+        If two apps define a variable, the app whose folder's name sorts first gives the value.
+        """
         found: dict[str, str] = {}
         for defaults in self.variables().values():
             found = {**defaults, **found}
@@ -76,6 +80,14 @@ class AppsFolder:
             if app.problems and (known is None or known.problems != app.problems):
                 reasons = [f"{problem.field}: {problem.detail}" for problem in app.problems]
                 log.warning("app_refused", file=f"{app.folder.name}{os.sep}{FILE_NAME}", reasons=reasons)
+
+
+def _name_taken(app: App, found: Mapping[str, App], folders: Collection[str]) -> FieldProblem | None:
+    """Return the problem of an app whose manifest names it after another app, or after another app's folder."""
+    if app.name == app.folder.name or (app.name not in found and app.name not in folders):
+        return None
+    there = app.name if app.name in folders else found[app.name].folder.name
+    return FieldProblem(field="name", detail=f"{app.name} is also the name of the app in {there}/")
 
 
 def _read(path: Path, before: AppManifest | None) -> App:
