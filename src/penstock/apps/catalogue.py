@@ -56,7 +56,14 @@ async def publish(connection: Connection, apps: Sequence[Published]) -> None:
         manifests=[None if app.manifest is None else msgspec.json.encode(app.manifest) for app in apps],
         problems=[msgspec.json.encode(list(app.problems)) for app in apps],
     )
-    await _sql.forget_broken.run(connection, names=[app.name for app in apps if app.manifest is not None])
+
+
+async def forget_broken(connection: Connection, names: Sequence[str]) -> None:
+    """Remove the mistakes of apps that are valid now for the first time.
+
+    Outside the transaction of ``publish``: a transaction that locks rows twice can deadlock with another worker's.
+    """
+    await _sql.forget_broken.run(connection, names=names)
 
 
 async def forget_old(connection: Connection, after: timedelta) -> None:

@@ -16,14 +16,21 @@ SET manifest = excluded.manifest, problems = excluded.problems, seen_at = clock(
 
 -- name: forget_broken(names)!
 -- tenant: every (apps belong to the operator)
--- Removes the mistakes of apps that are valid now for the first time. Index: primary key.
-DELETE FROM app WHERE name = ANY (:names::text[]) AND version = '';
+-- Removes the mistakes of apps that are valid now for the first time. Locks: rows of app, in key order. Index: primary key.
+WITH old AS MATERIALIZED (
+    SELECT name FROM app WHERE name = ANY (:names::text[]) AND version = '' ORDER BY name FOR UPDATE
+)
+DELETE FROM app WHERE name IN (SELECT name FROM old) AND version = '';
 
 
 -- name: forget_old(days)!
 -- tenant: every (apps belong to the operator)
--- Removes apps that no worker has had for this many days. Scans app, which is small.
-DELETE FROM app WHERE seen_at < clock() - make_interval(days => :days::int);
+-- Removes apps that no worker has had for this many days. Locks: rows of app, in key order. Scans app, which is small.
+WITH old AS MATERIALIZED (
+    SELECT name, version FROM app WHERE seen_at < clock() - make_interval(days => :days::int)
+    ORDER BY name, version FOR UPDATE
+)
+DELETE FROM app WHERE (name, version) IN (SELECT name, version FROM old);
 
 
 -- name: find(name, alive_seconds)

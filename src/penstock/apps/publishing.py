@@ -65,8 +65,9 @@ class AppPublishing:
         found = [_published(app, others) for app in self._folder.apps.values()]
         if not found:
             return
-        async with self._database.acquire() as connection, connection.transaction():
+        async with self._database.acquire() as connection:  # each statement commits, and locks its rows in key order
             await catalogue.publish(connection, found)
+            await catalogue.forget_broken(connection, [app.name for app in found if app.manifest is not None])
 
     async def _run(self) -> None:
         while True:
@@ -74,6 +75,10 @@ class AppPublishing:
             try:
                 await self.once()
             except DatabaseUnavailable:
+                await asyncio.sleep(_RETRY.total_seconds())
+                continue
+            except Exception:  # an unforeseen error must not end the publishing: the apps would become unavailable
+                log.exception("apps_not_published")
                 await asyncio.sleep(_RETRY.total_seconds())
                 continue
             await set_within(self._changed, _INTERVAL.total_seconds())
