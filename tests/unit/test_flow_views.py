@@ -9,13 +9,12 @@ import pytest
 
 from penstock.cli.flow_views import tree_of
 
-AN_HOUR_AGO = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
-
 
 def lines(status: str, **fields: Any) -> str:
-    """Return the line of the only step of a run."""
+    """Return the line of the only step of a run, which was issued an hour ago unless ``fields`` says otherwise."""
+    issued = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
     step = {
-        "no": 0, "key": "sleep#1", "status": status, "issued_at": AN_HOUR_AGO, "started_at": None, "finished_at": None,
+        "no": 0, "key": "sleep#1", "status": status, "issued_at": issued, "started_at": None, "finished_at": None,
         "due_at": None, "attempt": None, "error": None, "items": None, "job_id": None,
     } | fields  # fmt: skip
     summary = {
@@ -32,5 +31,5 @@ def test_a_step_without_a_time_of_its_end_has_no_duration(status: str) -> None:
 
 def test_a_step_has_the_duration_until_its_end_or_until_now() -> None:
     assert lines("waiting").startswith("0 sleep#1  waiting  1 h 00 min")
-    ended = (datetime.fromisoformat(AN_HOUR_AGO) + timedelta(seconds=2)).isoformat()
-    assert lines("completed", finished_at=ended) == "0 sleep#1  completed  2.0 s"
+    moments = {"issued_at": "2026-01-01T12:00:00+00:00", "finished_at": "2026-01-01T12:00:02+00:00"}
+    assert lines("completed", **moments) == "0 sleep#1  completed  2.0 s"
