@@ -9,7 +9,7 @@ import pytest
 
 from penstock.tenants import scopes
 from tests.apps.conftest import HELLO, Work, Write
-from tests.support.gateways import HttpCaller
+from tests.support.gateways import SUBMISSION, HttpCaller
 from tests.support.waiting import until
 
 APPS = {
@@ -187,7 +187,6 @@ async def test_keys_may_be_limited_to_apps(gateway: HttpCaller, worker: None) ->
         "name": "hello only",
         "scopes": [scopes.JOBS_SUBMIT, scopes.JOBS_READ],
         "apps": ["hello"],
-        "queues": ["none/none"],
     }
     made = await gateway.post("/keys", wanted)
     assert made.status == 201, made.body
@@ -197,9 +196,29 @@ async def test_keys_may_be_limited_to_apps(gateway: HttpCaller, worker: None) ->
     made = await gateway.call("POST", "/apps/hello/call", body, headers=headers | {"Prefer": "wait=30"})
     assert made.status == 200
     assert [app["name"] for app in (await gateway.call("GET", "/apps", headers=headers)).json["apps"]] == ["hello"]
+    task = made.json["task_id"]
+    assert (await gateway.call("GET", f"/apps/hello/result/{task}", headers=headers)).json["status"] == "completed"
     for method, path in (("POST", "other/call"), ("GET", "other"), ("GET", "other/health")):
         reply = await gateway.call(method, f"/apps/{path}", body if method == "POST" else None, headers=headers)
         assert reply.outcome == (404, "not_found")
+    job = await gateway.submit()
+    for path in (f"/jobs/{job['id']}", f"/jobs/{task}", f"/flows/runs/{task}"):
+        assert (await gateway.call("GET", path, headers=headers)).outcome == (404, "not_found"), path
+    assert (await gateway.call("GET", "/jobs", headers=headers)).json["jobs"] == []
+    others: dict[str, Any] = {"/jobs": SUBMISSION, "/flows/hello": {"input": {"name": "Ada"}}}
+    for path, other in others.items():
+        assert (await gateway.call("POST", path, other, headers=headers)).outcome == (403, "forbidden"), path
+
+
+@pytest.mark.parametrize("limit", [{"queues": ["flow/hello@1"]}, {"models": ["echo"]}])
+async def test_keys_limited_to_queues_or_models_use_no_app(
+    gateway: HttpCaller, worker: None, limit: dict[str, Any]
+) -> None:
+    wanted = {"name": "worker", "scopes": [scopes.JOBS_SUBMIT, scopes.JOBS_READ]} | limit
+    headers = {"Authorization": f"Bearer {(await gateway.post('/keys', wanted)).json['key']}"}
+    assert (await gateway.call("GET", "/apps", headers=headers)).json["apps"] == []
+    body = {"user_id": "ada", "input": {"name": "Ada"}}
+    assert (await gateway.call("POST", "/apps/hello/call", body, headers=headers)).outcome == (404, "not_found")
 
 
 async def test_apps_are_listed_with_their_schemas_and_masked_secrets(gateway: HttpCaller, worker: None) -> None:

@@ -46,7 +46,7 @@ class AppService:
         """Return the apps that a sender may use."""
         async with self._database.acquire() as connection:
             found = await catalogue.every(connection)
-        return [_summary(app, "", sender) for app in found if may_use(sender, app.name)]
+        return [_summary(app, "", sender) for app in found if sender.may_use_app(app.name)]
 
     async def app(self, sender: Principal, name: str) -> AppView:
         """Return an app with the schemas of its flow. Raises NotFound."""
@@ -85,7 +85,7 @@ class AppService:
 
         Raises NotFound, InvalidInput and TooLarge.
         """
-        app = self._remembered(name) if may_use(sender, name) else None
+        app = self._remembered(name) if sender.may_use_app(name) else None
         if app is None:
             app = await self._load(sender, name)
         manifest, flow = app.manifest, app.flow
@@ -146,19 +146,14 @@ class AppService:
 
     async def _find(self, sender: Principal, name: str) -> Published:
         async with self._database.acquire() as connection:
-            app = await catalogue.find(connection, name) if may_use(sender, name) else None
+            app = await catalogue.find(connection, name) if sender.may_use_app(name) else None
             if app is not None:
                 return app
-            known = [one.name for one in await catalogue.every(connection) if may_use(sender, one.name)]
+            known = [one.name for one in await catalogue.every(connection) if sender.may_use_app(one.name)]
         raise NotFound(f"there is no app {name[:100]!r} here{did_you_mean(name, known)}")
 
     async def _flow_of(self, manifest: AppManifest) -> FlowVersion | None:
         return await self._flows.find(manifest.flow_name, manifest.flow_version)
-
-
-def may_use(sender: Principal, app: str) -> bool:
-    """Return whether a sender's key allows an app."""
-    return sender.apps is None or app in sender.apps
 
 
 def _summary(app: Published, description: str, sender: Principal) -> AppSummary:

@@ -32,7 +32,8 @@ class Subject:
 class Principal:
     """The sender of a request, as the access check identified it.
 
-    The lists of names limit the sender to some models, queues (``task_type/model_profile``) and apps; None allows all.
+    The lists of names limit the sender to some models, queues (``task_type/model_profile``) and apps; None states none.
+    What a key without such a list may use depends on its others, see ``usable_queues`` and ``may_use_app``.
     """
 
     tenant: TenantId
@@ -50,6 +51,17 @@ class Principal:
     @property
     def operator(self) -> bool:
         return scopes.OPERATOR in self.scopes
+
+    @property
+    def usable_queues(self) -> frozenset[str] | None:
+        """The queues that the sender may use; None: all. A key that states apps only may use none but by them."""
+        return frozenset() if self.queues is None and self.apps is not None else self.queues
+
+    def may_use_app(self, app: str) -> bool:
+        """Return whether the sender may use an app. A key that states models or queues only may use none."""
+        if self.apps is None:
+            return self.queues is None and self.models is None
+        return app in self.apps
 
     def require(self, scope: str) -> None:
         """Raise ScopeMissing unless the sender has a scope."""

@@ -1,4 +1,4 @@
-"""The queues that a key may use. A key without a list of queues may use all of its tenant's."""
+"""The queues that a key may use."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from penstock.tenants.principal import Principal
 
 def may_use(sender: Principal, task_type: str, model_profile: str) -> bool:
     """Return whether a sender may submit to a queue, claim from it and read its jobs."""
-    return sender.queues is None or f"{task_type}/{model_profile}" in sender.queues
+    usable = sender.usable_queues
+    return usable is None or f"{task_type}/{model_profile}" in usable
 
 
 def require_queue(sender: Principal, task_type: str, model_profile: str, *, prefix: str = "") -> None:
@@ -31,7 +32,7 @@ def require_queue(sender: Principal, task_type: str, model_profile: str, *, pref
 
 def visible(sender: Principal, page: JobPage) -> JobPage:
     """Return a page without the jobs of queues that a sender may not use; it may become empty."""
-    if sender.queues is None:
+    if sender.usable_queues is None:
         return page
     jobs = [job for job in page.jobs if may_use(sender, job.task_type, job.model_profile)]
     return msgspec.structs.replace(page, jobs=jobs)
@@ -43,15 +44,16 @@ def reads(sender: Principal, job: Job) -> bool:
 
 async def require_job(sender: Principal, jobs: TenantJobs, job_id: UUID) -> None:
     """Raise NotFound for a job of a queue that a sender may not use."""
-    if sender.queues is not None and not reads(sender, await jobs.get(job_id)):
+    if sender.usable_queues is not None and not reads(sender, await jobs.get(job_id)):
         raise NotFound(f"there is no job {job_id}")
 
 
 def queues_of(sender: Principal) -> list[tuple[str, str]] | None:
     """Return the queues that a sender may use; None: all."""
-    if sender.queues is None:
+    usable = sender.usable_queues
+    if usable is None:
         return None
-    named = (queue.partition("/") for queue in sorted(sender.queues))
+    named = (queue.partition("/") for queue in sorted(usable))
     return [(task_type, model_profile) for task_type, _, model_profile in named]
 
 
@@ -70,7 +72,8 @@ def selected(sender: Principal, where: JobFilter) -> list[JobFilter]:
 def receives(sender: Principal, event: Event) -> bool:
     """Return whether a sender may see an event. One that names no queue is for senders that may use all."""
     queue = (event.data.get("task_type"), event.data.get("model_profile"))
-    return sender.queues is None or "/".join(map(str, queue)) in sender.queues
+    usable = sender.usable_queues
+    return usable is None or "/".join(map(str, queue)) in usable
 
 
 def narrowed(sender: Principal, claim: ClaimRequest) -> ClaimRequest:
@@ -79,9 +82,10 @@ def narrowed(sender: Principal, claim: ClaimRequest) -> ClaimRequest:
     Raises Forbidden if it requests none of these, or if one claim cannot select them: a claim selects all pairs of its
     task types and model profiles.
     """
-    if sender.queues is None:
+    usable = sender.usable_queues
+    if usable is None:
         return claim
-    pairs = {(one.partition("/")[0], one.partition("/")[2]) for one in sender.queues}
+    pairs = {(one.partition("/")[0], one.partition("/")[2]) for one in usable}
     wanted = {
         (task_type, model_profile)
         for task_type, model_profile in pairs
@@ -99,4 +103,4 @@ def narrowed(sender: Principal, claim: ClaimRequest) -> ClaimRequest:
 
 
 def _named(sender: Principal) -> str:
-    return ", ".join(sorted(sender.queues or ())) or "none"
+    return ", ".join(sorted(sender.usable_queues or ())) or "none"

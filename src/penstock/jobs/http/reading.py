@@ -86,7 +86,7 @@ class ReadRoutes(JobRoutes):
         job_id = request.path_id()
         request.query({})
         jobs, sender = self.jobs(request), request.principal
-        if sender.queues is not None and not reads(sender, await jobs.get(job_id)):
+        if sender.usable_queues is not None and not reads(sender, await jobs.get(job_id)):
             raise NotFound(f"there is no job {job_id}")
         why = await jobs.explainer.why(
             job_id, self.known_to(sender), self.explain_to(sender), lambda job: self._obstacles(job, sender)
