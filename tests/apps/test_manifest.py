@@ -102,6 +102,45 @@ def test_services_share_no_name_and_no_port(tmp_path: Path, key: str) -> None:
     assert [problem.field for problem in caught.value.problems] == [f"services[1].{key}"]
 
 
+SERVICES = """
+[[services]]
+name = "a-b"
+model = "m"
+port = 1
+[[services]]
+name = "{second}"
+model = "m"
+port = 2
+{more}
+"""
+
+
+@pytest.mark.parametrize(
+    ("second", "more", "field"),
+    [
+        ("c", '[variables]\nAWS_REGION_NAME = "eu-west-1"', "variables.AWS_REGION_NAME"),
+        ("c", '[variables]\nREDIS_HOST = "here"', "variables.REDIS_HOST"),
+        ("c", "[variables]\nGPU_ID = 1", "variables.GPU_ID"),
+        ("c", "[variables]\nA_B_PORT = 1", "variables.A_B_PORT"),
+        ("c", 'port_variable = "APP_API_PORT"', "services[1].port_variable"),
+        ("c", 'port_variable = "API_VERSION"', "services[1].port_variable"),
+        ("c", 'port_variable = "A_B_PORT"', "services[1].port_variable"),
+        ("a_b", "", "services[1].port_variable"),
+        ("redis", "", "services[1].port_variable"),
+        ("2nd", "", "services[1].port_variable"),
+        ("redis", 'port_variable = "MINE_PORT"\n[variables]\nAPI_NAME = "x"\nAPI_VERSION = "1"', None),
+    ],
+)
+def test_variables_have_names_of_their_own(tmp_path: Path, second: str, more: str, field: str | None) -> None:
+    path = write(tmp_path / "x", SERVICES.format(second=second, more=more))
+    if field is None:
+        assert [one.variable for one in read(path).services] == ["A_B_PORT", "MINE_PORT"]
+        return
+    with pytest.raises(BrokenApp) as caught:
+        read(path)
+    assert [problem.field for problem in caught.value.problems] == [field]
+
+
 @pytest.mark.parametrize("text", ["[", "a = 1\na = 2", "x = " + "[" * 5000])
 def test_what_is_not_toml_is_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(BrokenApp):

@@ -102,7 +102,7 @@ class Layout:
                     name=one.name,
                     model=one.model,
                     port=one.port,
-                    port_variable=one.port_variable or f"{one.name.upper().replace('-', '_')}_PORT",
+                    port_variable=one.variable,
                     manifest=path,
                     environment=",".join(one.key for one in model.environments),
                 )

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from penstock import durations
+from penstock.apps.reserved import OVERRIDABLE, RESERVED
 from penstock.checking import all_of
 from penstock.errors import FieldProblem, InvalidInput
 from penstock.models import manifest as model_manifest
@@ -62,7 +63,17 @@ class Service(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     name: AppName  # its path, and the name of its container
     model: ModelName
     port: Port
-    port_variable: VariableName | None = None  # the environment variable that changes the port
+    port_variable: VariableName | None = None  # the environment variable that changes the port; None: by the name
+
+    @property
+    def variable(self) -> str:
+        """The environment variable that changes the port."""
+        return self.port_variable or port_variable_of(self.name)
+
+
+def port_variable_of(name: str) -> str:
+    """Return the variable that changes the port of a service that states none."""
+    return f"{name.upper().replace('-', '_')}_PORT"
 
 
 class AppManifest(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -133,14 +144,51 @@ def _mistakes(stated: Mapping[str, Any]) -> Iterator[FieldProblem]:
     if isinstance(pointer, str) and not _POINTER.fullmatch(pointer):
         detail = "must be a JSON pointer into the result, such as /duration"
         yield FieldProblem(field="price.units", detail=detail)
+    services = stated.get("services")
+    ports = _with_variables(services if isinstance(services, list) else [])
     variables = stated.get("variables")
-    for name in variables if isinstance(variables, Mapping) else ():
+    yield from _mistaken_variables(variables if isinstance(variables, Mapping) else {}, ports)
+    yield from _mistaken_ports(ports)
+    yield from _repeated(ports)
+
+
+def _with_variables(services: Sequence[object]) -> list[Mapping[str, Any]]:
+    """Return the services as they are stated, with the variables of their ports."""
+    found: list[Mapping[str, Any]] = []
+    for one in services:
+        service = dict(one) if isinstance(one, Mapping) else {}
+        if "port_variable" not in service and isinstance(service.get("name"), str):
+            service["port_variable"] = port_variable_of(service["name"])
+        found.append(service)
+    return found
+
+
+def _mistaken_variables(variables: Mapping[str, Any], services: Sequence[Mapping[str, Any]]) -> Iterator[FieldProblem]:
+    ports = [one.get("port_variable") for one in services]
+    for name in variables:
         if not _VARIABLE.fullmatch(name):
             detail = "must have only letters, digits and _, and not begin with a digit"
-            yield FieldProblem(field=f"variables.{name[:100]}", detail=detail)
-    services = stated.get("services")
-    if isinstance(services, list):
-        yield from _repeated([one if isinstance(one, Mapping) else {} for one in services])
+        elif name in RESERVED - OVERRIDABLE:
+            detail = "must be another name: deployments have this variable for themselves"
+        elif name in ports:
+            detail = f"must be another name: it is the port of services[{ports.index(name)}]"
+        else:
+            continue
+        yield FieldProblem(field=f"variables.{name[:100]}", detail=detail)
+
+
+def _mistaken_ports(services: Sequence[Mapping[str, Any]]) -> Iterator[FieldProblem]:
+    for index, service in enumerate(services):
+        name = service.get("port_variable")
+        if not isinstance(name, str):
+            continue
+        if name in RESERVED:
+            detail = f"must be another name: deployments have {name} for themselves"
+        elif not _VARIABLE.fullmatch(name):
+            detail = "must be stated, because the name of the service gives none that is valid"
+        else:
+            continue
+        yield FieldProblem(field=f"services[{index}].port_variable", detail=detail)
 
 
 def _inside(stated: Mapping[str, Any], table: str, key: str) -> object:
@@ -150,12 +198,17 @@ def _inside(stated: Mapping[str, Any], table: str, key: str) -> object:
 
 
 def _repeated(services: Sequence[Mapping[str, Any]]) -> Iterator[FieldProblem]:
-    """Yield a mistake for each service that takes the name or port of an earlier one."""
+    """Yield a mistake for each service that takes the name or port of an earlier one.
+
+    Services of one name have one variable, which is not a second mistake.
+    """
     for key in ("name", "port", "port_variable"):
         first: dict[Any, int] = {}
         for index, service in enumerate(services):
             value = service.get(key)
             if isinstance(value, str | int) and first.setdefault(value, index) != index:
+                if key == "port_variable" and services[first[value]].get("name") == service.get("name"):
+                    continue
                 detail = f"is also that of services[{first[value]}]"
                 yield FieldProblem(field=f"services[{index}].{key}", detail=detail)
 
