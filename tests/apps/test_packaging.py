@@ -18,8 +18,10 @@ import pytest
 import penstock
 from penstock.apps import manifest
 from penstock.apps.layout import Layout, Service
+from penstock.apps.packaging.kept import outdated
 from penstock.apps.packaging.wheel import write_wheel
 from penstock.apps.packaging.writing import images_of, texts_of, write, write_texts
+from penstock.apps.reserved import RESERVED
 from penstock.errors import InvalidInput
 from penstock.settings import Settings
 from tests.support.compose import (
@@ -229,6 +231,56 @@ def test_folders_with_other_files_are_refused_and_left_alone(tmp_path: Path) -> 
     assert [path.name for path in app.iterdir()] == ["app.toml"]
     write(layout(), app, project / "build", registry=None, repository=None)
     write(layout(), app, project / "build", registry=None, repository=None)
+
+
+def test_an_output_that_holds_the_source_of_the_app_is_refused(tmp_path: Path) -> None:
+    """The default output of an app in the output of an earlier build is that output, whose apps are replaced."""
+    out = tmp_path / "build"
+    write(layout(), app_in(tmp_path), out, registry=None, repository=None)
+    copy = out / "apps" / "sounds"
+    with pytest.raises(InvalidInput, match="must not hold"):
+        write(layout(), copy, out, registry=None, repository=None)
+    assert (copy / "app.toml").exists()
+
+
+def test_the_earlier_copy_stays_when_the_app_cannot_be_copied(tmp_path: Path) -> None:
+    app, out = app_in(tmp_path), tmp_path / "build"
+    write(layout(), app, out, registry=None, repository=None)
+    earlier = (app / "app.toml").read_text()
+    (app / "app.toml").write_text('name = "sounds"\nversion = "2"\n')
+    (app / "broken").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(OSError, match="broken"):
+        write(layout(), app, out, registry=None, repository=None)
+    assert (out / "apps" / "sounds" / "app.toml").read_text() == earlier
+    assert not list(out.glob(".apps-*"))
+
+
+def test_kept_values_that_name_other_images_are_reported(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    write_texts(layout(), out, registry="one.example", repository="sounds")
+    assert outdated(out, layout(), registry="one.example", repository="sounds") == []
+    assert outdated(out, layout(), registry=None, repository=None) == []
+    newer = replace(layout(), version="0.2.0")
+    write_texts(newer, out, registry="two.example")
+    found = outdated(out, newer, registry="two.example", repository=None)
+    assert [message.removeprefix(f"kept {out}/") for message in found] == [
+        "version.json, where version is '0.1.4', not '0.2.0': change it there to deploy this build",
+        "version.json, where registry is 'one.example', not 'two.example': change it there to deploy this build",
+        ".env, where API_VERSION is '0.1.4', not '0.2.0': change it there to deploy this build",
+        ".env, where REGISTRY is 'one.example', not 'two.example': change it there to deploy this build",
+    ]
+    (out / "version.json").write_text("[")
+    (out / ".env").write_text("AI_SERVICE_TOKEN=mine\n")
+    (found_missing,) = outdated(out, newer, registry=None, repository=None)
+    assert "version is missing" in found_missing
+
+
+def test_apps_cannot_have_the_variables_of_every_deployment(tmp_path: Path) -> None:
+    """The list of them is that of ``.env`` and of the components' environments."""
+    out = written(tmp_path, layout(1))
+    services = load(out / "docker-compose.yml")["services"]
+    having = {name for one in services.keys() - set(STORES) for name in services[one]["environment"]}
+    assert (having | values(out / ".env").keys()) - {"GEN_1_PORT"} == RESERVED
 
 
 def test_the_dockerfile_of_a_service_that_is_gone_goes_too(tmp_path: Path) -> None:

@@ -21,10 +21,11 @@ def build(
 ) -> None:
     """Write the files that deploy an app: Dockerfiles, docker-compose.yml, .env and a build script.
 
-    An existing .env or version.json is kept.
+    An existing .env or version.json is kept; the command prints where it names other images than this build.
 
     penstock app build audiocraft --registry 123456789012.dkr.ecr.eu-west-1.amazonaws.com --repository audiocraft
     """
+    from penstock.apps.packaging.kept import outdated
     from penstock.apps.packaging.writing import write
     from penstock.cli.app_folders import folder_of, layout_of
 
@@ -33,6 +34,8 @@ def build(
     target = output or Path("build") / layout.name
     for path in write(layout, folder, target, registry=registry, repository=repository):
         typer.echo(f"wrote {path}")
+    for message in outdated(target, layout, registry=registry, repository=repository):
+        typer.echo(message, err=True)
     typer.echo(f"Next: {target / 'scripts' / 'build_dockerfile.sh'}, then penstock app push {app}")
 
 

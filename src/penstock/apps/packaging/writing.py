@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -88,11 +89,11 @@ def write(layout: Layout, app: Path, output: Path, *, registry: str | None, repo
     Folders with the same names are replaced, so ``output`` has to be new, empty, or written by this before. Raises
     InvalidInput for another folder.
     """
-    _require_own(output, app)
+    folders = {app, *(app.with_name(one.app_folder) for one in layout.services)}
+    _require_own(output, folders)
     texts = write_texts(layout, output, registry=registry, repository=repository)
     shutil.copyfile(_LOCK, output / _LOCK.name)
-    folders = [app, *(app.with_name(one.app_folder) for one in layout.services)]
-    return [*texts, output / _LOCK.name, _copy_apps(set(folders), output / "apps"), _write_wheel(output / "wheels")]
+    return [*texts, output / _LOCK.name, _copy_apps(folders, output / "apps"), _write_wheel(output / "wheels")]
 
 
 def write_texts(
@@ -119,9 +120,14 @@ def write_texts(
     return written
 
 
-def _require_own(output: Path, app: Path) -> None:
-    if output.resolve().is_relative_to(app.resolve()):
-        raise InvalidInput.of("output", f"{output} must not be in the folder of the app, which is copied there")
+def _require_own(output: Path, apps: Collection[Path]) -> None:
+    """Raise InvalidInput unless ``output`` may be written, without harm to the apps that are copied there."""
+    target = output.resolve()
+    for app in apps:
+        if target.is_relative_to(app.resolve()):
+            raise InvalidInput.of("output", f"{output} must not be in {app}, which is copied there")
+        if app.resolve().is_relative_to(target):
+            raise InvalidInput.of("output", f"{output} must not hold {app}, because what it holds is replaced")
     if not output.exists():
         return
     if not output.is_dir():
@@ -132,10 +138,13 @@ def _require_own(output: Path, app: Path) -> None:
 
 
 def _copy_apps(folders: Collection[Path], target: Path) -> Path:
-    """Copy folders of apps in place of earlier copies."""
-    shutil.rmtree(target, ignore_errors=True)
-    for app in folders:
-        shutil.copytree(app, target / app.name, ignore=shutil.ignore_patterns("__pycache__", ".*", "tests"))
+    """Copy folders of apps in place of earlier copies, which stay if that fails."""
+    with TemporaryDirectory(dir=target.parent, prefix=".apps-") as temporary:
+        copies = Path(temporary) / "apps"
+        for app in folders:
+            shutil.copytree(app, copies / app.name, ignore=shutil.ignore_patterns("__pycache__", ".*", "tests"))
+        shutil.rmtree(target, ignore_errors=True)
+        copies.rename(target)
     return target
 
 
