@@ -75,6 +75,27 @@ async def test_committed_rows_survive_a_stop_and_a_kill(tmp_path: Path) -> None:
         await server.stop()
 
 
+async def test_a_start_waits_for_the_processes_of_a_killed_server(tmp_path: Path) -> None:
+    """They hold its shared memory until they have noticed that it is gone; this one is kept from noticing."""
+    server = EmbeddedServer(tmp_path)
+    await server.start()
+    try:
+        pid = server.pid
+        assert pid is not None
+        orphan = int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
+        os.kill(orphan, signal.SIGSTOP)
+        os.kill(pid, signal.SIGKILL)
+        assert await server.wait_died() == -signal.SIGKILL
+        starting = asyncio.create_task(server.start())
+        done, _ = await asyncio.wait([starting], timeout=0.2)
+        assert not done
+        os.kill(orphan, signal.SIGCONT)
+        await starting
+        assert await value(server.url, "SELECT 1") == 1
+    finally:
+        await server.stop()
+
+
 async def test_stopping_twice_and_stopping_what_never_started_is_fine(tmp_path: Path) -> None:
     server = EmbeddedServer(tmp_path / "data")
     await server.stop()

@@ -142,6 +142,7 @@ class EmbeddedServer:
             self._account = account.choose()
             self._prepare_folders()
             await leftover.stop_server(self._cluster)
+            await leftover.processes_gone(self._cluster)
             await self._initialise()
             await self._launch()
             await self._create_database()

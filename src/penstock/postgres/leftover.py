@@ -1,4 +1,4 @@
-"""Stop a server left over from an earlier run whose supervisor was killed."""
+"""Servers left over from an earlier run whose supervisor was killed, and processes left over from a killed server."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +15,7 @@ import structlog
 from penstock.errors import CannotStart
 
 _LIMITS: Final = ((signal.SIGINT, 30.0), (signal.SIGQUIT, 10.0))
+_ORPHANS_SECONDS: Final = 10.0
 
 log = structlog.get_logger(__name__)
 
@@ -33,9 +35,23 @@ async def stop_server(cluster: Path) -> None:
             os.kill(pid, request)
         except ProcessLookupError:
             return
-        if await _gone(cluster, seconds):
+        if await _until_not(lambda: running_server(cluster) is not None, seconds):
             return
     raise CannotStart(f"A PostgreSQL of an earlier run (process {pid}) still uses {cluster} and does not stop.")
+
+
+async def processes_gone(cluster: Path) -> None:
+    """Wait until the processes of a killed server have ended; a new server does not start while they hold its memory.
+
+    They end by themselves when they notice that the server is gone. Where processes cannot be listed, return at once.
+    """
+    if not (cluster / "postmaster.pid").exists():  # it was stopped, not killed
+        return
+    await _until_not(lambda: _has_orphans(cluster), _ORPHANS_SECONDS)
+
+
+def _has_orphans(cluster: Path) -> bool:
+    return any(_serves(int(path.name), cluster) for path in Path("/proc").glob("[0-9]*"))
 
 
 def running_server(cluster: Path) -> int | None:
@@ -60,10 +76,11 @@ def _serves(pid: int, cluster: Path) -> bool:
     return "postgres" in listing.stdout and str(cluster) in listing.stdout
 
 
-async def _gone(cluster: Path, seconds: float) -> bool:
+async def _until_not(holds: Callable[[], bool], seconds: float) -> bool:
+    """Wait until something no longer holds, for a limited time; return whether it came to that."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + seconds
-    while running_server(cluster) is not None:
+    while holds():
         if loop.time() > deadline:
             return False
         await asyncio.sleep(0.02)
