@@ -156,4 +156,4 @@ def executor(kind: type[Any], act: Callable[..., Awaitable[object]]) -> Executor
 
 def part(service: CollectionService) -> WorkerPart:
     """Return the executors of jobs on collections."""
-    return WorkerPart(executors=CollectionJobs(service).offers)
+    return WorkerPart(executors=CollectionJobs(service).offers, always=True)

@@ -14,6 +14,7 @@ class WorkerPart(Part):
     """One room's part of a worker."""
 
     executors: Sequence[Offer] = ()  # offered as long as the worker runs
+    always: bool = False  # whether every worker has it, whatever its settings are
     follow: Callable[[Executors], Awaitable[None]] | None = None
     """Add and remove executors as they come and go. It runs from the start of all parts until the worker has stopped,
     and is then cancelled."""

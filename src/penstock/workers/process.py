@@ -60,11 +60,11 @@ async def _offered(parts: Sequence[WorkerPart]) -> AsyncIterator[Executors]:
         for offer in part.executors:
             executors.serve(offer)
     following = [asyncio.ensure_future(part.follow(executors)) for part in parts if part.follow is not None]
-    if not executors.offers and not following:
+    if not any(part.executors or part.follow is not None for part in parts if not part.always):
         log.warning(
             "nothing_to_run",
-            reason="there are no model profiles (LLM_BASE_URL, WHISPERX_URL, profiles.toml), "
-            "and neither PENSTOCK_MODELS_DIR nor PENSTOCK_MODELS_URL is set",
+            reason="there are no model profiles (LLM_BASE_URL, WHISPERX_URL, profiles.toml), and none of "
+            "PENSTOCK_MODELS_DIR, PENSTOCK_MODELS_URL, PENSTOCK_FLOWS_DIR and PENSTOCK_APPS_DIR is set",
         )
     try:
         yield executors
