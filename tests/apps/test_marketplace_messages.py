@@ -117,6 +117,15 @@ async def test_completed_failed_and_cancelled_requests(world: World) -> None:
     assert (cancelled["task_id"], cancelled["status"], cancelled["result"]) == (task_id, "cancelled", None)
 
 
+async def test_a_rerun_of_a_request_is_a_request(world: World) -> None:
+    first = await world.message(result={"pieces": 1})
+    before = len(world.marketplace.messages)
+    again = await world.gateway.post(f"/flows/runs/{first['task_id']}/rerun", {"step": 0})
+    assert again.status == 201, again.body
+    message = (await world.marketplace.got(before + 1))[before].event
+    assert (message["task_id"], message["app"], message["status"]) == (again.json["id"], "work", "completed")
+
+
 async def test_files_have_whole_urls(world: World) -> None:
     blob = (await world.gateway.call("POST", "/blobs?filename=a.wav", body=b"sound")).json
     message = await world.message(result={"audio": f"blob:{blob['id']}", "other": "/api/v1/not/a/file"})

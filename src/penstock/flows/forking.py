@@ -8,9 +8,13 @@ from uuid import UUID
 from msgspec import Raw
 from uuid_utils.compat import uuid7
 
+from penstock.callbacks import store as callback_store
+from penstock.callbacks.announcing import SUBMITTED
 from penstock.errors import InvalidInput, WrongState
 from penstock.flows.sql import forks
 from penstock.jobs.announcements import announce
+from penstock.jobs.callbacks import ENDED
+from penstock.jobs.fields import APP_OWNER
 from penstock.jobs.job import Job
 from penstock.jobs.service import JobService
 from penstock.jobs.sql import names
@@ -54,6 +58,7 @@ class Forking:
         ``counted``: whether a quota counts the pending jobs of the key or user.
         """
         new_id = uuid7()
+        marketplace = await self._marketplace(tenant, run)
         async with self._database.acquire() as connection:
             submitter = (key_id, run.user_id)
             submitter_id = (await names.resolve_submitters(connection, tenant, [submitter]))[submitter]
@@ -76,8 +81,19 @@ class Forking:
                 )
                 if counted:
                     await quota_store.count_jobs(connection, tenant, [new_id])
+                is_first = marketplace is not None and await callback_store.attach(
+                    connection, tenant, {new_id: (None, marketplace)}, kinds=sorted(ENDED)
+                )
+        if is_first:
+            self._jobs.wakeups.announce(SUBMITTED)
         await self._announce(tenant, run, new_id)
         return await self._jobs.of(tenant).get(new_id)
+
+    async def _marketplace(self, tenant: TenantId, run: Job) -> UUID | None:
+        """Return the endpoint of the marketplace for the rerun of an app's request, which is a request as well."""
+        if self._jobs.callbacks is None or not run.owner_service.startswith(APP_OWNER):
+            return None
+        return await self._jobs.callbacks.marketplace(tenant, ENDED)
 
     async def _announce(self, tenant: TenantId, run: Job, forked: UUID) -> None:
         announce(self._jobs.wakeups, ready=Counter({(tenant, run.task_type, run.model_profile): 1}))
