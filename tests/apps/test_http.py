@@ -131,6 +131,31 @@ async def test_an_idempotent_call_makes_one_request_of_one_app(gateway: HttpCall
     assert elsewhere["task_id"] != first["task_id"]
 
 
+async def test_a_repeated_call_is_the_same_request_after_a_deployment(
+    gateway: HttpCaller, worker: None, write: Write
+) -> None:
+    once = {"input": {"name": "Ada"}, "idempotency_key": "before and after"}
+    flow = HELLO.replace('name="hello"', 'name="greet"')
+    write("greet/app.toml", "")
+    write("greet/flow.py", flow)
+    await until(lambda: healthy(gateway, "greet"), "the app is published")
+    first = await call(gateway, "greet", once["input"], idempotency_key=once["idempotency_key"])
+    run = await gateway.post("/flows/greet", once)
+    write("greet/app.toml", 'version = "2"\n[limits]\nttl = "2h"')
+    write("greet/flow.py", flow.replace('version="1"', 'version="2", priority=3'))
+
+    async def deployed() -> bool:
+        new = await call(gateway, "greet", {"name": "Ada"})
+        job = (await gateway.get(f"/jobs/{new['task_id']}")).json
+        return (job["model_profile"], job["priority"]) == ("greet@2", 3)
+
+    await until(deployed, "new requests get the new version")
+    again = await gateway.post("/apps/greet/call", once | {"user_id": "ada"})
+    assert again.json.get("task_id") == first["task_id"], again.body
+    run_again = await gateway.post("/flows/greet", once)
+    assert (run_again.status, run_again.json.get("id")) == (200, run.json["id"])
+
+
 @pytest.mark.parametrize(
     ("body", "fields"),
     [

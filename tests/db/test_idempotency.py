@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import msgspec
 import pytest
 
 from penstock.errors import IdempotencyConflict
+from penstock.jobs.job import RunSubmission
 from penstock.postgres.pool import Database
 from tests.support.databases import execute, query
 from tests.support.jobs import JobCaller, submission
@@ -44,6 +46,30 @@ async def test_a_different_request_with_the_same_key_is_refused(caller: JobCalle
     await caller.submit(**base)
     with pytest.raises(IdempotencyConflict):
         await caller.submit(**(base | other))
+
+
+async def test_parts_of_a_run_that_the_server_chooses_are_not_compared(caller: JobCaller) -> None:
+    jobs = caller.service.of(caller.tenant)
+
+    def run(profile: str, priority: int, ttl: float | None, chosen: set[str]) -> RunSubmission:
+        given = {"model_profile": profile, "priority": priority, "ttl_seconds": ttl}
+        fields = {"owner_service": "o", "task_type": "t", "idempotency_key": "k", "chosen": chosen}
+        return msgspec.convert(given | fields, RunSubmission)
+
+    first = await jobs.submit(run("a@1", 0, 60, set()), key_id="", counted=False)
+    for profile, priority, ttl, chosen in (
+        ("a@2", 0, 60, {"version"}),
+        ("b@1", 0, 60, {"flow"}),
+        ("a@1", 5, 60, {"priority"}),
+        ("a@1", 0, None, {"ttl_seconds"}),
+    ):
+        again = await jobs.submit(run(profile, priority, ttl, chosen), key_id="", counted=False)
+        assert (again.job.id, again.created) == (first.job.id, False)
+        for other in {"version", "priority", "ttl_seconds"} - chosen - ({"version"} if "flow" in chosen else set()):
+            with pytest.raises(IdempotencyConflict):
+                await jobs.submit(run(profile, priority, ttl, {other}), key_id="", counted=False)
+    with pytest.raises(IdempotencyConflict):
+        await jobs.submit(run("b@1", 0, 60, {"version"}), key_id="", counted=False)
 
 
 async def test_a_key_belongs_to_its_owner_service(caller: JobCaller) -> None:

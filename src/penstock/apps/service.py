@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
+from msgspec.structs import replace
+
 from penstock.apps import catalogue
 from penstock.apps.catalogue import AppProblem, Published
 from penstock.apps.manifest import AppManifest
@@ -105,7 +107,8 @@ class AppService:
             tags=call.tags,
             callback=call.callback,
         )
-        return MarketplaceSubmission.of(self._flows.submission_of(flow, request))
+        run = self._flows.submission_of(flow, request)
+        return MarketplaceSubmission.of(replace(run, chosen=run.chosen | {"flow", "ttl_seconds"}))
 
     async def request(self, sender: Principal, name: str, task_id: UUID, *, from_no: int, limit: int) -> RunTree:
         """Return a request of an app with a page of its steps. Raises NotFound."""

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any, Final, Literal
 from uuid import UUID
 
 import asyncpg
@@ -40,7 +40,7 @@ from penstock.flows.views import (
 )
 from penstock.jobs.announcements import FLOW, announce, announce_mail
 from penstock.jobs.filters import JobFilter
-from penstock.jobs.job import Job, JobSubmission, JobSummary
+from penstock.jobs.job import Job, JobSubmission, JobSummary, RunSubmission
 from penstock.jobs.service import JobService
 from penstock.jobs.sql import names, reading
 from penstock.jobs.sql.rows import Mailed
@@ -52,6 +52,7 @@ from penstock.tenants.principal import TenantId
 ALIVE: Final = timedelta(seconds=30)  # since a runner last showed that it has a flow
 _MAX_UUID: Final = UUID(int=2**128 - 1)
 _MAX_CHECKERS: Final = 1000
+_OPTIONAL: Final[tuple[Literal["version", "priority"], ...]] = ("version", "priority")  # else the catalogue has them
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +119,7 @@ class FlowService:
             row = await catalogue.version_of(connection, name, version, alive=ALIVE)
         return None if row is None else KnownFlow(row)
 
-    def submission_of(self, known: KnownFlow, request: FlowRequest) -> JobSubmission:
+    def submission_of(self, known: KnownFlow, request: FlowRequest) -> RunSubmission:
         """Return a run of this version of a flow as a job, after its input was checked. Raises InvalidInput."""
         flow = known.row
         given = bytes(request.input)
@@ -128,7 +129,7 @@ class FlowService:
             raise InvalidInput.of("input", f"cannot be read: {error}") from None
         self._checker(flow).check(value, prefix="input", json=given)
         priority = flow["priority"] if request.priority is None else request.priority
-        return JobSubmission(
+        return RunSubmission(
             task_type=FLOW,
             model_profile=f"{flow['name']}@{flow['version']}",
             owner_service=request.owner_service,
@@ -142,6 +143,7 @@ class FlowService:
             concurrency_key=request.concurrency_key,
             tags=request.tags,
             callback=request.callback,
+            chosen=frozenset(name for name in _OPTIONAL if getattr(request, name) is None),
         )
 
     def _checker(self, flow: asyncpg.Record) -> Checker:

@@ -7,7 +7,7 @@ are not parsed on the way. Times are aware datetimes and travel as RFC 3339.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, ClassVar, Literal, Self
 from uuid import UUID
 
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
@@ -61,7 +61,16 @@ class JobSubmission(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     for_marketplace: ClassVar[bool] = False  # whether the marketplace gets the result as well
 
 
-class MarketplaceSubmission(JobSubmission, frozen=True, kw_only=True):
+class RunSubmission(JobSubmission, frozen=True, kw_only=True):
+    """A run of a flow as a job; callers cannot send it as such.
+
+    ``chosen`` are the parts that the caller left to the server, which may choose others when the request is repeated.
+    """
+
+    chosen: frozenset[Literal["flow", "version", "priority", "ttl_seconds"]] = frozenset()
+
+
+class MarketplaceSubmission(RunSubmission, frozen=True, kw_only=True):
     """A submission whose job's result the marketplace gets; callers cannot send it as such."""
 
     for_marketplace: ClassVar[bool] = True
@@ -69,7 +78,7 @@ class MarketplaceSubmission(JobSubmission, frozen=True, kw_only=True):
     @classmethod
     def of(cls, submission: JobSubmission) -> Self:
         """Return the same submission with the result for the marketplace."""
-        return cls(**{name: getattr(submission, name) for name in JobSubmission.__struct_fields__})
+        return cls(**{name: getattr(submission, name) for name in submission.__struct_fields__})
 
 
 class JobFields(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -15,7 +15,7 @@ from penstock.callbacks import store as callback_store
 from penstock.callbacks.targets import CallbackTargets
 from penstock.errors import IdempotencyConflict, InvalidInput
 from penstock.jobs.callbacks import ENDED
-from penstock.jobs.job import Job, JobSubmission, Submitted
+from penstock.jobs.job import Job, JobSubmission, RunSubmission, Submitted
 from penstock.jobs.names import Names
 from penstock.jobs.sql import idempotency, reading
 from penstock.jobs.sql.rows import Connection, NewJob
@@ -217,21 +217,33 @@ def _expiry(submission: JobSubmission, created_at: datetime) -> datetime | None:
 
 def _same_request(job: Job, submission: JobSubmission, max_attempts: int) -> bool:
     """Return whether the same request created the job. A due time that has moved since is not compared, nor is an
-    expiry that has passed."""
+    expiry that has passed, nor what the server chooses."""
+    chosen = submission.chosen if isinstance(submission, RunSubmission) else frozenset[str]()
     return (
         job.task_type == submission.task_type
-        and job.model_profile == submission.model_profile
+        and ("flow" in chosen or _same_profile(job, submission, any_version="version" in chosen))
         and job.owner_ref == submission.owner_ref
         and job.user_id == submission.user_id
-        and job.priority == submission.priority
+        and ("priority" in chosen or job.priority == submission.priority)
         and job.max_attempts == (submission.max_attempts or max_attempts)
         and job.timeout_seconds == submission.timeout_seconds
         and job.concurrency_key == submission.concurrency_key
         and job.tags == list(submission.tags)
         and (job.attempt > 0 or job.run_at == submission.run_at)
-        and (job.attempt > 0 or job.status.finished or job.expires_at == _expiry(submission, job.created_at))
+        and (
+            "ttl_seconds" in chosen
+            or job.attempt > 0
+            or job.status.finished
+            or job.expires_at == _expiry(submission, job.created_at)
+        )
         and _same_json(job.input, submission.input)
     )
+
+
+def _same_profile(job: Job, submission: JobSubmission, *, any_version: bool) -> bool:
+    if any_version:
+        return job.model_profile.rpartition("@")[0] == submission.model_profile.rpartition("@")[0]
+    return job.model_profile == submission.model_profile
 
 
 def _same_json(left: Raw, right: Raw) -> bool:
