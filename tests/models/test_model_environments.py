@@ -20,7 +20,7 @@ from penstock.errors import CannotStart, InvalidInput, ModelUnavailable
 from penstock.models import manifest
 from penstock.models.environments import environment, installing, lock_file, records
 from penstock.models.environments.environment import Environment
-from penstock.models.environments.holding import held, refuse
+from penstock.models.environments.holding import held, raise_busy
 from penstock.models.folder import ManifestFiles, ModelsFolder
 from penstock.models.host.environment import interpreter
 from tests.support.models import Models
@@ -216,7 +216,7 @@ async def test_two_installs_at_once_make_one_environment(cache: Path, wheels: Wh
     one = locked(tmp_path, wheels.lock())
     lines: list[str] = []
     environment.root().mkdir(parents=True)
-    with held(one.key, before_waiting=refuse):
+    with held(one.key, before_waiting=raise_busy):
         both = [asyncio.create_task(asyncio.to_thread(installing.install, one, report=lines.append)) for _ in range(2)]
         await until(lambda: sum("waiting for it" in line for line in lines) == 2, "both wait")
     assert sorted(await asyncio.gather(*both)) == [False, True]
@@ -311,7 +311,7 @@ async def test_old_environments_are_listed_and_removed(
 def test_one_that_is_being_installed_is_not_removed(cache: Path, wheels: Wheels, tmp_path: Path) -> None:
     environment.root().mkdir(parents=True)
     (environment.root() / "abc.x.part").mkdir()
-    with held("abc", before_waiting=refuse):
+    with held("abc", before_waiting=raise_busy):
         assert records.prune(unused_for=timedelta(0)) == []
     assert [one.key for one in records.prune(unused_for=timedelta(0))] == ["abc.x.part"]
 

@@ -77,21 +77,22 @@ class AppRecorder(Periodic):
         paths: Mapping[str, Sequence[str] | None],
     ) -> None:
         of_job = await records.requests_of(connection, tenant, list({change.job_id for change in found}))
-        own = [change for change in found if change.job_id in of_job]  # of others, retention has dropped the request
+        # Retention has dropped the requests of the other changes.
+        known = [change for change in found if change.job_id in of_job]
         requests = {run: (app, paths.get(app)) for run, app in of_job.values()}
         states = await records.states(connection, tenant, requests)
         before = await records.lock_requests(connection, tenant, sorted(requests))
-        fresh = [change for change in own if _is_new(change, before.get(of_job[change.job_id][0]))]
-        used = await self._used(connection, tenant, fresh)
+        new = [change for change in known if _is_new(change, before.get(of_job[change.job_id][0]))]
+        used = await self._used(connection, tenant, new)
         after = []
-        for run, theirs in _by_request(fresh, of_job).items():
+        for run, of_request in _by_request(new, of_job).items():
             if run not in states:
                 continue
             total = Used()
-            for change in theirs:
+            for change in of_request:
                 if change.epoch is not None and not change.is_run:
                     total = total.plus(used.get((change.job_id, change.epoch), Used())).plus(Used(attempts=1))
-            after.append(_reached(updated(before.get(run), states[run], total), theirs))
+            after.append(_at_position_of_last(updated(before.get(run), states[run], total), of_request))
         if after:
             await records.store(connection, tenant, sorted(after, key=lambda record: record.run_id))
             await records.add(connection, tenant, changes(before, after))
@@ -120,6 +121,6 @@ def _by_request(found: Iterable[Change], of_job: Mapping[UUID, tuple[UUID, str]]
     return grouped
 
 
-def _reached(record: Record, found: Sequence[Change]) -> Record:
+def _at_position_of_last(record: Record, found: Sequence[Change]) -> Record:
     """Return the record with the position of the last of its events, which come in order."""
     return replace(record, position=found[-1].position)

@@ -150,7 +150,7 @@ async def add(connection: Connection, tenant: TenantId, found: Mapping[Key, Sums
         wait_us=[one.wait_us for one in sums],
         run_us=[one.run_us for one in sums],
         units=[one.units for one in sums],
-        times=[_array(one.times) for one in sums],
+        times=[_array_literal(one.times) for one in sums],
         **_columns([one.used for one in sums]),
     )
 
@@ -176,9 +176,9 @@ async def old_days(connection: Connection, *, before: date) -> list[str]:
     return [row["name"] for row in await _sql.old_days.rows(connection, before=before)]
 
 
-async def drop_strays(connection: Connection, *, before: date, limit: int) -> int:
+async def drop_from_default(connection: Connection, *, before: date, limit: int) -> int:
     """Remove old records from the default partition; return how many."""
-    number: int = await _sql.drop_strays.value(connection, before=before, limit=limit)
+    number: int = await _sql.drop_from_default.value(connection, before=before, limit=limit)
     return number
 
 
@@ -204,6 +204,6 @@ def _columns(found: Sequence[Used]) -> dict[str, object]:
     return {**plain, "costs": [one.cost for one in found]}
 
 
-def _array(times: Mapping[int, int]) -> str:
+def _array_literal(times: Mapping[int, int]) -> str:
     """Return counts by class as PostgreSQL writes an array."""
     return "{" + ",".join(str(times.get(place, 0)) for place in range(max(times, default=-1) + 1)) + "}"

@@ -206,7 +206,7 @@ WHERE i.inhparent = 'app_request'::regclass AND c.relname ~ '^app_request_\d{8}$
   AND substr(c.relname, 13)::date < :before::date ORDER BY c.relname;
 
 
--- name: drop_strays(before, limit)
+-- name: drop_from_default(before, limit)
 -- tenant: every (maintenance; rows of all tenants are old)
 -- Removes some old records from the default partition; returns how many. Index: primary key.
 WITH gone AS (

@@ -51,7 +51,7 @@ class AppRetention(Periodic):
                     break
             await catalogue.forget_old(connection, _ABSENT)
             dropped = [
-                await records.drop_strays(connection, before=before, limit=_CHUNK),
+                await records.drop_from_default(connection, before=before, limit=_CHUNK),
                 await records.drop_sums(connection, keep=self._keep_users, limit=_CHUNK),
             ]
         return _CHUNK in dropped

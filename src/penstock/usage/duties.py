@@ -67,6 +67,6 @@ class UsageRetention(Periodic):
                 except asyncpg.LockNotAvailableError:
                     log.info("usage_retention_postponed", partition=name)
                     break
-            await rollup.drop_strays(connection, before=before)
+            await rollup.drop_from_default(connection, before=before)
             await rollup.forget_sources(connection, after=REPLAY_LIMIT + timedelta(days=10))
             return await rollup.drop_old_of_submitters(connection, self._keep_users, limit=_CHUNK)

@@ -53,7 +53,7 @@ async def drop_old(connection: Connection, keep: timedelta) -> int:
             break
         dropped += 1
         log.info("day_dropped", day=day.isoformat(), kept_jobs=kept)
-    while await _sql.drop_strays.value(connection, cutoff=cutoff, limit=_CHUNK):
+    while await _sql.drop_from_default.value(connection, cutoff=cutoff, limit=_CHUNK):
         pass
     await event_log.position_events(connection)
     await _sql.drop_stray_events.run(connection, cutoff=cutoff)

@@ -24,7 +24,7 @@ SELECT (clock() AT TIME ZONE 'UTC')::date;
 SELECT drop_day(:day, :cutoff);
 
 
--- name: drop_strays(cutoff, limit)
+-- name: drop_from_default(cutoff, limit)
 -- Removes finished jobs from the default partitions, by row, except those that a run issued which has not ended; returns how many.
 -- Skips locked rows.
 WITH old AS MATERIALIZED (

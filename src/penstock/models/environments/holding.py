@@ -33,6 +33,6 @@ def held(key: str, *, before_waiting: Callable[[], None]) -> Iterator[int]:
         os.close(descriptor)
 
 
-def refuse() -> None:
+def raise_busy() -> None:
     """Raise Busy instead of waiting."""
     raise Busy

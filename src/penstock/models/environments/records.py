@@ -12,7 +12,7 @@ import psutil
 from msgspec import Struct
 
 from penstock.models.environments.environment import RECORD, root
-from penstock.models.environments.holding import Busy, held, refuse
+from penstock.models.environments.holding import Busy, held, raise_busy
 
 
 class Record(Struct, kw_only=True):
@@ -56,7 +56,7 @@ def remove(key: str, *, unused_since: datetime) -> bool:
     """
     folder = root() / key
     try:
-        with held(key.partition(".")[0], before_waiting=refuse):
+        with held(key.partition(".")[0], before_waiting=raise_busy):
             if not _is_old(_read(folder, list(_running())), unused_since):
                 return False
             (folder / RECORD).unlink(missing_ok=True)  # first, so that one that is half removed is not taken for whole

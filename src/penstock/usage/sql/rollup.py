@@ -50,9 +50,9 @@ async def drop_partition(connection: Connection, name: str) -> None:
         await connection.execute(f'DROP TABLE "{name}"')  # a name that ``old_days`` has returned
 
 
-async def drop_strays(connection: Connection, *, before: date) -> None:
+async def drop_from_default(connection: Connection, *, before: date) -> None:
     """Remove old rows from the default partition of the detail."""
-    await _sql.drop_strays.run(connection, before=before)
+    await _sql.drop_from_default.run(connection, before=before)
 
 
 async def drop_old_of_submitters(connection: Connection, keep: timedelta, *, limit: int) -> bool:

@@ -132,7 +132,7 @@ WHERE i.inhparent = 'usage_detail'::regclass AND c.relname ~ '_[0-9]{8}$'
 ORDER BY 1;
 
 
--- name: drop_strays(before)!
+-- name: drop_from_default(before)!
 -- tenant: every (maintenance)
 -- Removes old detail from the default partition, by row.
 DELETE FROM usage_detail_default WHERE at < :before::date::timestamp AT TIME ZONE 'UTC';
