@@ -11,13 +11,16 @@ from typing import Any
 import pytest
 
 from penstock.apps.marketplace import MAX_RESULT_BYTES, MarketplaceMessages
+from penstock.assembly.shared import blob_service
+from penstock.blobs.links import BlobLinks
 from penstock.callbacks.marketplace import POLICY, Marketplace
 from penstock.callbacks.sender import Sender
 from penstock.masking import Secret
 from penstock.postgres.pool import Database
 from tests.apps.conftest import Work, Write
 from tests.support.callbacks import Callbacks, Receiver, receiver
-from tests.support.gateways import HttpCaller, running_gateway
+from tests.support.databases import open_database
+from tests.support.gateways import HttpCaller, running_gateway, settings_for
 from tests.support.waiting import until
 
 FLOW = '''
@@ -81,7 +84,9 @@ async def _runs(world: World) -> bool:
 
 @asynccontextmanager
 async def started(url: str, database: Database, folder: Path) -> AsyncIterator[World]:
+    """Start a gateway, and a dispatcher that has a single connection."""
     async with (
+        open_database(url, max_size=1) as small,
         running_gateway(
             url,
             penstock_data_dir=folder,
@@ -91,9 +96,11 @@ async def started(url: str, database: Database, folder: Path) -> AsyncIterator[W
         receiver() as hook,
     ):
         callbacks = Callbacks(database, folder)
-        bodies = MarketplaceMessages(gateway.parts.blob_links, "https://apps.example").bodies
+        blobs = blob_service(settings_for(url), small)
+        links = BlobLinks(blobs, gateway.parts.instance, presigns=False)
+        bodies = MarketplaceMessages(small, links, "https://apps.example").bodies
         callbacks.marketplace = Marketplace(url=hook.url, token=None, sender=Sender(POLICY), bodies=bodies)
-        async with callbacks.running():
+        async with callbacks.running(callbacks.dispatcher(database=small)):
             yield World(gateway=gateway, marketplace=hook)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -9,7 +10,6 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-import asyncpg
 import pytest
 from aiohttp import web
 
@@ -24,7 +24,7 @@ from penstock.masking import Secret
 from penstock.postgres.pool import Database
 from penstock.tenants import scopes
 from penstock.tenants.principal import Principal, TenantId
-from tests.support.callbacks import Callbacks, Receiver, managing, receiver
+from tests.support.callbacks import Callbacks, Message, Receiver, managing, receiver
 from tests.support.clocks import Clock
 from tests.support.databases import query
 from tests.support.jobs import JobCaller, submission
@@ -34,9 +34,7 @@ TOKEN = "marketplace-token"
 START = UUID(int=0)
 
 
-async def bodies(
-    _connection: asyncpg.Connection, _tenant: TenantId, deliveries: Sequence[Delivery]
-) -> Mapping[Key, bytes]:
+async def bodies(_tenant: TenantId, deliveries: Sequence[Delivery]) -> Mapping[Key, bytes]:
     return {one.key: json.dumps({"task_id": one.subject, "kind": one.kind}).encode() for one in deliveries}
 
 
@@ -111,6 +109,34 @@ async def test_a_marketplace_that_fails_gets_the_same_message_again(
         first, second = await hook.got(2)
     assert first.id == second.id
     assert first.body == second.body
+
+
+async def test_large_bodies_are_held_in_bounded_numbers(
+    caller: JobCaller, callbacks: Callbacks, hook: Receiver
+) -> None:
+    async def large(_tenant: TenantId, deliveries: Sequence[Delivery]) -> Mapping[Key, bytes]:
+        return {one.key: json.dumps({"id": one.subject, "x": "x" * 2**18}).encode() for one in deliveries}
+
+    callbacks.marketplace = Marketplace(url=hook.url, token=None, sender=Sender(POLICY), bodies=large)
+    dispatcher, release, most = callbacks.dispatcher(), asyncio.Event(), 0
+
+    async def respond(_message: Message) -> web.Response:
+        nonlocal most
+        most = max(most, dispatcher.in_flight)
+        await release.wait()
+        return web.Response()
+
+    hook.respond = respond
+    async with callbacks.running(dispatcher):
+        jobs = [await submit(caller) for _ in range(40)]
+        for _ in jobs:
+            await caller.complete(await caller.claim_one())
+        await callbacks.caught_up()
+        await hook.got(1)
+        release.set()
+        await hook.got(len(jobs))
+    assert {message.event["id"] for message in hook.messages} == {str(job.id) for job in jobs}
+    assert most <= 8, "bodies of 2 MiB are held at most"
 
 
 async def _failed(callbacks: Callbacks, tenant: TenantId) -> bool:

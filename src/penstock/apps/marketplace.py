@@ -26,6 +26,7 @@ from penstock.jobs.job import JobError, JobSummary
 from penstock.jobs.sql import reading
 from penstock.jobs.sql.reading import Described
 from penstock.postgres import queries
+from penstock.postgres.pool import Database
 from penstock.tenants.principal import TenantId
 
 MAX_RESULT_BYTES: Final = 256 * 2**10  # of a result that a message has
@@ -68,15 +69,15 @@ class MarketplaceMessages:
     """Makes the bodies of messages. ``url`` is where the marketplace reaches the app's API, which serves files that are
     not in a bucket."""
 
-    def __init__(self, links: BlobLinks, url: str) -> None:
+    def __init__(self, database: Database, links: BlobLinks, url: str) -> None:
+        self._database = database
         self._links = links
         self._url = url
 
-    async def bodies(
-        self, connection: Connection, tenant: TenantId, deliveries: Sequence[Delivery]
-    ) -> Mapping[Key, bytes]:
+    async def bodies(self, tenant: TenantId, deliveries: Sequence[Delivery]) -> Mapping[Key, bytes]:
         """Return the bodies by the keys of deliveries, whose subjects are requests."""
-        known = await _known(connection, tenant, [UUID(one.subject) for one in deliveries])
+        async with self._database.acquire() as connection:  # links need connections too, so it is released first
+            known = await _known(connection, tenant, [UUID(one.subject) for one in deliveries])
         return {
             one.key: msgspec.json.encode(await self._ended(tenant, one, known[UUID(one.subject)])) for one in deliveries
         }

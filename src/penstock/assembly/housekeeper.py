@@ -125,7 +125,7 @@ class HousekeeperAssembly(Shared):
             url=settings.marketplace_callback.reveal(),
             token=settings.marketplace_token,
             sender=Sender(POLICY, timeout=settings.penstock_callback_timeout),
-            bodies=MarketplaceMessages(self.blob_links, settings.penstock_url).bodies,
+            bodies=MarketplaceMessages(self.database, self.blob_links, settings.penstock_url).bodies,
         )
 
 

@@ -22,6 +22,7 @@ class Chains:
         self._chains: dict[str, deque[Prepared]] = {}
         self._ready: deque[str] = deque()  # the subjects whose first delivery is not in flight
         self._parked: set[str] = set()
+        self._size = 0
 
     def __bool__(self) -> bool:
         """Whether any deliveries are held, in flight or not."""
@@ -31,6 +32,11 @@ class Chains:
     def waiting(self) -> int:
         """The number of deliveries, those in flight included."""
         return sum(map(len, self._chains.values()))
+
+    @property
+    def size(self) -> int:
+        """The size of the bodies of these deliveries, in bytes."""
+        return self._size
 
     @property
     def ready(self) -> bool:
@@ -48,6 +54,7 @@ class Chains:
 
     def append(self, delivery: Delivery, body: bytes) -> None:
         """Append a delivery to the chain of its subject."""
+        self._size += len(body)
         chain = self._chains.get(delivery.subject)
         if chain is None:
             self._chains[delivery.subject] = deque([(delivery, body)])
@@ -64,11 +71,12 @@ class Chains:
         database."""
         subject = delivery.subject
         chain = self._chains[subject]
-        chain.popleft()
+        self._size -= len(chain.popleft()[1])
         behind: list[Delivery] = []
         if failed:
             self._parked.add(subject)
             behind = [one for one, _ in chain]
+            self._size -= sum(len(body) for _, body in chain)
             chain.clear()
         if chain:
             self._ready.append(subject)

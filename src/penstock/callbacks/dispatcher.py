@@ -101,8 +101,16 @@ class CallbackDispatcher(Periodic):
             record=self._records.put,
             marketplace=marketplace,
         )
-        quick = Pace(concurrency=concurrency, page=256, page_bytes=2**18, connections=asyncio.Semaphore(4))
-        slow = Pace(concurrency=min(concurrency, 4), page=8, page_bytes=2**16, connections=asyncio.Semaphore(2))
+        quick = Pace(
+            concurrency=concurrency, page=256, page_bytes=2**18, body_bytes=2**21, connections=asyncio.Semaphore(4)
+        )
+        slow = Pace(
+            concurrency=min(concurrency, 4),
+            page=8,
+            page_bytes=2**16,
+            body_bytes=2**19,
+            connections=asyncio.Semaphore(2),
+        )
         self._classes = (
             _Class(quick=True, slots=256, lines=128, pace=quick),
             _Class(quick=False, slots=512, lines=384, pace=slow),

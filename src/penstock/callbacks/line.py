@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from random import random
 from typing import Any, Final
 
 from penstock.callbacks import deliveries, marketplace, rules, signing
-from penstock.callbacks.chains import Chains
+from penstock.callbacks.chains import Chains, Prepared
 from penstock.callbacks.deliveries import Lease, Outcome, Target
 from penstock.callbacks.endpoint import Attempt
 from penstock.callbacks.marketplace import Marketplace
@@ -29,6 +29,8 @@ log = logs.get(__name__)
 
 _LINGER_SECONDS: Final = 1.0  # for which the line of a quick endpoint without deliveries keeps its lease
 _LATER_SECONDS: Final = 1.0  # between two reads of deliveries that are due again
+_FIRST_BODIES: Final = 4  # bodies that are made together, at first
+_MAX_BODIES: Final = 32
 _MAX_UNRECORDED: Final = 1024  # attempts whose outcome is not in the database yet
 _RECORD_AGAIN_SECONDS: Final = 0.5  # while the database is unavailable
 _CANNOT_SEND_REST: Final = timedelta(minutes=1)
@@ -39,6 +41,7 @@ _START: Final = (0, 0)
 class Pace:
     """How the lines of a class work: ``concurrency`` requests at a time, and pages of deliveries.
 
+    ``page_bytes`` bounds the data of a page, and ``body_bytes`` the bodies that a line holds; one more may exceed each.
     ``connections`` limits how many of these lines use the database at a time, so that a crowd of slow endpoints leaves
     connections of the pool for quick ones.
     """
@@ -46,6 +49,7 @@ class Pace:
     concurrency: int
     page: int
     page_bytes: int
+    body_bytes: int
     connections: asyncio.Semaphore
     probing: int = 1  # the concurrency after a failure
 
@@ -60,6 +64,16 @@ class Shared:
     details: Mapping[str, Details]  # by the first word of event types
     record: Callable[[Outcome], Awaitable[bool]]  # returns whether the lease held
     marketplace: Marketplace | None = None  # None: the settings of this process name none
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Page:
+    """An endpoint and some of its deliveries, as they were read."""
+
+    target: Target
+    again: Sequence[Delivery]  # those that are due again
+    page: Sequence[Delivery]
+    blocked: Collection[Key]  # of the page: an earlier delivery of their subject has failed
 
 
 class Line:
@@ -132,7 +146,7 @@ class Line:
         while not self._leaving:
             self._changed.clear()
             more = not self._exhausted or self._news.is_set() or self._later_due()
-            if more and self._chains.waiting <= self._pace.page // 2:
+            if more and self._has_room:
                 await self._read()
                 self._pump()
             elif not self._chains and not self._tasks:
@@ -142,19 +156,48 @@ class Line:
             else:
                 await set_within(self._changed, _LATER_SECONDS)
 
+    @property
+    def _has_room(self) -> bool:
+        return self._chains.waiting <= self._pace.page // 2 and self._chains.size <= self._pace.body_bytes // 2
+
     def _later_due(self) -> bool:
         return not self._later and asyncio.get_running_loop().time() >= self._next_later
 
     async def _read(self) -> None:
-        """Read the endpoint, and the next deliveries."""
+        """Read the endpoint and the next deliveries, and make the bodies of as many of them as there is room for."""
         self._news.clear()
-        async with self._pace.connections, self._around.database.acquire() as connection:
+        async with self._pace.connections:
+            found = await self._read_page()
+            if found is None:
+                return
+            try:
+                prepared = await self._prepare(found.target, [*found.again, *found.page])
+            except BlobStoreUnavailable as error:
+                log.warning("callback_files_unavailable", endpoint=str(self.lease.endpoint_id), reason=error.message)
+                self._leaving, self._rest = True, _CANNOT_SEND_REST
+                return
+        again, page = prepared[: len(found.again)], prepared[len(found.again) :]
+        self._exhausted = not found.page
+        if page:
+            self._behind = page[-1][0].key
+        self._later |= {delivery.key for delivery, _ in again}
+        for delivery, body in again:
+            self._chains.append(delivery, body)
+        for delivery, body in page:
+            if delivery.key in found.blocked or self._chains.parked(delivery):
+                self._start(self._record(delivery, "behind", timedelta(0), delivery.attempts))
+            else:
+                self._chains.append(delivery, body)
+
+    async def _read_page(self) -> _Page | None:
+        """Read the endpoint and the next deliveries; returns None if nothing may be sent."""
+        async with self._around.database.acquire() as connection:
             target = await deliveries.read_endpoint(connection, self.lease)
             if target is None:
                 self.lost()
-                return
+                return None
             if not self._open(target):
-                return
+                return None
             page, blocked = await deliveries.read_ready(
                 connection,
                 self.lease,
@@ -168,23 +211,7 @@ class Line:
                 again = await deliveries.read_later(
                     connection, self.lease, limit=self._pace.page, max_bytes=self._pace.page_bytes
                 )
-            try:
-                bodies = await self._bodies(connection, target, [*again, *page])
-            except BlobStoreUnavailable as error:
-                log.warning("callback_files_unavailable", endpoint=str(self.lease.endpoint_id), reason=error.message)
-                self._leaving, self._rest = True, _CANNOT_SEND_REST
-                return
-        self._exhausted = not page
-        if page:
-            self._behind = page[-1].key
-        self._later |= {one.key for one in again}
-        for delivery in again:
-            self._chains.append(delivery, bodies[delivery.key])
-        for delivery in page:
-            if delivery.key in blocked or self._chains.parked(delivery):
-                self._start(self._record(delivery, "behind", timedelta(0), delivery.attempts))
-            else:
-                self._chains.append(delivery, bodies[delivery.key])
+        return _Page(target=target, again=again, page=page, blocked=blocked)
 
     def _open(self, target: Target) -> bool:
         """Note the endpoint's current settings; returns whether anything may be sent to it."""
@@ -206,16 +233,34 @@ class Line:
             return False
         return True
 
-    async def _bodies(
-        self, connection: deliveries.Connection, target: Target, page: Sequence[Delivery]
-    ) -> Mapping[Key, bytes]:
+    async def _prepare(self, target: Target, page: Sequence[Delivery]) -> list[Prepared]:
+        """Return the first deliveries of a page with their bodies. The others did not fit, and are read again.
+
+        Bodies are made for a few deliveries at a time, because their size is known only afterwards.
+        """
+        prepared: list[Prepared] = []
+        room, size = self._pace.body_bytes - self._chains.size, _FIRST_BODIES
+        while len(prepared) < len(page):
+            some = page[len(prepared) : len(prepared) + size]
+            bodies = await self._bodies(target, some)
+            for delivery in some:
+                body = bodies[delivery.key]
+                prepared.append((delivery, body))
+                room -= len(body)
+                if room <= 0:
+                    return prepared
+            size = min(2 * size, _MAX_BODIES)
+        return prepared
+
+    async def _bodies(self, target: Target, page: Sequence[Delivery]) -> Mapping[Key, bytes]:
         if target.url == marketplace.URL and self._around.marketplace is not None:
-            return await self._around.marketplace.bodies(connection, self.lease.tenant, page)
+            return await self._around.marketplace.bodies(self.lease.tenant, page)
         details: dict[Key, Mapping[str, Any]] = {}
         for word, detail in self._around.details.items():
             own = [one for one in page if one.kind.partition(".")[0] == word]
             if own:
-                details |= await detail(connection, self.lease.tenant, own)
+                async with self._around.database.acquire() as connection:
+                    details |= await detail(connection, self.lease.tenant, own)
         return {one.key: body_of(one, details.get(one.key, {})) for one in page}
 
     # Sending

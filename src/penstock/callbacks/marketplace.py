@@ -10,8 +10,6 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-import asyncpg
-
 from penstock.callbacks.message import Delivery, Key
 from penstock.callbacks.sender import Sender
 from penstock.masking import Secret
@@ -22,8 +20,8 @@ URL: Final = "marketplace:"  # stored in place of an address; a tenant's endpoin
 MEDIA_TYPE: Final = "application/json"
 POLICY: Final = Policy()  # the operator's own address may be private
 
-# Returns the bodies of messages about requests, by the keys of their deliveries.
-Bodies = Callable[[asyncpg.Connection, TenantId, Sequence[Delivery]], Awaitable[Mapping[Key, bytes]]]
+# Returns the bodies of messages about requests, by the keys of their deliveries. The caller holds no connection.
+Bodies = Callable[[TenantId, Sequence[Delivery]], Awaitable[Mapping[Key, bytes]]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
