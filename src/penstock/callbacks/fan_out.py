@@ -45,7 +45,7 @@ class CallbackFanOut(Periodic):
         wakeups: Wakeups,
         expansions: Expansions,
         *,
-        interval: timedelta = timedelta(milliseconds=10),
+        interval: timedelta = timedelta(milliseconds=25),
         idle_interval: timedelta = timedelta(seconds=1),
     ) -> None:
         super().__init__(interval=interval, idle_interval=idle_interval)
