@@ -97,7 +97,7 @@ async def everything(module_database_url: str) -> AsyncIterator[Gallery]:
             task_types=("embed-upsert", "embed-search"),
             model_profiles=("face-embedder",),
         )
-        offers = [detector, embedding, *CollectionJobs(gallery.collections).offers]
+        offers = [detector, embedding, CollectionJobs(gallery.collections).offer]
         async with running(service, database, FlowFolders(apps=APPS), jobs=False, offers=offers):
             yield gallery
 

@@ -49,8 +49,7 @@ async def claimed(caller: JobCaller, action: str, **fields: Any) -> ClaimedJob:
 
 async def run(service: CollectionService, tenant: TenantId, job: ClaimedJob) -> Any:
     """Run one attempt of a job, as a worker does."""
-    (offer,) = [one for one in CollectionJobs(service).offers if job.model_profile in one.model_profiles]
-    return await outcome(offer.executor, job, tenant)
+    return await outcome(CollectionJobs(service), job, tenant)
 
 
 async def outcome(executor: Executor, job: ClaimedJob, tenant: TenantId) -> Any:

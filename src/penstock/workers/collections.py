@@ -6,7 +6,7 @@ is stored with its outcome, and only while the attempt has its lease.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
@@ -92,24 +92,25 @@ class Run:
 
 
 class CollectionJobs:
-    """Executors of jobs on collections."""
+    """The executor of jobs on collections."""
 
     def __init__(self, service: CollectionService) -> None:
         self._service = service
+        self._actions: Mapping[str, Executor] = {
+            "create": executor(CollectionSetting, self._create),
+            "upsert": executor(UpsertInput, self._upsert),
+            "delete": executor(DeleteInput, self._delete),
+            "search": executor(SearchInput, self._search),
+            "items": executor(ItemsInput, self._items),
+        }
 
     @property
-    def offers(self) -> list[Offer]:
-        actions: dict[str, tuple[type[Any], Callable[..., Awaitable[object]]]] = {
-            "create": (CollectionSetting, self._create),
-            "upsert": (UpsertInput, self._upsert),
-            "delete": (DeleteInput, self._delete),
-            "search": (SearchInput, self._search),
-            "items": (ItemsInput, self._items),
-        }
-        return [
-            Offer(executor=executor(kind, act), task_types=(TASK_TYPE,), model_profiles=(name,), limit=_LIMIT)
-            for name, (kind, act) in actions.items()
-        ]
+    def offer(self) -> Offer:
+        """All actions in one offer, because a worker claims for each offer by itself, also while it is idle."""
+        return Offer(executor=self, task_types=(TASK_TYPE,), model_profiles=tuple(self._actions), limit=_LIMIT)
+
+    async def __call__(self, job: ClaimedJob, context: JobContext, /) -> object:
+        return await self._actions[job.model_profile](job, context)
 
     async def _create(self, run: Run, wanted: CollectionSetting) -> Collection:
         return (await self._service.create(run.tenant, wanted))[0]
@@ -155,5 +156,5 @@ def executor(kind: type[Any], act: Callable[..., Awaitable[object]]) -> Executor
 
 
 def part(service: CollectionService) -> WorkerPart:
-    """Return the executors of jobs on collections."""
-    return WorkerPart(executors=CollectionJobs(service).offers, always=True)
+    """Return the executor of jobs on collections."""
+    return WorkerPart(executors=[CollectionJobs(service).offer], always=True)
