@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import shutil
 from collections.abc import AsyncIterator, Mapping
@@ -25,7 +24,7 @@ from tests.support.compose import environment_of_image, interpolated, last_stage
 from tests.support.images import Container, all_healthy, container, tcp_to
 from tests.support.postgres_servers import own_server
 from tests.support.sounds import write_app
-from tests.support.waiting import until
+from tests.support.waiting import succeeds, until
 
 pytestmark = [needs_rabbitmq(), needs_redis(), pytest.mark.timeout(420)]
 
@@ -46,18 +45,18 @@ class Deployed:
         """Send a request, again while its container starts; POST if it has a body."""
         url = f"http://127.0.0.1:{self.ports[port]}{path}"
         method = "GET" if body is None else "POST"
-        while True:
-            try:
-                async with (
-                    aiohttp.ClientSession() as session,
-                    session.request(method, url, json=body, headers=HEADERS) as response,
-                ):
-                    if response.status < 500:
-                        assert response.status < 300, await response.text()
-                        return await response.json()
-            except aiohttp.ClientError:
-                pass
-            await asyncio.sleep(0.05)
+
+        async def once() -> Any:
+            async with (
+                aiohttp.ClientSession() as session,
+                session.request(method, url, json=body, headers=HEADERS) as response,
+            ):
+                if response.status >= 500:
+                    response.raise_for_status()
+                assert response.status < 300, await response.text()
+                return await response.json()
+
+        return await succeeds(once, unless=aiohttp.ClientError)
 
     async def ended(self, task_id: str) -> bool:
         return bool((await self.call("app", f"/result/{task_id}"))["status"] == "completed")

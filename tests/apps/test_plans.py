@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator, Mapping
 from datetime import date
 from typing import Any, Final
 from uuid import UUID
 
-import asyncpg
 import pytest
 
 from penstock.apps import records, statistics
 from penstock.postgres.pool import Database
 from penstock.postgres.queries import Statement
-from tests.support.databases import execute, open_database
+from tests.support.plans import filled_database, pages_read
 
 LOW, HIGH = date(2026, 1, 1), date(2026, 1, 31)
 TOP: Final = UUID(int=2**128 - 1)
@@ -24,7 +22,7 @@ _RUN = (
 )
 # Half of the requests are those of one user.
 _FILL = f"""
-SELECT app_ensure_day(d::date) FROM generate_series(date '2026-01-01', date '2026-01-30', '1 day') d;
+SELECT ensure_day(d::date, ARRAY['app_request']) FROM generate_series(date '2026-01-01', date '2026-01-30', '1 day') d;
 INSERT INTO app_request
 SELECT 1, {_RUN}, 'app', CASE WHEN n % 2 = 0 THEN 'busy' ELSE 'user ' || n % 500 END,
        (({_MADE}) AT TIME ZONE 'UTC')::date, 'completed', {_MADE}, {_MADE}, {_MADE}, NULL, 1, 1, 1, 0, 0, 0, 0, 0, 0, n
@@ -48,31 +46,11 @@ CASES: Mapping[str, tuple[Statement, dict[str, Any], int]] = {
 
 @pytest.fixture(scope="module")
 async def filled(module_database_url: str) -> AsyncIterator[Database]:
-    async with open_database(module_database_url) as database:
-        async with database.acquire() as connection:
-            await connection.execute("SET statement_timeout = '120s'")
-            await connection.execute(_FILL)
-            await connection.execute("RESET statement_timeout")
-        await execute(database, "ANALYZE")
+    async with filled_database(module_database_url, _FILL) as database:
         yield database
 
 
 @pytest.mark.parametrize("name", sorted(CASES))
 async def test_a_statement_reads_few_pages(filled: Database, name: str) -> None:
     statement, parameters, most = CASES[name]
-    async with filled.acquire() as connection:
-        transaction = connection.transaction()
-        await transaction.start()
-        try:
-            pages = await _pages(connection, statement, parameters)
-        finally:
-            await transaction.rollback()
-    assert pages <= most
-
-
-async def _pages(connection: asyncpg.Connection, statement: Statement, parameters: dict[str, Any]) -> int:
-    explain = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement.sql}"
-    (row,) = await connection.fetch(explain, *statement.arguments(parameters))
-    plan = json.loads(bytes(row[0]))[0]["Plan"]
-    pages: int = plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]
-    return pages
+    assert await pages_read(filled, statement, parameters) <= most

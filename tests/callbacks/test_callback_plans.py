@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 from uuid import UUID
 
-import asyncpg
 import pytest
 
 from penstock.callbacks import deliveries, store
 from penstock.postgres.pool import Database
 from penstock.postgres.queries import Statement
-from tests.support.databases import execute, open_database
+from tests.support.plans import filled_database, pages_read
 
 BUSY, FAILING = UUID(int=1), UUID(int=2)
 NO_TENANTS: list[int] = []
@@ -95,31 +93,11 @@ CASES: Mapping[str, tuple[Statement, dict[str, Any], int]] = {
 
 @pytest.fixture(scope="module")
 async def filled(module_database_url: str) -> AsyncIterator[Database]:
-    async with open_database(module_database_url) as database:
-        async with database.acquire() as connection:
-            await connection.execute("SET statement_timeout = '120s'")
-            await connection.execute(_FILL)
-            await connection.execute("RESET statement_timeout")
-        await execute(database, "ANALYZE")
+    async with filled_database(module_database_url, _FILL) as database:
         yield database
 
 
 @pytest.mark.parametrize("name", sorted(CASES))
 async def test_a_statement_reads_few_pages(filled: Database, name: str) -> None:
     statement, parameters, most = CASES[name]
-    async with filled.acquire() as connection:
-        transaction = connection.transaction()
-        await transaction.start()
-        try:
-            pages = await _pages(connection, statement, parameters)
-        finally:
-            await transaction.rollback()
-    assert pages <= most
-
-
-async def _pages(connection: asyncpg.Connection, statement: Statement, parameters: dict[str, Any]) -> int:
-    explain = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement.sql}"
-    (row,) = await connection.fetch(explain, *statement.arguments(parameters))
-    plan = json.loads(bytes(row[0]))[0]["Plan"]
-    pages: int = plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]
-    return pages
+    assert await pages_read(filled, statement, parameters) <= most
