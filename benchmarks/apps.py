@@ -41,7 +41,8 @@ async def bench(text: str) -> str:
 """
 # Half of the requests are those of one user.
 _FILL: Final = f"""
-SELECT app_ensure_day(d::date) FROM generate_series(date '{ENDED - timedelta(days=DAYS)}', date '{ENDED}', '1 day') d;
+SELECT ensure_day(d::date, ARRAY['app_request'])
+FROM generate_series(date '{ENDED - timedelta(days=DAYS)}', date '{ENDED}', '1 day') d;
 INSERT INTO app_request
 SELECT 1, (lpad(to_hex(extract(epoch FROM at)::bigint * 1000), 12, '0') || '7000' || lpad(to_hex(n), 16, '8'))::uuid,
        'bench', CASE WHEN n % 2 = 0 THEN 'busy' ELSE 'user ' || n % {USERS} END, (at AT TIME ZONE 'UTC')::date,

@@ -18,11 +18,12 @@ from penstock.events.position import START
 from penstock.failures import Category
 from penstock.jobs.admissions import admit
 from penstock.jobs.key_rules import arrange
-from penstock.jobs.sql import duties, history, keys, names, queues, reading, retention, store
+from penstock.jobs.sql import duties, history, keys, names, queues, reading, store
 from penstock.jobs.sql.rows import Connection, NewJob
 from penstock.jobs.sql.store import Verdict
 from penstock.jobs.states import Again
 from penstock.jobs.work import JobCompletion, JobHeartbeat
+from penstock.postgres import partitions
 from penstock.postgres.pool import Database
 from penstock.tenants.principal import TenantId
 from tests.support.databases import open_database, query, snapshot
@@ -327,7 +328,7 @@ async def test_partitions_come_and_go_under_load_without_harming_a_statement(alo
                         break
                     except asyncpg.LockNotAvailableError:
                         continue
-            await retention.make_room(connection)
+            await partitions.make_room(connection)
     finally:
         stopping.set()
         await asyncio.gather(*crowd)

@@ -15,6 +15,7 @@ from msgspec import Raw
 from penstock.events import store as event_log
 from penstock.events.positions import Positions
 from penstock.jobs.sql import retention
+from penstock.postgres import partitions
 from penstock.postgres.pool import Database
 from tests.support.clocks import Clock
 from tests.support.databases import execute, own_tenant, query
@@ -199,7 +200,7 @@ async def test_retention_drops_positions_with_their_events_and_numbering_continu
     await alone.complete(await alone.submit_and_claim())
     await fresh_clock.advance(timedelta(days=4))
     async with fresh.acquire() as connection:
-        await retention.make_room(connection)
+        await partitions.make_room(connection)
         assert await retention.drop_old(connection, timedelta(days=1)) >= 1
     assert await query(fresh, "SELECT 1 FROM event") == []
     assert await query(fresh, "SELECT 1 FROM event_position") == []
@@ -220,7 +221,7 @@ async def test_retention_leaves_open_streams_alone_that_have_seen_everything(
     await take(stream, 1)
     await fresh_clock.advance(timedelta(days=4))
     async with fresh.acquire() as connection:
-        await retention.make_room(connection)
+        await partitions.make_room(connection)
         await retention.drop_old(connection, timedelta(days=1))
     made = await alone.submit()
     (event,) = await take(stream, 1)

@@ -17,6 +17,7 @@ from penstock.housekeeping.retention import Retention
 from penstock.jobs.job import Job
 from penstock.jobs.sql import retention
 from penstock.jobs.states import Status
+from penstock.postgres import partitions
 from penstock.postgres.pool import Database
 from tests.support.clocks import Clock
 from tests.support.databases import query, snapshot, tables_holding
@@ -221,7 +222,7 @@ async def test_retention_gives_way_to_users_of_the_tables_and_retries(
     old = await _completed(alone)
     await fresh_clock.advance(LATER)
     async with fresh.acquire() as connection:
-        await retention.make_room(connection)
+        await partitions.make_room(connection)
     async with _held(fresh, "SELECT count(*) FROM job"):
         await within(_tidy(fresh))
         assert await alone.status(old.id) is Status.COMPLETED

@@ -17,6 +17,7 @@ from penstock.jobs.filters import JobFilter
 from penstock.jobs.service import JobService
 from penstock.jobs.sql import retention
 from penstock.jobs.states import Status
+from penstock.postgres import partitions
 from penstock.postgres.pool import Database
 from tests.flows.test_runner import decoded, finished, submit
 from tests.support.clocks import Clock
@@ -144,7 +145,7 @@ async def test_retention_keeps_parked_runs_and_what_they_need(database_url: str)
 
         await clock.advance(timedelta(days=40))
         async with database.acquire() as connection:
-            await retention.make_room(connection)
+            await partitions.make_room(connection)
             await retention.drop_old(connection, timedelta(days=30))
 
         assert await run.home() == "parked"

@@ -159,23 +159,6 @@ async def advance(connection: Connection, tenant: TenantId, position: int) -> No
     await _sql.advance.run(connection, tenant_id=tenant, position=position)
 
 
-async def today(connection: Connection) -> date:
-    """Return the present day, in UTC."""
-    found: date = await _sql.today.value(connection)
-    return found
-
-
-async def ensure_day(connection: Connection, day: date) -> bool:
-    """Create the partition of a day; return False if its rows lie in the default partition."""
-    made: bool = await _sql.ensure_day.value(connection, day=day)
-    return made
-
-
-async def old_days(connection: Connection, *, before: date) -> list[str]:
-    """Return the names of the partitions of days before this one."""
-    return [row["name"] for row in await _sql.old_days.rows(connection, before=before)]
-
-
 async def drop_from_default(connection: Connection, *, before: date, limit: int) -> int:
     """Remove old records from the default partition; return how many."""
     number: int = await _sql.drop_from_default.value(connection, before=before, limit=limit)

@@ -133,9 +133,7 @@ GROUP BY a.job_id, a.epoch;
 
 -- name: lock_requests(tenant_id, run_ids)
 -- Locks the records of requests, in order, and returns them. Index: primary key of app_request.
-SELECT run_id, app, user_id, day, status, created_at, started_at, finished_at, error_category, units, attempts, calls, failures,
-       prompt_tokens, completion_tokens, audio_us, model_us, cost, position
-FROM app_request WHERE tenant_id = :tenant_id AND run_id = ANY (:run_ids::uuid[]) ORDER BY run_id FOR UPDATE;
+SELECT * FROM app_request WHERE tenant_id = :tenant_id AND run_id = ANY (:run_ids::uuid[]) ORDER BY run_id FOR UPDATE;
 
 
 -- name: store(tenant_id, run_ids, apps, user_ids, days, statuses, created_ats, started_ats, finished_ats, error_categories, units, attempts, calls, failures, prompt_tokens, completion_tokens, audio_us, model_us, costs, positions)!
@@ -185,25 +183,6 @@ SET requests = d.requests + excluded.requests, completed = d.completed + exclude
 -- name: advance(tenant_id, position)!
 -- Moves a tenant's cursor, which the caller has locked.
 UPDATE app_cursor SET position = :position::bigint WHERE tenant_id = :tenant_id;
-
-
--- name: today()
--- tenant: every (no row)
-SELECT (clock() AT TIME ZONE 'UTC')::date;
-
-
--- name: ensure_day(day)
--- tenant: every (partitions hold the rows of all tenants)
--- Creates the partition of a day; returns false if its rows lie in the default partition.
-SELECT app_ensure_day(:day::date);
-
-
--- name: old_days(before)
--- tenant: every (names of tables)
--- Returns the partitions of days before this one.
-SELECT c.relname AS name FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-WHERE i.inhparent = 'app_request'::regclass AND c.relname ~ '^app_request_\d{8}$'
-  AND substr(c.relname, 13)::date < :before::date ORDER BY c.relname;
 
 
 -- name: drop_from_default(before, limit)

@@ -123,7 +123,7 @@ class AppService:
         return tree
 
     async def is_known(self, name: str) -> bool:
-        """Return whether a worker has published an app, whoever may use it."""
+        """Return whether a worker has published an app, regardless of who may use it."""
         async with self._database.acquire() as connection:
             return await catalogue.find(connection, name) is not None
 

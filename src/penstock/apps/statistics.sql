@@ -8,24 +8,18 @@ SELECT time_zone, (clock() AT TIME ZONE time_zone)::date AS today FROM tenant WH
 
 -- name: days(tenant_id, app, user_id, low, high)
 -- Returns the sums of each day from low up to but not including high, of a user or ('') of all. Index: primary key of app_day.
-SELECT day, requests, completed, failed, cancelled, wait_us, run_us, units, attempts, calls, failures, prompt_tokens,
-       completion_tokens, audio_us, model_us, cost, times
-FROM app_day
+SELECT * FROM app_day
 WHERE tenant_id = :tenant_id AND app = :app AND user_id = :user_id AND day >= :low::date AND day < :high::date ORDER BY day;
 
 
 -- name: record(tenant_id, run_id)
 -- Returns the record of a request. Index: primary key of app_request.
-SELECT run_id, app, user_id, day, status, created_at, started_at, finished_at, error_category, units, attempts, calls, failures,
-       prompt_tokens, completion_tokens, audio_us, model_us, cost, position
-FROM app_request WHERE tenant_id = :tenant_id AND run_id = :run_id;
+SELECT * FROM app_request WHERE tenant_id = :tenant_id AND run_id = :run_id;
 
 
 -- name: requests_of_user(tenant_id, app, user_id, low, high, below, limit)
 -- Returns the newest requests of a user in a range of days, older than a run. Index: app_request_user.
-SELECT run_id, app, user_id, day, status, created_at, started_at, finished_at, error_category, units, attempts, calls, failures,
-       prompt_tokens, completion_tokens, audio_us, model_us, cost, position
-FROM app_request
+SELECT * FROM app_request
 WHERE tenant_id = :tenant_id AND app = :app AND user_id = :user_id AND run_id < :below::uuid AND day >= :low::date
   AND day < :high::date AND run_id >= uuid_floor((:low::date - 2)::timestamp AT TIME ZONE 'UTC')
   AND run_id < uuid_floor((:high::date + 2)::timestamp AT TIME ZONE 'UTC')
@@ -34,9 +28,7 @@ ORDER BY run_id DESC LIMIT :limit::int;
 
 -- name: requests_of_all(tenant_id, app, low, high, below, limit)
 -- Returns the same, of all users. Index: app_request_app.
-SELECT run_id, app, user_id, day, status, created_at, started_at, finished_at, error_category, units, attempts, calls, failures,
-       prompt_tokens, completion_tokens, audio_us, model_us, cost, position
-FROM app_request
+SELECT * FROM app_request
 WHERE tenant_id = :tenant_id AND app = :app AND run_id < :below::uuid AND day >= :low::date
   AND day < :high::date AND run_id >= uuid_floor((:low::date - 2)::timestamp AT TIME ZONE 'UTC')
   AND run_id < uuid_floor((:high::date + 2)::timestamp AT TIME ZONE 'UTC')

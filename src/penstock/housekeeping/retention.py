@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from penstock.jobs.sql import queues, retention
+from penstock.postgres import partitions
 from penstock.postgres.pool import Database
 from penstock.processes.periodic import Periodic
 
@@ -19,7 +20,7 @@ class Retention(Periodic):
 
     async def once(self) -> bool:
         async with self._database.acquire() as connection:
-            await retention.make_room(connection)
+            await partitions.make_room(connection)
             await retention.drop_old(connection, self._keep)
             await queues.forget_served(connection, self._keep)
         return False

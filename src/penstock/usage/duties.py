@@ -5,18 +5,13 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Final
 
-import asyncpg
-
+from penstock.postgres import partitions
 from penstock.postgres.pool import Database
 from penstock.processes.periodic import Periodic
-from penstock.telemetry import logs
 from penstock.usage.sql import rollup
-
-log = logs.get(__name__)
 
 REPLAY_LIMIT: Final = timedelta(days=90)  # spool files older than this are not replayed
 _CHUNK: Final = 10_000  # deltas moved by one statement
-_AHEAD: Final = 7  # days for which partitions exist in advance
 
 
 class UsageRollUp(Periodic):
@@ -55,18 +50,9 @@ class UsageRetention(Periodic):
 
     async def once(self) -> bool:
         async with self._database.acquire() as connection:
-            today = await rollup.today(connection)
-            for ahead in range(-1, _AHEAD + 1):
-                day = today + timedelta(days=ahead)
-                if not await rollup.ensure_day(connection, day):
-                    log.warning("usage_partition_left_in_default", day=day.isoformat())
-            before = today - self._keep
-            for name in await rollup.old_days(connection, before=before):
-                try:
-                    await rollup.drop_partition(connection, name)
-                except asyncpg.LockNotAvailableError:
-                    log.info("usage_retention_postponed", partition=name)
-                    break
+            await partitions.make_room(connection, ["usage_detail"])
+            before = await partitions.today(connection) - self._keep
+            await partitions.drop_before(connection, "usage_detail", before)
             await rollup.drop_from_default(connection, before=before)
             await rollup.forget_sources(connection, after=REPLAY_LIMIT + timedelta(days=10))
             return await rollup.drop_old_of_submitters(connection, self._keep_users, limit=_CHUNK)

@@ -8,30 +8,14 @@ import asyncpg
 
 from penstock.events import store as event_log
 from penstock.jobs.sql.rows import Connection
-from penstock.postgres import queries
+from penstock.postgres import partitions, queries
 from penstock.telemetry import logs
 
 log = logs.get(__name__)
 
-_AHEAD = 7  # days for which partitions exist in advance
 _CHUNK = 1000
 
 _sql = queries.load(__file__, "retention.sql")
-
-
-async def make_room(connection: Connection) -> None:
-    """Create the partitions from yesterday to a week ahead. A day whose locks are taken is tried again next time."""
-    today: date = await _sql.today.value(connection)
-    for ahead in range(-1, _AHEAD + 1):
-        day = today + timedelta(days=ahead)
-        try:
-            async with connection.transaction():
-                # Shorter than the server's deadlock_timeout, so that no caller's statement is cancelled instead.
-                await connection.execute("SET LOCAL lock_timeout = '400ms'")
-                if not await _sql.ensure_day.value(connection, day=day):
-                    log.warning("partition_left_in_default", day=day.isoformat())
-        except asyncpg.LockNotAvailableError:
-            log.info("partition_postponed", day=day.isoformat())
 
 
 async def drop_old(connection: Connection, keep: timedelta) -> int:
@@ -39,7 +23,7 @@ async def drop_old(connection: Connection, keep: timedelta) -> int:
 
     Unfinished jobs, and those that finished less than ``keep`` ago, stay. Idempotency keys are removed with their jobs.
     """
-    today: date = await _sql.today.value(connection)
+    today = await partitions.today(connection)
     cutoff = datetime.combine(today, time(), UTC) - keep
     dropped = 0
     for row in await _sql.days.rows(connection):

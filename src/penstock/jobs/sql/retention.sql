@@ -1,22 +1,12 @@
 -- Statements that create partitions ahead of time and drop old days. They apply to every tenant.
 
 
--- name: ensure_day(day)
--- Creates the partitions of one day where they are missing; false if its rows already lie in a default partition.
-SELECT ensure_day(:day);
-
-
 -- name: days()
 -- Returns the days that have partitions.
 SELECT to_date(right(c.relname, 8), 'YYYYMMDD') AS day
 FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
 WHERE i.inhparent IN ('job'::regclass, 'event'::regclass) AND c.relname ~ '_[0-9]{8}$'
 GROUP BY 1 ORDER BY 1;
-
-
--- name: today()
--- Returns the current day by the database clock.
-SELECT (clock() AT TIME ZONE 'UTC')::date;
 
 
 -- name: drop_day(day, cutoff)

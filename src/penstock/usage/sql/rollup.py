@@ -26,30 +26,6 @@ async def roll_up(connection: Connection, *, limit: int = 10_000) -> int:
     return moved
 
 
-async def today(connection: Connection) -> date:
-    """Return the current day in UTC."""
-    day: date = await _sql.today.value(connection)
-    return day
-
-
-async def ensure_day(connection: Connection, day: date) -> bool:
-    """Create a day's partition of the detail if it is missing; return False if the default partition has its rows."""
-    made: bool = await _sql.ensure_day.value(connection, day=day)
-    return made
-
-
-async def old_days(connection: Connection, *, before: date) -> list[str]:
-    """Return the names of the partitions of days before this one."""
-    return [row["name"] for row in await _sql.old_days.rows(connection, before=before)]
-
-
-async def drop_partition(connection: Connection, name: str) -> None:
-    """Drop a partition of the detail, which briefly locks the whole table. Raises LockNotAvailableError."""
-    async with connection.transaction():
-        await connection.execute("SET LOCAL lock_timeout = '400ms'")
-        await connection.execute(f'DROP TABLE "{name}"')  # a name that ``old_days`` has returned
-
-
 async def drop_from_default(connection: Connection, *, before: date) -> None:
     """Remove old rows from the default partition of the detail."""
     await _sql.drop_from_default.run(connection, before=before)

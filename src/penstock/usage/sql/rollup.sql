@@ -113,25 +113,6 @@ WITH taken AS MATERIALIZED (
 SELECT count(*) FROM taken;
 
 
--- name: today()
--- Returns the current day by the database clock.
-SELECT (clock() AT TIME ZONE 'UTC')::date;
-
-
--- name: ensure_day(day)
--- Creates the partition of the detail of one day if it is missing; false if its rows already lie in the default partition.
-SELECT ensure_usage_day(:day);
-
-
--- name: old_days(before)
--- Returns the partitions of the detail of days before this one.
-SELECT c.relname AS name
-FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-WHERE i.inhparent = 'usage_detail'::regclass AND c.relname ~ '_[0-9]{8}$'
-  AND to_date(right(c.relname, 8), 'YYYYMMDD') < :before::date
-ORDER BY 1;
-
-
 -- name: drop_from_default(before)!
 -- tenant: every (maintenance)
 -- Removes old detail from the default partition, by row.

@@ -807,7 +807,8 @@ CREATE TABLE event_position_default PARTITION OF event_position DEFAULT;
 
 -- Creates the partitions of one day where they are missing. They are created apart and then attached, which does not block
 -- readers and writers of the parent. A day whose rows already lie in a default partition stays there (returns false).
-CREATE FUNCTION ensure_day(day date) RETURNS boolean LANGUAGE plpgsql AS $$
+-- Without parents: those of jobs, their events and runs.
+CREATE FUNCTION ensure_day(day date, parents text[] DEFAULT NULL) RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE
     parent text;
     child text;
@@ -815,11 +816,13 @@ DECLARE
     high text;
 BEGIN
     PERFORM pg_advisory_xact_lock(hashtext('penstock.ensure_day')); -- several housekeepers may begin the same day at once
-    FOREACH parent IN ARRAY ARRAY['job', 'done', 'attempt', 'event', 'event_position', 'flow_mail', 'flow_step', 'flow_turn'] LOOP
+    FOREACH parent IN ARRAY coalesce(parents, '{job, done, attempt, event, event_position, flow_mail, flow_step, flow_turn}') LOOP
         CONTINUE WHEN to_regclass(parent) IS NULL; -- a later migration creates it
         child := format('%s_%s', parent, to_char(day, 'YYYYMMDD'));
         CONTINUE WHEN to_regclass(format('%I', child)) IS NOT NULL;
-        IF parent IN ('event', 'event_position') THEN
+        IF (SELECT a.atttypid = 'timestamptz'::regtype FROM pg_partitioned_table p
+            JOIN pg_attribute a ON a.attrelid = p.partrelid AND a.attnum = p.partattrs[0]
+            WHERE p.partrelid = parent::regclass) THEN
             low := (day::timestamp AT TIME ZONE 'UTC')::text;
             high := ((day + 1)::timestamp AT TIME ZONE 'UTC')::text;
         ELSE

@@ -138,23 +138,7 @@ CREATE TABLE usage_price (
 CREATE FUNCTION added(total bigint, more numeric) RETURNS bigint LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN least(total + more, 9000000000000000000)::bigint;
 
--- Creates the partitions of usage_detail for days where they are missing. A day with rows in the default partition stays there.
-CREATE FUNCTION ensure_usage_day(day date) RETURNS boolean LANGUAGE plpgsql AS $$
-DECLARE
-    child text := format('usage_detail_%s', to_char(day, 'YYYYMMDD'));
-BEGIN
-    PERFORM pg_advisory_xact_lock(hashtext('penstock.ensure_day'));
-    IF to_regclass(format('%I', child)) IS NULL THEN
-        EXECUTE format('CREATE TABLE %I (LIKE usage_detail INCLUDING ALL)', child);
-        EXECUTE format('ALTER TABLE usage_detail ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)', child,
-                       (day::timestamp AT TIME ZONE 'UTC')::text, ((day + 1)::timestamp AT TIME ZONE 'UTC')::text);
-    END IF;
-    RETURN true;
-EXCEPTION WHEN check_violation THEN
-    RETURN false;
-END $$;
-
-SELECT ensure_usage_day((now() AT TIME ZONE 'UTC')::date + ahead) FROM generate_series(-1, 7) ahead;
+SELECT ensure_day((now() AT TIME ZONE 'UTC')::date + ahead, '{usage_detail}') FROM generate_series(-1, 7) ahead;
 
 -- The names of tenants, also of those that were deleted.
 CREATE VIEW usage_tenant AS SELECT id, name FROM tenant UNION ALL SELECT id, name FROM former_tenant;

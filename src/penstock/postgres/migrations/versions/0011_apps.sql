@@ -98,20 +98,4 @@ EXCEPTION WHEN untranslatable_character OR data_exception THEN
     RETURN 0;
 END $$;
 
--- Creates the partition of the records of a day where it is missing. A day with rows in the default partition stays there.
-CREATE FUNCTION app_ensure_day(day date) RETURNS boolean LANGUAGE plpgsql AS $$
-DECLARE
-    child text := format('app_request_%s', to_char(day, 'YYYYMMDD'));
-BEGIN
-    PERFORM pg_advisory_xact_lock(hashtext('penstock.ensure_day'));
-    IF to_regclass(format('%I', child)) IS NULL THEN
-        EXECUTE format('CREATE TABLE %I (LIKE app_request INCLUDING ALL)', child);
-        EXECUTE format('ALTER TABLE app_request ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)', child,
-                       uuid_floor(day::timestamp AT TIME ZONE 'UTC'), uuid_floor((day + 1)::timestamp AT TIME ZONE 'UTC'));
-    END IF;
-    RETURN true;
-EXCEPTION WHEN check_violation THEN
-    RETURN false;
-END $$;
-
-SELECT app_ensure_day((now() AT TIME ZONE 'UTC')::date + ahead) FROM generate_series(-1, 7) ahead;
+SELECT ensure_day((now() AT TIME ZONE 'UTC')::date + ahead, '{app_request}') FROM generate_series(-1, 7) ahead;
