@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import mimetypes
-import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
@@ -18,10 +16,9 @@ from penstock.models.host.calls import CallResult
 from penstock.models.replica.data_urls import put
 from penstock.models.replica.file_bytes import FileBytes
 from penstock.models.replica.runtime import Segment
+from penstock.models.replica.suffixes import suffix_of
 from penstock.models.uploads import SCHEME
 from penstock.tenants.principal import TenantId
-
-_MAX_SUFFIX: Final = 10  # characters
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +53,7 @@ class ResultFiles:
 
     async def _stored(self, segment: Segment, number: int, tenant: TenantId, attempt: ForJob | None) -> str:
         assert isinstance(segment.data, FileBytes)  # noqa: S101 - the caller has selected them
-        name = f"file{number}{suffix_of(segment.media_type)}"
+        name = f"file{number}{suffix_of(media_type=segment.media_type)}"
         try:
             blob = await self.blobs.put(
                 tenant,
@@ -76,12 +73,6 @@ async def pieces_of(file: FileBytes) -> AsyncIterator[bytes]:
     while data := await asyncio.to_thread(file.piece, start):
         yield data
         start += len(data)
-
-
-def suffix_of(media_type: str) -> str:
-    """Return the usual ending of files of a type, such as ``.png``."""
-    known = mimetypes.guess_extension(media_type.partition(";")[0]) or ""
-    return known if re.fullmatch(r"\.[a-z0-9]+", known) and len(known) <= _MAX_SUFFIX else ""
 
 
 def _valid(media_type: str) -> str:

@@ -18,7 +18,7 @@ from penstock.errors import PenstockError
 from penstock.failures import failure_of
 from penstock.jobs.work import ClaimedJob
 from penstock.models.replica.data_urls import Path, put
-from penstock.models.result_files import suffix_of
+from penstock.models.replica.suffixes import suffix_of
 from penstock.models.uploads import SCHEME
 from penstock.work.context import JobContext
 
@@ -44,7 +44,7 @@ class ResultMedia:
         try:
             await self.blobs.supersede(context.tenant, str(job.id), job.epoch)
             for number, media in enumerate(found):
-                name = f"{number}{suffix_of(media.media_type)}"
+                name = f"{number}{suffix_of(media_type=media.media_type)}"
                 blob = await self.blobs.put(
                     context.tenant,
                     _pieces(media.data),

@@ -25,11 +25,11 @@ from penstock.models.host.guardian import Guardian
 from penstock.models.replica.call_files import OUT
 from penstock.models.replica.file_bytes import FileBytes
 from penstock.models.replica.frames import ProtocolError
+from penstock.models.replica.suffixes import suffix_of
 
 MAX_BYTES: Final = 16 * 2**30  # of the inputs' files of all calls of a host
 
 _PREFIX: Final = "host-"
-_SUFFIX: Final = re.compile(r"\.[A-Za-z0-9]{1,10}")
 _HANDED_OVER: Final = re.compile(r"[0-9]{1,15}")
 _RETRY: Final = timedelta(seconds=2)
 
@@ -120,8 +120,7 @@ class CallFolder:
         """
         self._folders.reserve(size)
         self._bytes += size
-        suffix = Path(name or "").suffix
-        path = self._path / f"{self._files}{suffix if _SUFFIX.fullmatch(suffix) else ''}"
+        path = self._path / f"{self._files}{suffix_of(name)}"
         self._files += 1
         try:
             self._path.mkdir(mode=0o700, exist_ok=True)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import itertools
 import mimetypes
 import os
-import re
 import shutil
 import stat
 from collections.abc import Mapping
@@ -23,10 +22,9 @@ from penstock.models.replica.call_files import CallFiles
 from penstock.models.replica.data_urls import Lifter, Unreadable, put
 from penstock.models.replica.file_bytes import FileBytes
 from penstock.models.replica.runtime import Call, Output, Segment
+from penstock.models.replica.suffixes import suffix_of
 
 VARIABLE: Final = "PENSTOCK_FILES"  # names the folder in the environment of the program
-
-_SUFFIX: Final = re.compile(r"\.[A-Za-z0-9]{1,10}")
 
 
 class MediaPaths:
@@ -103,7 +101,6 @@ class MediaPaths:
 def _path_of(segment: Segment, call: Call, number: int) -> str:
     if isinstance(segment.data, FileBytes):
         return segment.data.path
-    suffix = Path(segment.name or "").suffix or mimetypes.guess_extension(segment.media_type) or ""
-    path = call.folder() / f"{number}{suffix if _SUFFIX.fullmatch(suffix) else ''}"
+    path = call.folder() / f"{number}{suffix_of(segment.name, segment.media_type)}"
     path.write_bytes(segment.data)
     return str(path)

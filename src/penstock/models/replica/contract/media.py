@@ -25,6 +25,7 @@ from penstock.models.replica.contract.context import BadInput, context
 from penstock.models.replica.contract.numbers import numpy_itself, pillow
 from penstock.models.replica.contract.sound import samples_of
 from penstock.models.replica.file_bytes import FileBytes
+from penstock.models.replica.suffixes import suffix_of
 
 if TYPE_CHECKING:
     import numpy
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from pydantic.json_schema import JsonSchemaValue
 
 _TYPE = re.compile(r"[\w.+-]{1,100}/[\w.+-]{1,100}", re.ASCII)
-_SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,10}")
 _numbers = itertools.count(1)  # of files in the folders of calls
 _MAX_HEAD: Final = 1000  # characters of a data: URL before its comma
 
@@ -117,8 +117,7 @@ class File:
         Raises RuntimeError if no call runs, and OSError.
         """
         if self._path is None:
-            suffix = Path(self.name or "").suffix or mimetypes.guess_extension(self.media_type) or ""
-            place = context().folder / f"{next(_numbers)}{suffix if _SUFFIX.fullmatch(suffix) else ''}"
+            place = context().folder / f"{next(_numbers)}{suffix_of(self.name, self.media_type)}"
             place.write_bytes(self.data)
             super().__setattr__("_path", str(place))
         return Path(str(self._path))
