@@ -13,6 +13,7 @@ import asyncpg
 from penstock.batching import Batching
 from penstock.callbacks import deliveries
 from penstock.callbacks.announcing import ENDPOINTS
+from penstock.callbacks.channels import Channels, TenantChannel
 from penstock.callbacks.deliveries import EndpointKey, Lease, Outcome
 from penstock.callbacks.line import Line, Pace, Shared
 from penstock.callbacks.marketplace import Marketplace
@@ -90,17 +91,11 @@ class CallbackDispatcher(Periodic):
     ) -> None:
         super().__init__(interval=interval, idle_interval=idle_interval)
         self._database = database
-        self._senders = [sender] if marketplace is None else [sender, marketplace.sender]
+        tenants = TenantChannel(database=database, sender=sender, details=details)
+        self._channels = Channels(tenants=tenants, marketplace=marketplace)
         self._lease = lease
         self._records: Batching[Outcome, bool] = Batching(self._record, unlucky=_UNLUCKY)
-        self._around = Shared(
-            database=database,
-            sender=sender,
-            sealing=sealing,
-            details=details,
-            record=self._records.put,
-            marketplace=marketplace,
-        )
+        self._around = Shared(database=database, channels=self._channels, sealing=sealing, record=self._records.put)
         quick = Pace(
             concurrency=concurrency, page=256, page_bytes=2**18, body_bytes=2**21, connections=asyncio.Semaphore(4)
         )
@@ -244,5 +239,4 @@ class CallbackDispatcher(Periodic):
             await asyncio.gather(*late, return_exceptions=True)
         await self._records.drain()
         await self._presence.close()
-        for sender in self._senders:
-            await sender.close()
+        await self._channels.close()

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from random import random
 from typing import Any, Final
 
-from penstock.callbacks import deliveries, marketplace, rules, signing
-from penstock.callbacks.chains import Chains, Prepared
+from penstock.callbacks import deliveries, rules
+from penstock.callbacks.chains import Chains
+from penstock.callbacks.channels import Channel, Channels, prepared
 from penstock.callbacks.deliveries import Lease, Outcome, Target
 from penstock.callbacks.endpoint import Attempt
-from penstock.callbacks.marketplace import Marketplace
-from penstock.callbacks.message import MEDIA_TYPE, Delivery, Details, Key, body_of
+from penstock.callbacks.message import Delivery, Key, Message
 from penstock.callbacks.rules import Response, Result
 from penstock.callbacks.sealing import CannotOpen, Sealing
-from penstock.callbacks.sender import Sender
 from penstock.callbacks.slots import Slots, User
 from penstock.errors import BlobStoreUnavailable, DatabaseUnavailable
 from penstock.postgres.pool import Database
@@ -29,8 +28,6 @@ log = logs.get(__name__)
 
 _LINGER_SECONDS: Final = 1.0  # for which the line of a quick endpoint without deliveries keeps its lease
 _LATER_SECONDS: Final = 1.0  # between two reads of deliveries that are due again
-_FIRST_BODIES: Final = 4  # bodies that are made together, at first
-_MAX_BODIES: Final = 32
 _MAX_UNRECORDED: Final = 1024  # attempts whose outcome is not in the database yet
 _RECORD_AGAIN_SECONDS: Final = 0.5  # while the database is unavailable
 _CANNOT_SEND_REST: Final = timedelta(minutes=1)
@@ -59,18 +56,16 @@ class Shared:
     """What the lines of one dispatcher share."""
 
     database: Database
-    sender: Sender
+    channels: Channels
     sealing: Sealing
-    details: Mapping[str, Details]  # by the first word of event types
     record: Callable[[Outcome], Awaitable[bool]]  # returns whether the lease held
-    marketplace: Marketplace | None = None  # None: the settings of this process name none
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Page:
-    """An endpoint and some of its deliveries, as they were read."""
+    """Some deliveries of an endpoint, as they were read, and what sends them."""
 
-    target: Target
+    channel: Channel
     again: Sequence[Delivery]  # those that are due again
     page: Sequence[Delivery]
     blocked: Collection[Key]  # of the page: an earlier delivery of their subject has failed
@@ -105,6 +100,7 @@ class Line:
         self._leaving = False
         self._lost = False
         self._target: Target | None = None
+        self._channel: Channel | None = None
         self._keys: Sequence[bytes] = ()
         self._next_later = 0.0
 
@@ -171,12 +167,17 @@ class Line:
             if found is None:
                 return
             try:
-                prepared = await self._prepare(found.target, [*found.again, *found.page])
+                made = await prepared(
+                    found.channel,
+                    self.lease.tenant,
+                    [*found.again, *found.page],
+                    room=self._pace.body_bytes - self._chains.size,
+                )
             except BlobStoreUnavailable as error:
                 log.warning("callback_files_unavailable", endpoint=str(self.lease.endpoint_id), reason=error.message)
                 self._leaving, self._rest = True, _CANNOT_SEND_REST
                 return
-        again, page = prepared[: len(found.again)], prepared[len(found.again) :]
+        again, page = made[: len(found.again)], made[len(found.again) :]  # the others did not fit, and are read again
         self._exhausted = not found.page
         if page:
             self._behind = page[-1][0].key
@@ -196,7 +197,8 @@ class Line:
             if target is None:
                 self.lost()
                 return None
-            if not self._open(target):
+            channel = self._open(target)
+            if channel is None:
                 return None
             page, blocked = await deliveries.read_ready(
                 connection,
@@ -211,57 +213,27 @@ class Line:
                 again = await deliveries.read_later(
                     connection, self.lease, limit=self._pace.page, max_bytes=self._pace.page_bytes
                 )
-        return _Page(target=target, again=again, page=page, blocked=blocked)
+        return _Page(channel=channel, again=again, page=page, blocked=blocked)
 
-    def _open(self, target: Target) -> bool:
-        """Note the endpoint's current settings; returns whether anything may be sent to it."""
+    def _open(self, target: Target) -> Channel | None:
+        """Note the endpoint's current settings; returns its channel, or None if nothing may be sent to it."""
         before, self._target = self._target, target
         if target.stopped or target.suspended:
             self._leaving = True
             self._rest = timedelta(minutes=1) if target.suspended else None
-            return False
+            return None
         if before is None or (before.sealed, before.previous_sealed) != (target.sealed, target.previous_sealed):
             try:
                 self._keys = self._around.sealing.keys(self.lease.endpoint_id, target)
             except CannotOpen as error:
                 log.error("callback_secret_unreadable", endpoint=str(self.lease.endpoint_id), reason=str(error))
                 self._leaving, self._rest = True, _CANNOT_SEND_REST
-                return False
-        if target.url == marketplace.URL and self._around.marketplace is None:
+                return None
+        self._channel = self._around.channels.of(target)
+        if self._channel is None:
             log.error("marketplace_unknown", reason="this process does not have MARKETPLACE_CALLBACK")
             self._leaving, self._rest = True, _CANNOT_SEND_REST
-            return False
-        return True
-
-    async def _prepare(self, target: Target, page: Sequence[Delivery]) -> list[Prepared]:
-        """Return the first deliveries of a page with their bodies. The others did not fit, and are read again.
-
-        Bodies are made for a few deliveries at a time, because their size is known only afterwards.
-        """
-        prepared: list[Prepared] = []
-        room, size = self._pace.body_bytes - self._chains.size, _FIRST_BODIES
-        while len(prepared) < len(page):
-            some = page[len(prepared) : len(prepared) + size]
-            bodies = await self._bodies(target, some)
-            for delivery in some:
-                body = bodies[delivery.key]
-                prepared.append((delivery, body))
-                room -= len(body)
-                if room <= 0:
-                    return prepared
-            size = min(2 * size, _MAX_BODIES)
-        return prepared
-
-    async def _bodies(self, target: Target, page: Sequence[Delivery]) -> Mapping[Key, bytes]:
-        if target.url == marketplace.URL and self._around.marketplace is not None:
-            return await self._around.marketplace.bodies(self.lease.tenant, page)
-        details: dict[Key, Mapping[str, Any]] = {}
-        for word, detail in self._around.details.items():
-            own = [one for one in page if one.kind.partition(".")[0] == word]
-            if own:
-                async with self._around.database.acquire() as connection:
-                    details |= await detail(connection, self.lease.tenant, own)
-        return {one.key: body_of(one, details.get(one.key, {})) for one in page}
+        return self._channel
 
     # Sending
 
@@ -323,16 +295,9 @@ class Line:
             await self._disable(f"the receiver responded with status {response.status}")
 
     async def _send(self, delivery: Delivery, body: bytes) -> Response:
-        assert self._target is not None  # noqa: S101 - nothing is sent before it was read
-        message = delivery.id(self.lease.tenant)
-        timestamp = int(time.time())
-        headers = {"webhook-id": message, "webhook-timestamp": str(timestamp)}
-        if self._target.url == marketplace.URL and (known := self._around.marketplace) is not None:
-            return await known.sender.send(known.url, headers | known.headers, body)
-        headers["Content-Type"] = MEDIA_TYPE
-        if self._keys:
-            headers["webhook-signature"] = signing.signatures(self._keys, message, timestamp, body)
-        return await self._around.sender.send(self._target.url, headers, body)
+        assert self._target is not None and self._channel is not None  # noqa: S101, PT018 - it was read before
+        message = Message(id=delivery.id(self.lease.tenant), timestamp=int(time.time()), body=body)
+        return await self._channel.send(self._target, self._keys, message)
 
     def _judge_endpoint(self, response: Response) -> None:
         """Note the endpoint's state by a response. The line ends if the endpoint has to rest or changes its class."""

@@ -10,7 +10,9 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from penstock.callbacks.message import Delivery, Key
+from penstock.callbacks.deliveries import Target
+from penstock.callbacks.message import Delivery, Key, Message
+from penstock.callbacks.rules import Response
 from penstock.callbacks.sender import Sender
 from penstock.masking import Secret
 from penstock.outbound.policy import Policy
@@ -33,8 +35,8 @@ class Marketplace:
     sender: Sender  # with POLICY
     bodies: Bodies
 
-    @property
-    def headers(self) -> dict[str, str]:
-        """The headers of every message."""
+    async def send(self, _target: Target, _keys: Sequence[bytes], message: Message, /) -> Response:
+        """Send a message to the address in the settings, with the token there."""
         authorization = {} if self.token is None else {"Authorization": f"Bearer {self.token.reveal()}"}
-        return {"Content-Type": MEDIA_TYPE, **authorization}
+        headers = message.headers | {"Content-Type": MEDIA_TYPE} | authorization
+        return await self.sender.send(self.url, headers, message.body)

@@ -46,6 +46,20 @@ class Delivery:
         return message_id(tenant, self.position, self.place, self.mark)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One attempt of a delivery. ``timestamp`` is in seconds since 1970."""
+
+    id: str
+    timestamp: int
+    body: bytes
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers of every message, whatever its receiver."""
+        return {"webhook-id": self.id, "webhook-timestamp": str(self.timestamp)}
+
+
 def message_id(tenant: int, position: int, place: int, mark: int) -> str:
     """Return the id of the message about an event."""
     return f"msg_{tenant}_{position}-{place}-{mark}"
