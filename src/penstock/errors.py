@@ -30,7 +30,7 @@
     │   ├── ModelTimeout            the model took longer than its limit
     │   ├── ModelUnavailable        the model cannot be loaded, perhaps only for a while
     │   │   └── ModelBroken         its manifest is wrong
-    │   ├── AppUnavailable          no worker has the app that is served here; try again
+    │   ├── AppUnavailable          no worker can run requests of the app at present; try again
     │   └── ProviderFailed          a server behind the model failed
     ├── CannotStart                 a process cannot start here; the message names the remedy
     └── SettingsError               the environment is wrong; lists every mistake
@@ -259,7 +259,7 @@ class ModelUnavailable(ServiceError):
 
 
 class AppUnavailable(ServiceError):
-    """No worker has the app yet; try again."""
+    """No worker can run requests of the app at present; try again."""
 
     code = "app_unavailable"
 

@@ -76,11 +76,11 @@ async def marketplace(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator
         async with aiohttp.ClientSession(base_url=base, timeout=aiohttp.ClientTimeout(200)) as session:
             client = Marketplace(session=session)
 
-            async def published() -> bool:
-                apps = (await client.get("/api/v1/apps"))["apps"]
-                return any(app["name"] == "audiocraft" for app in apps)
+            async def healthy() -> bool:
+                async with session.get("/api/v1/apps/audiocraft/health") as response:
+                    return response.status == 200 and (await response.json())["status"] == "ok"
 
-            await until(published, "the worker has published the app")
+            await until(healthy, "the app accepts requests")
             yield client
 
 

@@ -13,7 +13,7 @@ from penstock.apps import catalogue
 from penstock.apps.catalogue import AppProblem, Published
 from penstock.apps.manifest import AppManifest
 from penstock.apps.views import AppHealth, AppSummary, AppView, CallRequest
-from penstock.errors import InvalidInput, NotFound, TooLarge
+from penstock.errors import AppUnavailable, InvalidInput, NotFound, TooLarge
 from penstock.flows.service import FlowService, KnownFlow
 from penstock.flows.views import FlowRequest, FlowVersion, RunTree
 from penstock.jobs.fields import APP_OWNER
@@ -85,7 +85,7 @@ class AppService:
     async def submission(self, sender: Principal, name: str, call: CallRequest) -> JobSubmission:
         """Return a request as the job that runs it, after its input was checked.
 
-        Raises NotFound, InvalidInput and TooLarge.
+        Raises NotFound, AppUnavailable, InvalidInput and TooLarge.
         """
         app = self._remembered(name) if sender.may_use_app(name) else None
         if app is None:
@@ -136,14 +136,14 @@ class AppService:
         return app if app is not None and time.monotonic() - app.read_at < _REMEMBER_SECONDS else None
 
     async def _load(self, sender: Principal, name: str) -> _Callable:
-        """Return an app with its flow, and remember it for a moment. Raises NotFound."""
+        """Return an app with its flow, and remember it for a moment. Raises NotFound and AppUnavailable."""
         began = time.monotonic()
         manifest = (await self._find(sender, name)).manifest
         if manifest is None:
-            raise NotFound(f"the app {name} cannot be used: its app.toml has mistakes")
+            raise AppUnavailable(f"the app {name} cannot be used: its app.toml has mistakes")
         flow = await self._flows.known(manifest.flow_name, manifest.flow_version)
         if flow is None:
-            raise NotFound(f"no worker has the flow {manifest.flow or manifest.name} of the app {name}")
+            raise AppUnavailable(f"no worker has the flow {manifest.flow or manifest.name} of the app {name}")
         app = self._callable[name] = _Callable(manifest, flow, began)
         return app
 

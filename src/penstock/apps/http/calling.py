@@ -10,6 +10,7 @@ from penstock.apps.results import Results, reply_of
 from penstock.apps.service import AppService
 from penstock.apps.views import CallReply, CallRequest, RequestResult
 from penstock.errors import (
+    AppUnavailable,
     DatabaseUnavailable,
     Forbidden,
     IdempotencyConflict,
@@ -59,6 +60,7 @@ class CallRoutes:
         errors=(
             *BODY_ERRORS,
             NotFound,
+            AppUnavailable,
             Forbidden,
             IdempotencyConflict,
             QuotaExceeded,

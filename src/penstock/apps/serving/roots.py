@@ -31,7 +31,7 @@ def _at_root(route: Route, app: str, is_known: IsKnown) -> Route:
         path=f"/{route.path.removeprefix(_PREFIX)}",
         name=f"{route.name}AtRoot",
         path_parameters=tuple(one for one in route.path_parameters if one.name != "app"),
-        errors=(*route.errors, AppUnavailable),
+        errors=tuple(dict.fromkeys((*route.errors, AppUnavailable))),
         handler=partial(_handle, route.handler, app, is_known),
     )
 
