@@ -1,0 +1,1 @@
+"""Athena Serving: its gateway protocol over HTTP, WebSocket and gRPC, for engines and every other model."""
