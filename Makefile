@@ -36,9 +36,10 @@ check: $(VENV)/.installed-dev ## lint, types, import contract; changes nothing
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-fix: $(VENV)/.installed-dev ## format, mend what can be mended mechanically, write generated tables
+fix: $(VENV)/.installed-dev ## format, mend what can be mended mechanically, write generated modules and tables
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	$(BIN)/python -m scripts.protos
 	$(BIN)/python -m scripts.settings_table
 	$(BIN)/python -m scripts.app_variables_table
 
