@@ -64,6 +64,7 @@ class PenstockError(Exception):
     """Base of all errors that Penstock raises on purpose."""
 
     code: ClassVar[str] = "error"
+    engine_code: int | None = None  # the number by which the engine of a model names its failure
 
     def __init__(self, message: str | None = None) -> None:
         super().__init__(message or type(self).__doc__ or type(self).__name__)

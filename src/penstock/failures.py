@@ -39,7 +39,8 @@ class Category(StrEnum):
 class CallFailed(Exception):
     """A call, an attempt or a load ended without a result, for a reason that its caller may read: no secrets in it.
 
-    ``field`` names the part of the input that breaks a rule; ``retry_after`` is the earliest time for another try.
+    ``field`` names the part of the input that breaks a rule; ``retry_after`` is the earliest time for another try;
+    ``code`` is the number by which the engine of a model names the failure.
     """
 
     def __init__(
@@ -49,11 +50,13 @@ class CallFailed(Exception):
         *,
         field: str | None = None,
         retry_after: timedelta | None = None,
+        code: int | None = None,
     ) -> None:
         super().__init__(message)
         self.category = Category(category)
         self.field = field
         self.retry_after = retry_after
+        self.code = code
 
     @property
     def message(self) -> str:
@@ -93,6 +96,12 @@ _CATEGORIES: Final = {
 
 def error_of(failure: CallFailed, what: str = "") -> PenstockError:
     """Return the error that reports a failure to the caller of a service; ``what`` precedes the message."""
+    error = _error_of(failure, what)
+    error.engine_code = failure.code
+    return error
+
+
+def _error_of(failure: CallFailed, what: str) -> PenstockError:
     if failure.category is Category.BAD_INPUT:
         return InvalidInput.of(failure.field or "body", failure.message)
     message = f"{what}: {failure.message}" if what else failure.message
@@ -109,9 +118,9 @@ def failure_of(error: PenstockError, *, where: str = "input") -> CallFailed:
         prefix = f"{where}." if where else ""
         first, *more = error.problems
         others = "".join(f"; {prefix}{one.field}: {one.detail}" for one in more)
-        return CallFailed(category, first.detail + others, field=prefix + first.field)
+        return CallFailed(category, first.detail + others, field=prefix + first.field, code=error.engine_code)
     field = where or None if category is Category.BAD_INPUT else None
-    return CallFailed(category, error.message, field=field, retry_after=retry_after)
+    return CallFailed(category, error.message, field=field, retry_after=retry_after, code=error.engine_code)
 
 
 def category_of(code: str) -> Category:

@@ -35,12 +35,15 @@ from tests.support.waiting import until
 CODE = {
     "greet": """
 from penstock import Context
+from penstock.failures import CallFailed
 
 class Model:
     def predict(self, name: str, context: Context) -> str:
         print("greeting", name)
         if name == "nobody":
             raise LookupError("there is nobody")
+        if name == "engine":
+            raise CallFailed("internal", "engine failed", code=10110)
         return f"Dear {name}"
 """,
     "count": """
@@ -124,6 +127,9 @@ async def test_predict(client: Client) -> None:
         await client.predict("greet")
     with pytest.raises(ModelFailed, match="there is nobody"):
         await client.predict("greet", {"name": "nobody"})
+    with pytest.raises(ModelFailed, match="engine failed") as failed:
+        await client.predict("greet", {"name": "engine"})
+    assert failed.value.engine_code == 10110
     with pytest.raises(NotFound):
         await client.predict("none", {})
     with pytest.raises(NotFound):

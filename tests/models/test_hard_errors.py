@@ -32,6 +32,14 @@ class Model:
         print("unloaded")
 """
 
+CODED = """
+from penstock.failures import CallFailed
+
+class Model:
+    def predict(self, category: str, code: int) -> str:
+        raise CallFailed(category, "engine failed", code=code)
+"""
+
 
 @pytest.mark.parametrize(
     ("how", "message"),
@@ -50,6 +58,21 @@ async def test_an_exception_that_cannot_be_written_costs_no_replica(models: Mode
     with pytest.raises(InvalidInput, match="its text cannot be read"):
         await models.call(model, {"how": "field"})
     assert model.restarts == 0
+
+
+@pytest.mark.parametrize("kind", ["def", "async def"])
+async def test_the_code_of_an_engine_reaches_the_caller(models: Models, kind: str) -> None:
+    """Also where the input is refused; a code that no header can hold is left out."""
+    model = await models.serve("coded", CODED.replace("def", kind))
+    with pytest.raises(ModelFailed, match="engine failed") as failed:
+        await models.call(model, {"category": "internal", "code": -10110})
+    assert failed.value.engine_code == -10110
+    with pytest.raises(InvalidInput, match="engine failed") as refused:
+        await models.call(model, {"category": "bad_input", "code": 2**62})
+    assert refused.value.engine_code == 2**62
+    with pytest.raises(ModelFailed) as failed:
+        await models.call(model, {"category": "internal", "code": 10**30})
+    assert failed.value.engine_code is None
 
 
 @pytest.mark.parametrize("kind", ["def", "async def"])

@@ -58,6 +58,13 @@ def test_the_wait_of_a_failure_is_kept() -> None:
     assert error.retry_after == failure_of(error).retry_after == timedelta(seconds=7)
 
 
+@pytest.mark.parametrize("category", Category)
+def test_the_code_of_an_engine_is_kept(category: Category) -> None:
+    error = error_of(CallFailed(category, "no licence left", code=10110))
+    assert error.engine_code == failure_of(error).code == 10110
+    assert error_of(CallFailed(category, "no licence left")).engine_code is None
+
+
 def test_a_job_waits_for_a_quota() -> None:
     failure = failure_of(QuotaExceeded("calls a minute", retry_after=timedelta(seconds=7)))
     assert (failure.category, failure.retry_after) == (Category.RATE_LIMITED, timedelta(seconds=7))

@@ -59,6 +59,7 @@ class _Problem(Struct):
     title: str = ""
     detail: str = ""
     errors: list[dict[str, str]] = []
+    engine_code: int | None = None
 
 
 class Transport:
@@ -198,16 +199,21 @@ def error_of(status: int, content: bytes, headers: Mapping[str, str]) -> Penstoc
         problem = msgspec.json.decode(content, type=_Problem)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         problem = _Problem(detail=content[:200].decode("utf-8", "replace"))
-    message = problem.detail or problem.title or f"HTTP status {status}"
-    if problem.errors and problem.code == InvalidInput.code:
-        return InvalidInput(
-            [FieldProblem(field=e.get("field", ""), detail=e.get("detail", "")) for e in problem.errors]
-        )
-    error = error_named(problem.code, message) or (CallerError(message) if status < 500 else ServiceError(message))
+    error = _error_of(problem, status)
+    error.engine_code = problem.engine_code
     wait = _seconds(headers.get("Retry-After"))
     if isinstance(error, Overloaded | QuotaExceeded) and wait is not None:
         error.retry_after = timedelta(seconds=wait)
     return error
+
+
+def _error_of(problem: _Problem, status: int) -> PenstockError:
+    if problem.errors and problem.code == InvalidInput.code:
+        return InvalidInput(
+            [FieldProblem(field=e.get("field", ""), detail=e.get("detail", "")) for e in problem.errors]
+        )
+    message = problem.detail or problem.title or f"HTTP status {status}"
+    return error_named(problem.code, message) or (CallerError(message) if status < 500 else ServiceError(message))
 
 
 def error_named(code: str, message: str, *, field: str = "request") -> PenstockError | None:

@@ -83,7 +83,9 @@ class _Piecewise:
                 reply = await send(piece, f"{self.key}-{number}", deadline)
             except CallFailed as error:
                 message = f"{error.message} (piece {number} of {len(spans)}, at {begin:.0f} s)"
-                raise CallFailed(error.category, message, field=error.field, retry_after=error.retry_after) from error
+                raise CallFailed(
+                    error.category, message, field=error.field, retry_after=error.retry_after, code=error.code
+                ) from error
             finally:
                 path.unlink(missing_ok=True)
             heard.append(_Piece(begin, reply))

@@ -68,6 +68,7 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     code: str
     detail: str
     errors: list[dict[str, str]] = []  # field and detail of each mistake
+    engine_code: int | None = None  # the number by which the engine of a model names its failure
     quota: str | None = None  # the quota that refused the request, with its limit, its use, and the time of its reset
     limit: int | None = None
     used: int | None = None
@@ -106,6 +107,7 @@ def describe(error: errors.PenstockError) -> Problem:
         code=error.code,
         detail=error.message if (status, title) != _OURS else "The service failed to process this request.",
         errors=[{"field": mistake.field, "detail": mistake.detail} for mistake in mistakes],
+        engine_code=error.engine_code,
         quota=exceeded.quota if exceeded else None,
         limit=exceeded.limit if exceeded else None,
         used=exceeded.used if exceeded else None,

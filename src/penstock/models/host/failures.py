@@ -14,4 +14,4 @@ _MAX_WAIT_SECONDS: Final = 3600.0
 def failure_of(header: frames.FailureHeader, message: str) -> CallFailed:
     """Return the failure in a frame; ``message`` is the frame's own, without secrets."""
     wait = timedelta(seconds=min(header.retry_after, _MAX_WAIT_SECONDS)) if header.retry_after else None
-    return CallFailed(header.category, message, field=header.field, retry_after=wait)
+    return CallFailed(header.category, message, field=header.field, retry_after=wait, code=header.code)

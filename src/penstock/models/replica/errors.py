@@ -10,6 +10,7 @@ from penstock.failures import CallFailed, Category
 from penstock.models.replica import frames
 
 _MAX_MESSAGE = 4000  # characters
+_CODES = 2**63  # codes of engines are below this
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]{4,16}")  # the address of an object, which callers must not see
 
 
@@ -18,7 +19,8 @@ def failure(call_id: int, error: BaseException, *, kind: int = frames.FAILURE) -
     if isinstance(error, CallFailed):
         field = None if error.field is None else text_of(error.field)
         seconds = None if error.retry_after is None else error.retry_after.total_seconds()
-        header = frames.FailureHeader(error.category, shortened(text_of(error.args[0])), field, seconds)
+        code = error.code if error.code is not None and abs(error.code) < _CODES else None
+        header = frames.FailureHeader(error.category, shortened(text_of(error.args[0])), field, seconds, code)
     else:
         header = frames.FailureHeader(Category.INTERNAL, described(error))
     return frames.encode(kind, call_id, header)

@@ -112,6 +112,7 @@ class FailureHeader(Struct, frozen=True, array_like=True):
     message: str
     field: str | None = None
     retry_after: float | None = None  # seconds
+    code: int | None = None  # the engine's own, of up to 64 bits
 
 
 class LogHeader(Struct, frozen=True, array_like=True):
