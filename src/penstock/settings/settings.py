@@ -12,6 +12,7 @@ from typing import Any, Final, Self
 from penstock.errors import FieldProblem, SettingsError
 from penstock.settings import blobs, brokers, gateway, jobs, marketplace, providers, workers
 from penstock.settings.apps import AppSettings
+from penstock.settings.athena import AthenaSettings
 from penstock.settings.blobs import BlobSettings
 from penstock.settings.brokers import BrokerSettings
 from penstock.settings.callbacks import CallbackSettings
@@ -33,8 +34,8 @@ from penstock.settings.workers import WorkerSettings
 # In the order of the documentation. A default may be derived from earlier variables.
 GROUPS: Final = (
     GatewaySettings, DatabaseSettings, JobSettings, WorkerSettings, ModelSettings, FlowSettings, AppSettings,
-    BlobSettings, ProviderSettings, CallbackSettings, MarketplaceSettings, UsageSettings, SidecarSettings,
-    BrokerSettings, LogSettings,
+    AthenaSettings, BlobSettings, ProviderSettings, CallbackSettings, MarketplaceSettings, UsageSettings,
+    SidecarSettings, BrokerSettings, LogSettings,
 )  # fmt: skip
 VARIABLES: Final[Mapping[str, Variable]] = {
     name: variable for group in GROUPS for name, variable in variables(group).items()
@@ -50,8 +51,8 @@ _INTERNAL: Final = frozenset({"PENSTOCK_SUPERVISOR_PID", "PENSTOCK_MODEL", "PENS
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Settings(
     GatewaySettings, DatabaseSettings, JobSettings, WorkerSettings, ModelSettings, FlowSettings, AppSettings,
-    BlobSettings, ProviderSettings, CallbackSettings, MarketplaceSettings, UsageSettings, SidecarSettings,
-    BrokerSettings, LogSettings,
+    AthenaSettings, BlobSettings, ProviderSettings, CallbackSettings, MarketplaceSettings, UsageSettings,
+    SidecarSettings, BrokerSettings, LogSettings,
 ):  # fmt: skip
     """The effective settings of one process."""
 

@@ -1,0 +1,23 @@
+"""Settings of Athena Serving's protocol."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from penstock.settings.kinds import MEBIBYTE, port, size
+from penstock.settings.variable import setting
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class AthenaSettings:
+    """Athena Serving."""
+
+    penstock_athena_grpc_port: int | None = setting(
+        port,
+        None,
+        "port of the gateway's gRPC server, at the address HTTP_HOST; 0 chooses a free one; unset: it does not start. "
+        "The original listens on 5090",
+    )
+    penstock_athena_grpc_message_bytes: int = setting(
+        size, 4 * MEBIBYTE, "largest message that the gRPC server receives"
+    )
