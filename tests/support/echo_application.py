@@ -114,6 +114,9 @@ class EchoRoutes:
             message = await socket.receive()
             if message == "end":
                 return
+            if message == "refuse":
+                socket.begin_close(1008, "ü" * 200)
+                continue
             if message in {"hold", "hold and end"}:
                 self.started.set()
                 await self.proceed.wait()

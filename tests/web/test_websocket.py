@@ -48,6 +48,15 @@ async def test_messages_are_bounded(app: EchoApplication) -> None:
         assert socket.close_code == 1009
 
 
+async def test_a_handler_that_closes_receives_no_more_and_its_reason_is_cut_to_a_frame(app: EchoApplication) -> None:
+    async with app.client() as client:
+        await client.send(HANDSHAKE + text(b"refuse") + text(b"more"))
+        assert (await client.reply()).status == 101
+        assert await client.reader.readexactly(2 + 2 + 122) == b"\x88\x7c\x03\xf0" + "ü".encode() * 61
+        client.writer.write(b"\x88\x82" + MASK + b"\x03\xf0")
+        assert await client.ended()
+
+
 async def test_messages_may_come_with_the_handshake_and_in_fragments(app: EchoApplication) -> None:
     fragments = b"\x01\x82" + MASK + b"ab" + b"\x80\x82" + MASK + b"cd"
     async with app.client() as client:

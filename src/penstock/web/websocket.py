@@ -19,6 +19,7 @@ from penstock.web.writer import Writer
 _BUFFER_BYTES: Final = 256 * 1024  # received and not yet read; above this, reading the socket pauses
 _FRAME_BYTES: Final = 64  # the approximate overhead of a frame beside its data
 _CLOSE_SECONDS: Final = 5.0  # for the client's half of the closing handshake
+_REASON_BYTES: Final = 123  # of a close frame (RFC 6455 §5.5)
 
 
 class WebSocket:
@@ -39,6 +40,7 @@ class WebSocket:
         self._buffered = 0  # bytes
         self._closing = False  # no more messages are read
         self._changed = asyncio.Event()
+        self.close_seconds = _CLOSE_SECONDS
         self._protocol.receive_data(_head(request))
         (handshake,) = self._protocol.events_received()
         assert isinstance(handshake, Handshake)  # noqa: S101 - the first event of a server is the request
@@ -77,6 +79,11 @@ class WebSocket:
     def notice_departure(self) -> None:
         """Wake the handler if it waits, because ``request.left`` was set."""
         self._changed.set()
+
+    @property
+    def closed_by_client(self) -> bool:
+        """Whether the client has sent a close frame, rather than lost the connection."""
+        return self._protocol.close_rcvd is not None
 
     def _receive_frame(self, frame: Frame) -> None:
         if frame.opcode in {Opcode.TEXT, Opcode.BINARY}:
@@ -133,19 +140,25 @@ class WebSocket:
 
     async def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
         """Close the socket and wait briefly for the client's confirmation. Messages that were not read are dropped."""
-        self._closing = True
-        self._messages.clear()
-        self._fragments.clear()
-        self._buffered = self._size = 0
-        self.resume_if_roomy()  # the confirmation may come behind messages that were held back
-        self._begin_close(code, reason)
+        self.begin_close(code, reason)
         try:
-            async with asyncio.timeout(_CLOSE_SECONDS):
+            async with asyncio.timeout(self.close_seconds):
                 while self._unconfirmed and not self.request.left.is_set():
                     self._changed.clear()
                     await self._changed.wait()
         except TimeoutError:
             pass
+
+    def begin_close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
+        """Send a close frame, whose reason is cut to the room that it has. A task that waits for a message gets
+        Disconnected. When the handler returns, the connection waits for the client's confirmation.
+        """
+        self._closing = True
+        self._messages.clear()
+        self._fragments.clear()
+        self._buffered = self._size = 0
+        self.resume_if_roomy()  # the confirmation may come behind messages that were held back
+        self._send_close(code, reason)
 
     @property
     def _unconfirmed(self) -> bool:
@@ -154,18 +167,17 @@ class WebSocket:
 
     def go_away(self) -> None:
         """Begin to close because the process is stopping."""
-        self._begin_close(CloseCode.GOING_AWAY, "the service is stopping")
-        self._changed.set()
+        self._send_close(CloseCode.GOING_AWAY, "the service is stopping")
 
     def revoke(self) -> None:
         """Begin to close because the sender's key no longer allows this."""
-        self._begin_close(CloseCode.POLICY_VIOLATION, self.request.withdrawn[:100])
-        self._changed.set()
+        self._send_close(CloseCode.POLICY_VIOLATION, self.request.withdrawn)
 
-    def _begin_close(self, code: int, reason: str) -> None:
+    def _send_close(self, code: int, reason: str) -> None:
         if self._protocol.state is State.OPEN:
-            self._protocol.send_close(code, reason)
+            self._protocol.send_close(code, reason.encode()[:_REASON_BYTES].decode(errors="ignore"))
             self._flush()
+        self._changed.set()
 
     def _flush(self) -> bool:
         """Send what the protocol object has queued; return whether there was anything."""
