@@ -72,7 +72,7 @@ class Lifter:
         found = dict(_found(self._schema, value, ()))
         if not found:
             return Output(json)
-        segments = [_segment(url, path) for path, url in found.items()]
+        segments = [segment_of(url, path) for path, url in found.items()]
         for path in found:
             value = put(value, path, None)
         return Output(msgspec.json.encode(value), segments)
@@ -127,7 +127,7 @@ def _is_media(schema: Any) -> bool:
     return schema.get("format") == "media" or any(_is_media(choice) for choice in schema.get("anyOf", ()))
 
 
-def _segment(url: str, path: Path) -> Segment:
+def segment_of(url: str, path: Path) -> Segment:
     comma = url.find(",", 0, _MAX_HEAD)
     if comma < 0:
         raise Unreadable("must be a data: URL, like data:image/png;base64,iVBORw0KGgo=", dotted(path))
