@@ -42,6 +42,7 @@ fix: $(VENV)/.installed-dev ## format, mend what can be mended mechanically, wri
 	$(BIN)/python -m scripts.protos
 	$(BIN)/python -m scripts.settings_table
 	$(BIN)/python -m scripts.app_variables_table
+	$(BIN)/python -m scripts.athena_codes_table
 
 bench: $(VENV)/.installed-dev ## measure throughput and latency and print a table (minutes)
 	$(BIN)/python -m benchmarks $(ARGS)

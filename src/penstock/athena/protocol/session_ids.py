@@ -1,0 +1,70 @@
+"""Ids of calls and sessions (``sid``) in the original's format of 32 characters.
+
+::
+
+    iat 0007 04fa @ dx 16ade44e4d8 7a1c 80 2
+    │   │    │      │  │           │    │  └ version of the format
+    │   │    │      │  │           │    └ first two digits of the port
+    │   │    │      │  │           └ last two bytes of the address, in hexadecimal
+    │   │    │      │  └ milliseconds since 1970, in hexadecimal
+    │   │    │      └ location
+    │   │    └ counter
+    │   └ process id
+    └ kind of the service
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+LENGTH: Final = 32
+
+_NOT_IN_NAMES: Final = re.compile(r"[^a-z0-9]")
+_FORMAT: Final = re.compile(
+    r"(?P<sub>[a-z0-9]{3})(?P<pid>[0-9a-f]{4})(?P<index>[0-9a-f]{4})@(?P<location>[a-z0-9]{2})"
+    r"(?P<at>[0-9a-f]{11})(?P<address>[0-9a-f]{4})(?P<port>[0-9]{2})2"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """Where session ids come from: one process of a gateway."""
+
+    pid: int
+    address: str = "127.0.0.1"  # IPv4; of another one the last two bytes are 0
+    port: int = 0
+    location: str = "dx"
+
+
+class SessionIds:
+    """Makes the session ids of one process: 65,536 different ones per millisecond."""
+
+    def __init__(self, origin: Origin, first: int = 0) -> None:
+        self._index = first
+        octets = origin.address.split(".")
+        last = octets[2:] if len(octets) == 4 and all(one.isdecimal() and int(one) < 256 for one in octets) else "00"
+        self._before = f"{origin.pid & 0xFFFF:04x}"
+        self._location = _short(origin.location, 2, "dx")
+        self._after = "".join(f"{int(one):02x}" for one in last) + f"{origin.port:02d}"[:2] + "2"
+
+    def next(self, sub: str, at: datetime) -> str:
+        """Return a new id for a service; ``sub`` is its kind, of which the first three letters and digits count."""
+        self._index = (self._index + 1) & 0xFFFF
+        milliseconds = int(at.timestamp() * 1000) & 0xFFFFFFFFFFF
+        return (
+            f"{_short(sub, 3, 'ase')}{self._before}{self._index:04x}@{self._location}{milliseconds:011x}{self._after}"
+        )
+
+
+def is_session_id(text: str) -> bool:
+    """Return whether a text has the format of a session id."""
+    return len(text) == LENGTH and _FORMAT.fullmatch(text) is not None
+
+
+def _short(text: str, length: int, default: str) -> str:
+    """Return so many letters and digits of a text, filled up from the default."""
+    found = _NOT_IN_NAMES.sub("", text.lower())[:length]
+    return found or default if len(found) in {0, length} else found + "x" * (length - len(found))
