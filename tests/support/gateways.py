@@ -23,7 +23,10 @@ from penstock.web.server import Server
 SUBMISSION = {"owner_service": "tests", "task_type": "echo", "model_profile": "small"}
 
 
-_OUTSIDE = ("/healthz", "/readyz", "/metrics", "/docs", "/openapi.json", "/nowhere", "/api/", "/get", "/post")
+_OUTSIDE = (
+    "/healthz", "/readyz", "/metrics", "/docs", "/openapi.json", "/nowhere", "/api/", "/get", "/post", "/oauth2/",
+    "/v1/",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

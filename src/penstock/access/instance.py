@@ -145,8 +145,8 @@ class Instance:
             if left:
                 raise WrongState(
                     f"these are under the previous secret: {', '.join(left)}. A key moves to the new secret when it is "
-                    "used; revoke those that are not needed. A model or callback that is left cannot be decrypted: "
-                    "remove it"
+                    "used; revoke those that are not needed. Models, callbacks and credentials of Athena that are left "
+                    "cannot be decrypted: remove them"
                 )
             await store.remove_secret(connection, previous.id)
             await _record(connection, "secret.finish", secrets.current)

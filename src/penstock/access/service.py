@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -36,6 +36,8 @@ from penstock.tenants.principal import DEFAULT_NAME, DEFAULT_TENANT, Principal, 
 
 _MAX_KEYS: Final = 1000  # valid ones of a tenant
 _LATEST: Final = timedelta(days=3653)  # of an expiry
+# Stores what belongs to a new key; returns further fields for the audit log, without secrets.
+Beside = Callable[[asyncpg.Connection, Key], Awaitable[Mapping[str, Any]]]
 
 
 class AccessService:
@@ -49,8 +51,11 @@ class AccessService:
 
     # Keys
 
-    async def create_key(self, sender: Sender, creation: KeyCreation) -> CreatedKey:
-        """Create a key of the sender's tenant with at most the sender's rights. Its text is returned only here."""
+    async def create_key(self, sender: Sender, creation: KeyCreation, *, beside: Beside | None = None) -> CreatedKey:
+        """Create a key of the sender's tenant with at most the sender's rights. Its text is returned only here.
+
+        ``beside`` stores what belongs to the key, in the same transaction.
+        """
         _check_expiry(creation.expires_at)
         if not self._token_set and sender.principal.key is None and scopes.OPERATOR not in creation.scopes:
             raise InvalidInput.of(
@@ -76,7 +81,10 @@ class AccessService:
                 generation=generation,
             )
             created = await self._key(connection, principal.tenant, new.id)
-            await self._record(connection, sender, Action(name="key.create", subject=new.id, after=_described(created)))
+            described = _described(created)
+            if beside is not None:
+                described |= await beside(connection, created)
+            await self._record(connection, sender, Action(name="key.create", subject=new.id, after=described))
         return CreatedKey(**msgspec.structs.asdict(created), key=new.text.reveal())
 
     async def keys(self, tenant: TenantId) -> list[Key]:

@@ -10,6 +10,7 @@ from penstock.apps import gateway_part as apps
 from penstock.apps.service import AppService
 from penstock.apps.statistics import Statistics
 from penstock.assembly.shared import Shared
+from penstock.athena.part import AthenaParts
 from penstock.blobs import part as blobs
 from penstock.blobs.parted import PartedUploads
 from penstock.callbacks import part as callbacks
@@ -53,6 +54,10 @@ class GatewayAssembly(Shared):
     @cached_property
     def access(self) -> AccessParts:
         return AccessParts(self.settings, self.database, self.jobs.wakeups, self.instance)
+
+    @cached_property
+    def athena(self) -> AthenaParts:
+        return AthenaParts(self.database, self.access)
 
     @cached_property
     def callbacks(self) -> CallbackService:
@@ -135,6 +140,7 @@ class GatewayAssembly(Shared):
             self.blobs_part,
             self.system_part,
             callbacks.part(self.callbacks),
+            self.athena.part,
             collections.part(self.collections),
             self.access.part,
             sidecar.part(self.infra),

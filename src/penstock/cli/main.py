@@ -14,6 +14,7 @@ import typer
 
 from penstock.cli import (
     apps,
+    athena,
     audit,
     blobs,
     callbacks,
@@ -56,6 +57,7 @@ app.command("sidecar")(sidecar.sidecar)
 app.add_typer(jobs.app, name="job")
 app.add_typer(flows.app, name="flow")
 app.add_typer(apps.app, name="app")
+app.add_typer(athena.app, name="athena")
 app.add_typer(queues.app, name="queue")
 app.add_typer(models.app, name="model")
 app.add_typer(blobs.app, name="blob")

@@ -91,6 +91,7 @@ def _run(act: Callable[[Instance], Awaitable[T]]) -> T:
     """Run something with the secret of this host and its database."""
     from penstock.access.instance import Instance
     from penstock.access.secret_file import SecretSource
+    from penstock.athena.credentials import sealing as athena
     from penstock.callbacks import sealing as callbacks
     from penstock.models import sealing as models
     from penstock.postgres.address import database_url
@@ -103,7 +104,7 @@ def _run(act: Callable[[Instance], Awaitable[T]]) -> T:
     async def run() -> T:
         database = Database(database_url(settings), application_name="penstock-secret", max_size=1)
         try:
-            return await act(Instance(database, source, reseal=[models.reseal, callbacks.reseal]))
+            return await act(Instance(database, source, reseal=[models.reseal, callbacks.reseal, athena.reseal]))
         finally:
             await database.close()
 

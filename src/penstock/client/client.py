@@ -13,6 +13,7 @@ from typing import Any, Self
 
 from penstock.client.access import AccessCalls
 from penstock.client.apps import AppCalls
+from penstock.client.athena import AthenaCalls
 from penstock.client.blobs import BlobCalls
 from penstock.client.callbacks import CallbackCalls
 from penstock.client.collections import CollectionCalls
@@ -45,6 +46,7 @@ class Client(
     CollectionCalls,
     FlowCalls,
     AppCalls,
+    AthenaCalls,
 ):
     """A client of one gateway; use it as ``async with Client(url, token=…) as client``.
 

@@ -1,0 +1,1 @@
+"""Athena's protocol over HTTP and WebSocket."""

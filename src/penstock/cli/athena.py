@@ -1,0 +1,10 @@
+"""``penstock athena``: Athena Serving."""
+
+from __future__ import annotations
+
+import typer
+
+from penstock.cli import athena_keys
+
+app = typer.Typer(help="Serve clients and engines of Athena Serving.", no_args_is_help=True)
+app.add_typer(athena_keys.app, name="key")
