@@ -99,6 +99,14 @@ def test_a_later_message_may_consist_of_a_payload() -> None:
     assert (message.header, message.parameter) == ({}, {})
 
 
+def test_data_without_a_status_counts_as_the_whole_and_is_known_not_to_state_it() -> None:
+    body = b'{"header": {"status": 1}, "payload": {"a": {"text": ""}, "b": {"text": "", "status": 3}}}'
+    message = decode_request(body)
+    assert [one.status for one in message.payload.values()] == [Status.ONCE, Status.ONCE]
+    assert message.unmarked == {"a"}
+    assert message.stated_status is Status.CONTINUE
+
+
 def test_statuses_and_sequence_numbers_may_be_text_or_floats() -> None:
     """The original's loader sends them as strings, and JavaScript clients as floats."""
     one = decode_request(b'{"payload": {"a": {"status": "2", "seq": 7.0, "text": ""}}}').payload["a"]

@@ -20,6 +20,7 @@ class ObjectReader:
     """Reads the data objects of one message. ``max_bytes`` bounds their data together, after unpacking."""
 
     def __init__(self, mistakes: Mistakes, *, max_bytes: int, max_fields: int, raw_text: bool = False) -> None:
+        self.unmarked: set[str] = set()  # the objects whose status was not stated
         self._mistakes = mistakes
         self._max_bytes = self._left = max_bytes
         self._max_fields = max_fields
@@ -41,7 +42,9 @@ class ObjectReader:
         found = DataObject(name=name, type=TYPES[kinds[0]] if kinds else types.get(name, DataType.TEXT))
         fields = {key: one for key, one in value.items() if key not in kinds}
         status = self.status(path, fields.pop("status", None))
-        if status is not None:
+        if status is None:
+            self.unmarked.add(name)
+        else:
             found.status = status
         found.seq = self._seq(path, fields.pop("seq", None))
         found.attributes = self.scalars(path, fields, "an attribute: attributes have one level")

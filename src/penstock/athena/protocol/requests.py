@@ -47,6 +47,7 @@ class RequestMessage:
     header: Attributes = field(default_factory=dict)
     parameter: dict[str, ServiceParameter] = field(default_factory=dict)  # by service
     payload: dict[str, DataObject] = field(default_factory=dict)  # by name
+    unmarked: frozenset[str] = frozenset()  # the data objects whose status was not stated and is assumed to be 3
 
     @property
     def app_id(self) -> str:
@@ -54,11 +55,17 @@ class RequestMessage:
         return self.text("appid") or self.text("app_id")
 
     @property
+    def stated_status(self) -> Status | None:
+        """The status that the header states."""
+        stated = self.header.get("status")
+        return Status(stated) if isinstance(stated, int) else None
+
+    @property
     def status(self) -> Status | None:
         """The status that the header states, or else the one that all data objects share."""
-        stated = self.header.get("status")
-        if isinstance(stated, int):
-            return Status(stated)
+        stated = self.stated_status
+        if stated is not None:
+            return stated
         found = {one.status for one in self.payload.values()}
         return found.pop() if len(found) == 1 else None
 
@@ -100,6 +107,7 @@ class _Reader:
             one = self._objects.read(name, stated, types)
             if one is not None:
                 found.payload[name] = one
+        found.unmarked = frozenset(self._objects.unmarked)
         self._mistakes.check()
         return found
 
