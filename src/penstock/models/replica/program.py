@@ -7,7 +7,7 @@ import select
 import signal
 import subprocess
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import IO, Final
 
@@ -25,7 +25,7 @@ _TERMINATE_SECONDS: Final = 2.0  # for a program that was sent SIGTERM, before i
 
 
 class TooLong(Exception):
-    """The program wrote a line of more than LONGEST_LINE bytes."""
+    """The program wrote a line of more bytes than allowed."""
 
 
 class Program:
@@ -35,8 +35,12 @@ class Program:
     One thread at a time may send and read; any thread may call ``signal``, ``wait`` and ``stop``.
     """
 
-    def __init__(self, command: Sequence[str]) -> None:
-        """Start the program; ``command[0]`` is a path. Raises CallFailed (``unavailable``)."""
+    def __init__(
+        self, command: Sequence[str], *, environment: Mapping[str, str] | None = None, longest: int = LONGEST_LINE
+    ) -> None:
+        """Start the program; ``command[0]`` is a path. ``environment`` replaces this process's, and ``longest`` is the
+        limit of a line in bytes. Raises CallFailed (``unavailable``)."""
+        self._longest = longest
         status, status_end = os.pipe()
         with os.fdopen(status, "rb") as report:
             try:
@@ -45,6 +49,7 @@ class Program:
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     bufsize=0,
+                    env=environment,
                     pass_fds=(status_end,),
                 )
             except OSError as error:
@@ -91,7 +96,7 @@ class Program:
                     return found
                 continue
             self._searched = len(self._received)
-            if self._searched > LONGEST_LINE:
+            if self._searched > self._longest:
                 raise TooLong
             if not self._exchange():
                 return None
@@ -106,6 +111,11 @@ class Program:
             if len(self._received) > _READ:
                 break
         return len(self._received.strip())
+
+    def discard(self) -> None:
+        """Drop what has arrived of a line that is too long."""
+        self._received.clear()
+        self._searched = 0
 
     def _exchange(self) -> bool:
         """Wait until bytes can be sent or have arrived; return False when no more will arrive."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
-import shutil
 import signal
 import threading
 from collections.abc import Mapping, Sequence
@@ -15,6 +13,7 @@ from typing import Any, ClassVar, Final, NoReturn
 import msgspec
 
 from penstock.failures import CallFailed, Category
+from penstock.models.replica import commands
 from penstock.models.replica.data_urls import Lifter, Unreadable, inlined
 from penstock.models.replica.media_paths import MediaPaths
 from penstock.models.replica.program import LONGEST_LINE, Program, TooLong
@@ -57,16 +56,7 @@ class SubprocessRuntime(BlockingRuntime):
 
     @classmethod
     def check(cls, options: Mapping[str, Any], folder: Path) -> Sequence[tuple[str, str]]:
-        problems: list[tuple[str, str]] = []
-        try:
-            program = _words(options.get("command"))[0]
-        except ValueError as error:
-            problems.append(("command", str(error)))
-        else:
-            if _found(program, folder) is None:
-                problems.append(
-                    ("command", f"must begin with a program in the manifest's folder or on the PATH: {program}")
-                )
+        problems = commands.mistakes(options.get("command"), folder)
         if options.get("cancel", "signal") != "signal":
             problems.append(("cancel", 'must be "signal" if it is given'))
         if options.get("media", "path") not in _MEDIA:
@@ -164,8 +154,8 @@ class SubprocessRuntime(BlockingRuntime):
     # The program's life
 
     def _started(self) -> Program:
-        program, *arguments = _words(self.spec.options.get("command"))
-        path = _found(program, self.spec.folder)
+        program, *arguments = commands.words_of(self.spec.options.get("command"))
+        path = commands.found(program, self.spec.folder)
         if path is None:
             raise CallFailed(
                 Category.UNAVAILABLE, f"there is no program {program} in the manifest's folder or on the PATH"
@@ -220,26 +210,3 @@ def _line(call: Call, paths: MediaPaths | None) -> bytes:
             Category.BAD_INPUT, f"as one line of JSON it has {len(line)} bytes; the model takes {LONGEST_LINE}"
         )
     return line
-
-
-def _words(command: object) -> list[str]:
-    """Return the program and its arguments; raises ValueError."""
-    words = command
-    if isinstance(command, str):
-        try:
-            words = shlex.split(command)
-        except ValueError as error:
-            raise ValueError(f"cannot be split as a shell would: {error}") from None
-    if not isinstance(words, list) or not words or not all(isinstance(word, str) for word in words) or not words[0]:
-        raise ValueError('is required: the program and its arguments, as ["java", "Words.java"] or "java Words.java"')
-    if any("\0" in word for word in words):
-        raise ValueError("must hold no NUL characters")
-    return words
-
-
-def _found(program: str, folder: Path) -> str | None:
-    """Return the path of a program in the folder or on the PATH; None where it is missing or not executable."""
-    path = (folder / program).absolute()
-    if path.is_file() and os.access(path, os.X_OK):
-        return str(path)
-    return None if "/" in program else shutil.which(program)
