@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import queue
 import random
 import sys
@@ -99,7 +100,7 @@ class Trial:
                 with shielded():
                     self._going.put(call)
             penstock.context().log("line")
-            sum(range(30))
+            len([[] for _ in range(10)])  # so that garbage is collected here
 
     def _cancel(self) -> None:
         while (call := self._going.get()) is not None:
@@ -116,24 +117,20 @@ def restless() -> Iterator[None]:
     sys.setswitchinterval(before)
 
 
-def test_cancelling_at_any_moment_never_hits_code_that_is_not_the_models(restless: None) -> None:
-    """No function of Penstock that the model calls is interrupted, and no exception is left for later code."""
-    trial = Trial()
-    ended = threading.Event()
+@pytest.fixture
+def collecting() -> Iterator[None]:
+    """Collect garbage often, with a callback that takes a while."""
 
-    def run() -> None:
-        try:
-            trial.run()
-        finally:
-            ended.set()
+    def called_back(phase: str, info: dict[str, int]) -> None:
+        for _ in range(200):
+            pass
 
-    threading.Thread(target=run, daemon=True).start()
-    assert ended.wait(LIMIT)
-    assert (trial.wire.broken, trial.stray) == (0, 0)
-    assert trial.cancelled + trial.finished == TURNS
-    assert trial.cancelled > 0
-    assert trial.finished > 0
-    assert not interrupting._of_thread
+    before = gc.get_threshold()
+    gc.callbacks.append(called_back)
+    gc.set_threshold(2)
+    yield
+    gc.set_threshold(*before)
+    gc.callbacks.remove(called_back)
 
 
 class Dropped:
@@ -151,6 +148,30 @@ def noticing(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: others.append(unraisable.exc_type))
     interrupting.resend_lost_exceptions()
     return others
+
+
+def test_cancelling_at_any_moment_never_hits_code_that_is_not_the_models(
+    restless: None, collecting: None, noticing: list[object]
+) -> None:
+    """No function of Penstock that the model calls is interrupted, and no exception is left for later code. One that
+    arrives in a callback of the garbage collector is sent again."""
+    trial = Trial()
+    ended = threading.Event()
+
+    def run() -> None:
+        try:
+            trial.run()
+        finally:
+            ended.set()
+
+    threading.Thread(target=run, daemon=True).start()
+    assert ended.wait(LIMIT)
+    assert (trial.wire.broken, trial.stray) == (0, 0)
+    assert trial.cancelled + trial.finished == TURNS
+    assert trial.cancelled > 0
+    assert trial.finished > 0
+    assert not interrupting._of_thread
+    assert noticing == []
 
 
 def test_an_exception_that_a_finalizer_loses_is_sent_again(noticing: list[object]) -> None:
