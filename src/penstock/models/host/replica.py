@@ -1,4 +1,4 @@
-"""One replica as its host sees it: its lifecycle, the calls sent to it, and its reports."""
+"""One replica as its host sees it: its lifecycle, and the calls sent to it."""
 
 from __future__ import annotations
 
@@ -7,43 +7,38 @@ import itertools
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Protocol
 
 from penstock.errors import ModelUnavailable
 from penstock.failures import CallFailed, Category
-from penstock.models.host import devices, environment, received, sent
+from penstock.models.host import devices, environment, sent
 from penstock.models.host.arena import Arena, arena
 from penstock.models.host.call_folders import CallFolders
 from penstock.models.host.calls import LiveCall
 from penstock.models.host.deadlines import Deadlines
 from penstock.models.host.guardian import Guardian
 from penstock.models.host.in_flight import InFlight
-from penstock.models.host.logbook import MAX_LINE, Logbook
+from penstock.models.host.logbook import Logbook
 from penstock.models.host.process import Handlers, ReplicaProcess
+from penstock.models.host.reports import CallOwner, Reports
+from penstock.models.host.startup import Startup
 from penstock.models.manifest import Model
 from penstock.models.replica import frames
-from penstock.models.replica.runtime import Schema, Segment
+from penstock.models.replica.runtime import Schema
 from penstock.processes import exits
 from penstock.processes.waiting import set_within
 from penstock.telemetry import logs
 
 log = logs.get(__name__)
 
-_MAX_LAST_WORDS: Final = 300  # characters
-
 _numbers = itertools.count(1)
 _call_ids = itertools.count(1)
 
 
-class Owner(Protocol):
+class Owner(CallOwner, Protocol):
     """The owner of a replica, which decides what happens to its calls. Called on the event loop."""
 
-    def completed(self, call: LiveCall, json: bytes, segments: Sequence[Segment], micros: int) -> None: ...
-    def failed(self, call: LiveCall, failure: frames.FailureHeader) -> None: ...
     def timed_out(self, call: LiveCall) -> None: ...
-    def places_free(self) -> None:
-        """Send other calls, because some have ended."""
-
     def ended(self, replica: Replica, started: Sequence[LiveCall], unstarted: Sequence[LiveCall]) -> None: ...
 
 
@@ -70,21 +65,19 @@ class Replica:
         self.over_limit = False  # it was killed because it used too much memory
         self.overstayed = False  # it was killed because a call did not stop: no fault of the others
         self.exited = asyncio.Event()
-        self.last_words = ""  # the newest line of output that bypassed our own capture
         self.pinged_at = 0.0  # monotonic
-        self.ponged_at = 0.0
         self._owner = owner
         self._logbook = logbook
+        self._startup = Startup(self.name, model, logbook)
+        self._reports = Reports(self.name, model, self.in_flight, owner, logbook)
         handlers = Handlers(
-            data=self._receive,
-            control=self._receive_control,
-            line=self._log_line,
+            data=self._reports.receive,
+            control=self._startup.receive,
+            line=self._reports.line,
             broken=self._protocol_broken,
             ended=self._process_ended,
         )
         self._process = ReplicaProcess(model, handlers, guardian, private)
-        self._described: asyncio.Future[Schema] = asyncio.get_running_loop().create_future()
-        self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._deadlines = Deadlines(
             self.in_flight,
             timeout=model.timeout.total_seconds(),
@@ -105,7 +98,7 @@ class Replica:
         await self._start(describe_only=True)
         try:
             async with asyncio.timeout(self.model.start_timeout.total_seconds()):
-                return await self._described
+                return await self._startup.described
         except TimeoutError:
             raise CallFailed(Category.UNAVAILABLE, "its code could not be imported in time") from None
         finally:
@@ -117,8 +110,8 @@ class Replica:
         await self._start(describe_only=False)
         try:
             async with asyncio.timeout(self.model.start_timeout.total_seconds()):
-                schema = await self._described
-                await self._ready
+                schema = await self._startup.described
+                await self._startup.ready
         except TimeoutError:
             self.kill(f"did not load within {self.model.start_timeout.total_seconds():g} s")
             await self.exited.wait()
@@ -131,7 +124,7 @@ class Replica:
         if self.state == "starting":
             self.state = "ready"
         self.load_seconds = time.monotonic() - self.started_at
-        self.ponged_at = time.monotonic()
+        self._startup.ponged_at = time.monotonic()
         return schema
 
     async def stop(self, *, grace: float) -> None:
@@ -154,6 +147,16 @@ class Replica:
     def pid(self) -> int | None:
         """The id of the process, once it is started."""
         return self._process.pid
+
+    @property
+    def ponged_at(self) -> float:
+        """Monotonic time of the last response to a ping."""
+        return self._startup.ponged_at
+
+    @property
+    def last_words(self) -> str:
+        """The newest line of output that bypassed our own capture."""
+        return self._reports.last_words
 
     @property
     def returned(self) -> int:
@@ -186,8 +189,8 @@ class Replica:
     async def _start_process(self, *, describe_only: bool) -> None:
         placement = await devices.place(self.model.manifest.device, environment.of_host())
         if not describe_only:
-            self._arena = arena()
-            self._files = await self._folder()
+            self._arena = self._reports.arena = arena()
+            self._files = self._reports.files = await self._folder()
         setup = sent.setup(
             self.model,
             device=placement.device,
@@ -207,11 +210,7 @@ class Replica:
         if not orderly and how != exits.described(0):
             self._logbook.add("error", f"the replica ended: {how}", version=self.model.version, replica=self.name)
         output = f"; its last output was: {self.last_words}" if self.last_words else ""
-        error = CallFailed(Category.UNAVAILABLE, f"its process ended: {how}{output}")
-        for future in (self._described, self._ready):
-            if not future.done():
-                future.set_exception(error)
-                future.exception()  # there may be no waiter
+        self._startup.fail(CallFailed(Category.UNAVAILABLE, f"its process ended: {how}{output}"))
         started, unstarted = self.in_flight.clear()
         self._close_arena()
         if self._files is not None:
@@ -230,7 +229,7 @@ class Replica:
     def _close_arena(self) -> None:
         if self._arena is not None:
             self._arena.close()
-            self._arena = None
+            self._arena = self._reports.arena = None
 
     async def _end(self, *, grace: float) -> None:
         if self.pid is None:
@@ -318,101 +317,3 @@ class Replica:
 
     def _flush(self) -> None:
         self._process.send_control(frames.encode(frames.FLUSH))
-
-    # What the process reports
-
-    def _receive(self, arrived: Sequence[frames.Frame]) -> None:
-        returned = self.returned
-        try:
-            self._handle(arrived)
-        finally:
-            if self.returned != returned:
-                self._owner.places_free()
-
-    def _handle(self, arrived: Sequence[frames.Frame]) -> None:
-        for frame in arrived:
-            kind = frame.kind
-            if kind == frames.RESULT:
-                json, segments, micros = received.output(frame, self._files)
-                if json:
-                    received.checked_json(json)
-                self._owner.completed(self._finish(frame.id), json, segments, micros)
-            elif kind == frames.CHUNK:
-                self._chunk(frame)
-            elif kind == frames.FAILURE:
-                failure = received.failure(frame)
-                self._owner.failed(self._finish(frame.id), failure)
-            elif kind == frames.PROGRESS:
-                self._progress(frame)
-            elif kind == frames.LOG:
-                self._log_frame(frame)
-            else:
-                raise frames.ProtocolError(f"kind {kind} on the data channel")
-
-    def _finish(self, call_id: int) -> LiveCall:
-        call = self.in_flight.finish(call_id, time.perf_counter())
-        call.withdraw = None
-        if call.arena is not None and self._arena is not None:
-            for offset, length in call.arena:
-                self._arena.free(offset, length)
-            call.arena = None
-        return call
-
-    def _chunk(self, frame: frames.Frame) -> None:
-        call = self.in_flight.find(frame.id)
-        json, segments, _ = received.output(frame)
-        size = frames.chunk_size(len(frame.body))
-        if call.window and not frames.fits(call.window, call.unread, size):
-            raise frames.ProtocolError("a chunk exceeds the window of its call")
-        if not call.done.done():
-            call.add_chunk(received.checked_json(json), segments, size)
-
-    def _progress(self, frame: frames.Frame) -> None:
-        call = self.in_flight.find(frame.id)
-        if len(frame.body) > frames.MAX_PROGRESS:
-            raise frames.ProtocolError(f"progress of {len(frame.body)} bytes")
-        if call.listener is not None and not call.done.done():
-            call.listener.progress(received.checked_json(frame.body))
-
-    def _log_frame(self, frame: frames.Frame) -> None:
-        line = received.log_line(frame)
-        self._log(line.level, line.message, self.in_flight.get(frame.id) if frame.id else None)
-
-    def _log_line(self, level: str, text: str) -> None:
-        """Log a line of output that bypassed our own capture."""
-        self.last_words = text[:_MAX_LAST_WORDS]
-        running = self.in_flight.running
-        call = next(iter(running.values())) if len(running) == 1 else None  # with one call it is clear whose line it is
-        self._log(level, text, call)
-
-    def _log(self, level: str, message: str, call: LiveCall | None) -> None:
-        request_id = None if call is None else call.request_id
-        entry = self._logbook.add(
-            level, message[:MAX_LINE], version=self.model.version, replica=self.name, request_id=request_id
-        )
-        if call is not None and call.listener is not None and not call.done.done():
-            call.listener.log(entry.level, entry.message)
-
-    def _receive_control(self, arrived: Sequence[frames.Frame]) -> None:
-        for frame in arrived:
-            match frame.kind:
-                case frames.HELLO:
-                    if not self._described.done():
-                        self._described.set_result(received.schema(frame.body))
-                case frames.READY:
-                    if not self._ready.done():
-                        self._ready.set_result(None)
-                case frames.BROKEN:
-                    self._cannot_start(received.failure(frame))
-                case frames.PONG:
-                    self.ponged_at = time.monotonic()
-                case _:
-                    raise frames.ProtocolError(f"kind {frame.kind} on the control channel")
-
-    def _cannot_start(self, failure: frames.FailureHeader) -> None:
-        message = self._logbook.masked(failure.message)
-        self._logbook.add("error", f"cannot start: {message}", version=self.model.version, replica=self.name)
-        for future in (self._described, self._ready):
-            if not future.done():
-                future.set_exception(CallFailed(Category.UNAVAILABLE, message))
-                future.exception()
