@@ -16,6 +16,7 @@ from penstock.models.host.calls import CallResult, Listener, LiveCall
 from penstock.models.host.deployment import Deployment
 from penstock.models.host.host import ModelHost
 from penstock.models.host.logbook import LogEntry, Wanted
+from penstock.models.host.sessions import LiveSession
 from penstock.models.manifest import Model
 from penstock.models.replica.runtime import Segment
 from penstock.tenants.principal import DEFAULT_TENANT, TenantId
@@ -68,6 +69,20 @@ class Models:
         return self.host.call(
             deployment, body, segments, request_id=request_id, streams=streams, listener=listener, tenant=tenant
         )
+
+    def session(
+        self,
+        deployment: Deployment,
+        value: Any,
+        segments: Sequence[Segment] = (),
+        *,
+        request_id: str = "",
+        listener: Listener | None = None,
+        tenant: TenantId = DEFAULT_TENANT,
+    ) -> LiveSession:
+        """Begin a session."""
+        body = msgspec.json.encode(value)
+        return self.host.session(deployment, body, segments, request_id=request_id, listener=listener, tenant=tenant)
 
     def lines(self, deployment: Deployment, **wanted: Any) -> list[LogEntry]:
         return deployment.logbook.newest(Wanted(**wanted), 10_000)

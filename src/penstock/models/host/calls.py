@@ -44,6 +44,8 @@ class Listener(Protocol):
 class LiveCall:
     """One call. Every field is written by one component only; the slots are grouped by their writer."""
 
+    part_window = 0  # of a session: bytes of parts that the model may not have taken
+
     __slots__ = (  # noqa: RUF023 - grouped, not sorted
         # the caller, when it makes the call
         "accepted_at",  # perf_counter
@@ -124,6 +126,11 @@ class LiveCall:
     def _remove_files(self, _done: asyncio.Future[CallResult]) -> None:
         if self.folder is not None:
             self.folder.remove()
+
+    @property
+    def limited_from(self) -> float:
+        """The perf_counter from which the time limit counts."""
+        return self.started_at
 
     @property
     def visible(self) -> bool:

@@ -70,7 +70,7 @@ class Deadlines:
         now = time.perf_counter()
         due: list[float] = []
         for call in list(self._in_flight.running.values()):
-            overdue = now - call.started_at - self._timeout
+            overdue = now - call.limited_from - self._timeout
             if overdue < 0:
                 due.append(-overdue)
             elif not call.stop_at:

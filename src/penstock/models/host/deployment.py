@@ -20,6 +20,7 @@ from penstock.models.host.metrics import ModelMetrics
 from penstock.models.host.poison import Poison
 from penstock.models.host.queue import CallQueue
 from penstock.models.host.replica import Owner, Replica
+from penstock.models.host.sessions import LiveSession
 from penstock.models.host.turn import Turn
 from penstock.models.manifest import Model
 from penstock.models.replica import frames
@@ -281,7 +282,8 @@ class Deployment:
         """End a call with its result."""
         seconds = micros / 1e6
         self.last_used_at = time.perf_counter()
-        self._queue.took(seconds)
+        if not isinstance(call, LiveSession):
+            self._queue.took(seconds)
         if not json:
             json, segments = call.collected()
         self.metrics.count_completed(seconds)
@@ -300,7 +302,11 @@ class Deployment:
     def timed_out(self, call: LiveCall) -> None:
         """End a call that has exceeded its time limit."""
         self.metrics.count_failed("timeout")
-        call.fail(ModelTimeout(f"model {self.model.name} took longer than {self.model.timeout.total_seconds():g} s"))
+        limit = f"{self.model.timeout.total_seconds():g} s"
+        if isinstance(call, LiveSession):
+            call.fail(ModelTimeout(f"the session with model {self.model.name} had no part and no chunk for {limit}"))
+        else:
+            call.fail(ModelTimeout(f"model {self.model.name} took longer than {limit}"))
 
     def ended(self, replica: Replica, started: Sequence[LiveCall], unstarted: Sequence[LiveCall]) -> None:
         """Requeue the calls of a replica that has ended, or fail them."""
@@ -309,6 +315,10 @@ class Deployment:
         again = [call for call in unstarted if not call.done.done()]
         for call in started:
             if call.done.done():
+                continue
+            if isinstance(call, LiveSession):
+                self.metrics.count_failed("crashed")
+                call.fail(ModelCrashed(f"the replica that ran this session ended: {reason}"))
                 continue
             if not replica.overstayed:  # otherwise another call was the cause
                 call.attempts += 1

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 from weakref import WeakValueDictionary
 
-from penstock.errors import AlreadyExists, ModelUnavailable, NotFound
+from penstock.errors import AlreadyExists, ModelUnavailable, NotFound, Unsupported
 from penstock.models.host import device_shares, environment
 from penstock.models.host.call_folders import MAX_BYTES, CallFolders
 from penstock.models.host.calls import Listener, LiveCall
@@ -17,6 +17,7 @@ from penstock.models.host.deployment import Deployment
 from penstock.models.host.exclusive import Group
 from penstock.models.host.guardian import Guardian
 from penstock.models.host.logbook import Logbook
+from penstock.models.host.sessions import LiveSession
 from penstock.models.host.supervision import Supervision
 from penstock.models.host.windows import Windows
 from penstock.models.manifest import Model
@@ -79,6 +80,7 @@ class ModelHost:
             cancel_grace=cancel_grace,
         )
         self._windows = Windows()
+        self._part_windows = Windows()
         self._groups: dict[str, Group] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None  # found once, because finding it costs a system call
@@ -150,6 +152,43 @@ class ModelHost:
             loop=self._loop,
             tenant=tenant,
         )
+        self._accept(deployment, call)
+        return call
+
+    def session(
+        self,
+        deployment: Deployment,
+        input: bytes,  # noqa: A002
+        segments: Sequence[Segment] = (),
+        *,
+        request_id: str = "",
+        collects: bool | None = None,
+        listener: Listener | None = None,
+        tenant: TenantId = DEFAULT_TENANT,
+    ) -> LiveSession:
+        """Accept a session, whose first input was checked. Raises as ``call`` does, and Unsupported for a model that
+        takes no sessions. Its result holds all chunks with ``collects``, by default where it has no listener.
+
+        A session occupies a place of a replica until it ends, and never moves to another replica. The model's timeout
+        is the longest time without a part or chunk. It must be closed.
+        """
+        if deployment.schema is None or deployment.schema.session is None:
+            raise Unsupported(f"model {deployment.model.name} takes no sessions")
+        session = LiveSession(
+            input,
+            segments,
+            request_id=request_id,
+            collects=listener is None if collects is None else collects,
+            windows=self._windows,
+            part_windows=self._part_windows,
+            listener=listener,
+            loop=self._loop,
+            tenant=tenant,
+        )
+        self._accept(deployment, session)
+        return session
+
+    def _accept(self, deployment: Deployment, call: LiveCall) -> None:
         try:
             if deployment.retired:
                 model = deployment.model
@@ -158,7 +197,6 @@ class ModelHost:
         except BaseException:
             call.close()
             raise
-        return call
 
     # Registering
 

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from penstock.models.host.calls import LiveCall
+from penstock.models.host.sessions import LiveSession
 from penstock.models.replica.frames import ProtocolError
 
 
@@ -25,13 +26,14 @@ class InFlight:
     wait for the next one. A group is one call, or a batch; each takes one place.
     """
 
-    __slots__ = ("_batches", "_places", "ahead", "busy", "calls", "returned", "running")
+    __slots__ = ("_batches", "_places", "ahead", "busy", "calls", "returned", "running", "sessions")
 
     def __init__(self, places: int) -> None:
         self.running: dict[int, LiveCall] = {}
         self.ahead: deque[Sequence[LiveCall]] = deque()
         self.busy = 0  # groups, those ahead included
         self.calls = 0
+        self.sessions = 0  # calls that are sessions; they are not sent ahead, nor in batches
         self.returned = 0  # calls that ended, well or badly
         self._places = places
         self._batches: dict[int, Batch] = {}
@@ -46,7 +48,9 @@ class InFlight:
             self.ahead.append(group)
         self.busy += 1
         self.calls += len(group)
-        if len(group) > 1:
+        if isinstance(group[0], LiveSession):
+            self.sessions += 1
+        elif len(group) > 1:
             batch = Batch(len(group))
             for call in group:
                 self._batches[call.id] = batch
@@ -73,6 +77,8 @@ class InFlight:
             self._begin_until(call, now)
             del self.running[call_id]
         self.calls -= 1
+        if self.sessions and isinstance(call, LiveSession):
+            self.sessions -= 1
         if self._batches:
             batch = self._batches.pop(call_id, None)
             if batch is not None:
@@ -95,7 +101,7 @@ class InFlight:
         self.running.clear()
         self.ahead.clear()
         self._batches.clear()
-        self.busy = self.calls = 0
+        self.busy = self.calls = self.sessions = 0
         return started, unstarted
 
     def _begin_next(self, now: float) -> None:

@@ -15,6 +15,7 @@ from penstock.models.host.calls import LiveCall
 from penstock.models.host.fleet import Fleet
 from penstock.models.host.metrics import ModelMetrics
 from penstock.models.host.replica import Replica
+from penstock.models.host.sessions import LiveSession
 from penstock.models.host.tenant_turns import TenantTurns
 from penstock.models.manifest import Model
 
@@ -89,10 +90,10 @@ class CallQueue:
             replica = self._free_replica(self._calls.first())
             if replica is None or self._waits_for_more():
                 return
-            if self.together == 1 or len(self._calls) == 1:
+            if self.together == 1 or len(self._calls) == 1 or isinstance(self._calls.first(), LiveSession):
                 replica.send((self._next(),))
             else:
-                batch = [self._next() for _ in range(min(self.together, len(self._calls)))]
+                batch = self._next_batch()
                 self._metrics.count_batch(len(batch))
                 replica.send(batch)
 
@@ -121,6 +122,13 @@ class CallQueue:
         self._bytes -= call.held_bytes
         return call
 
+    def _next_batch(self) -> list[LiveCall]:
+        """Remove and return the next calls, up to a session, which runs alone."""
+        batch = [self._next()]
+        while len(batch) < self.together and self._calls and not isinstance(self._calls.first(), LiveSession):
+            batch.append(self._next())
+        return batch
+
     def _free_replica(self, call: LiveCall) -> Replica | None:
         """Return the ready replica with the fewest calls in flight, if ``call`` may be sent to it."""
         best = self._fleet.least_loaded()
@@ -129,6 +137,8 @@ class CallQueue:
         free = self._model.concurrency - best.in_flight.busy
         if free > 0:
             return best
+        if isinstance(call, LiveSession) or best.in_flight.sessions:
+            return None  # a session takes as long as its caller likes: nothing waits behind one in a replica
         if self._model.manifest.batching is not None:
             return best if free == 0 and self._batches_abound() else None
         return best if free + self._ahead > 0 and call.size <= _MAX_AHEAD_BYTES else None
@@ -143,7 +153,10 @@ class CallQueue:
         batching = self._model.manifest.batching
         if batching is None or not batching.max_wait_ms or len(self._calls) >= batching.max_size:
             return False
-        left = self._calls.first().accepted_at + batching.max_wait_ms / 1000 - time.perf_counter()
+        first = self._calls.first()
+        if isinstance(first, LiveSession):
+            return False
+        left = first.accepted_at + batching.max_wait_ms / 1000 - time.perf_counter()
         if left <= 0:
             return False
         if self._batch_timer is None:

@@ -21,6 +21,7 @@ from penstock.models.host.in_flight import InFlight
 from penstock.models.host.logbook import Logbook
 from penstock.models.host.process import Handlers, ReplicaProcess
 from penstock.models.host.reports import CallOwner, Reports
+from penstock.models.host.sessions import LiveSession, Pieces
 from penstock.models.host.startup import Startup
 from penstock.models.manifest import Model
 from penstock.models.replica import frames
@@ -258,16 +259,25 @@ class Replica:
             call.withdraw = self._withdraw
             call.grant = self._grant
             parts += sent.call(call, self._arena)
+            if isinstance(call, LiveSession):
+                parts += call.begin(self._send_part)
         idle = not self.in_flight.calls
         self.in_flight.add(calls, now)
         self._deadlines.watch()
         self._process.send(parts, at_once=idle)
 
+    def _send_part(self, pieces: Pieces) -> None:
+        """Send frames of a session, at once if it is the only call, otherwise with those of the others."""
+        self._process.send(pieces, at_once=self.in_flight.calls == 1)
+
     def cancel(self, call: LiveCall) -> None:
         """Request that the replica stop a call, which it does where it can."""
         if not call.stop_at:
             call.stop_at = time.perf_counter()
-            self._process.send_control(frames.encode(frames.CANCEL, call.id))
+            cancel = frames.encode(frames.CANCEL, call.id)
+            self._process.send_control(cancel)
+            if isinstance(call, LiveSession):
+                self._process.send([cancel], at_once=True)
 
     def grant(self, call: LiveCall, size: int) -> None:
         """Let the model send ``size`` more bytes of chunks. Small grants are sent together: half a window is enough for

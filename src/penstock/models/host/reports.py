@@ -12,6 +12,7 @@ from penstock.models.host.arena import Arena
 from penstock.models.host.calls import LiveCall
 from penstock.models.host.in_flight import InFlight
 from penstock.models.host.logbook import MAX_LINE, Logbook
+from penstock.models.host.sessions import LiveSession
 from penstock.models.manifest import Model
 from penstock.models.replica import frames
 from penstock.models.replica.runtime import Segment
@@ -72,6 +73,8 @@ class Reports:
                 self._owner.failed(self._finish(frame.id), failure)
             elif kind == frames.PROGRESS:
                 self._progress(frame)
+            elif kind == frames.TAKEN:
+                self._taken(frame)
             elif kind == frames.LOG:
                 self._log_frame(frame)
             else:
@@ -94,6 +97,12 @@ class Reports:
             raise frames.ProtocolError("a chunk exceeds the window of its call")
         if not call.done.done():
             call.add_chunk(received.checked_json(json), segments, size)
+
+    def _taken(self, frame: frames.Frame) -> None:
+        session = self._in_flight.find(frame.id)
+        if not isinstance(session, LiveSession):
+            raise frames.ProtocolError("parts of a call that is not a session were taken")
+        session.take(frames.credit_in(frame))
 
     def _progress(self, frame: frames.Frame) -> None:
         call = self._in_flight.find(frame.id)

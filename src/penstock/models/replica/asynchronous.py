@@ -7,7 +7,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, Never
@@ -15,9 +15,10 @@ from typing import Any, Never
 from penstock.failures import CallFailed, Category
 from penstock.models.replica import frames, output
 from penstock.models.replica.call_files import CallFiles
-from penstock.models.replica.errors import failure
+from penstock.models.replica.errors import failure, no_sessions
 from penstock.models.replica.incoming import Groups
 from penstock.models.replica.runtime import AsyncRuntime, Call, Cancelled, Output, current_call
+from penstock.models.replica.sessions import AsyncSessions, Session
 from penstock.models.replica.wire import Control, ReplicaWire, result
 
 _UNLOAD_SECONDS = 5.0
@@ -41,7 +42,7 @@ class AsyncReplica(asyncio.Protocol):
         self._control = control
         self._files = files
         self._wire = ReplicaWire(self._send, files, arena)
-        self._groups = Groups(self._wire)
+        self._groups = Groups(self._wire, abandon=_cancelled_by_control)
         self._tasks: dict[int, tuple[Call, asyncio.Task[None]]] = {}
         self._newest = 0  # id of the last call received; they grow
         self._cancelled_early: set[int] = set()
@@ -128,6 +129,8 @@ class AsyncReplica(asyncio.Protocol):
         for call in group:
             self._tasks.pop(call.id, None)
             self._files.end(call.id)
+            if isinstance(call, Session):
+                self._groups.forget(call)
         if task.cancelled():  # before it had begun: no result was sent
             for call in group:
                 self._send([failure(call.id, CallFailed(Category.CANCELLED, "the caller has gone"))])
@@ -136,7 +139,7 @@ class AsyncReplica(asyncio.Protocol):
         current_call.set(call)
         began = time.perf_counter()
         try:
-            output_of_call = await self._runtime.predict(call)
+            output_of_call = await (self._session(call) if isinstance(call, Session) else self._runtime.predict(call))
             output.flush()
             parts = result(call.id, output_of_call, round(1e6 * (time.perf_counter() - began)), self._files)
         except (Cancelled, asyncio.CancelledError):
@@ -145,6 +148,11 @@ class AsyncReplica(asyncio.Protocol):
             output.failed(error)
             parts = [failure(call.id, error)]
         self._send(parts)
+
+    def _session(self, session: Session) -> Awaitable[Output | None]:
+        if not isinstance(self._runtime, AsyncSessions):
+            raise no_sessions()
+        return self._runtime.session(session)
 
     async def _batch(self, group: list[Call]) -> None:
         began = time.perf_counter()
@@ -211,6 +219,10 @@ class AsyncReplica(asyncio.Protocol):
             self._call_soon(self._send, parts)
         elif self._transport is not None:
             self._transport.write(parts[0] if len(parts) == 1 else b"".join(parts))
+
+
+def _cancelled_by_control(_session: Session) -> None:
+    """Leave a session whose caller has gone to the frame on the control channel, which cancels its task."""
 
 
 def _fastest_loop() -> Callable[[], asyncio.AbstractEventLoop]:

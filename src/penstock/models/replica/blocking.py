@@ -13,11 +13,12 @@ from typing import Never
 from penstock.failures import CallFailed, Category
 from penstock.models.replica import frames, output
 from penstock.models.replica.call_files import CallFiles
-from penstock.models.replica.errors import failure
+from penstock.models.replica.errors import failure, no_sessions
 from penstock.models.replica.incoming import Groups, Reader
 from penstock.models.replica.interrupting import resend_lost_exceptions, shielded
 from penstock.models.replica.outgoing import Outgoing, clock, quick
 from penstock.models.replica.runtime import BlockingRuntime, Call, Cancelled, Output, current_call
+from penstock.models.replica.sessions import BlockingSessions, Session
 from penstock.models.replica.wire import Control, ReplicaWire, result
 
 
@@ -41,6 +42,9 @@ class BlockingReplica:
         self._threads = threads
         self._files = files
         self._wire = ReplicaWire(self._outgoing.send, files, arena)
+        self._groups = Groups(self._wire)
+        self._waiting: deque[list[Call]] = deque()  # received, and not begun; used where there is one thread
+        self._broken: frames.ProtocolError | None = None  # what the host sent while a session waited for a part
         self._calls: dict[int, Call] = {}  # received, and not ended
         self._newest = 0  # id of the last one received; they grow
         self._cancelled_early: set[int] = set()
@@ -74,23 +78,42 @@ class BlockingReplica:
     # Calls
 
     def _serve(self) -> None:
-        waiting: deque[list[Call]] = deque()
-        groups = Groups(self._wire)
-        while data := self._receive():
-            received = groups.feed(data)
-            self._take(received)
-            waiting += received
+        waiting = self._waiting
+        while self._read():
             while waiting:
                 self._run(waiting.popleft(), more=bool(waiting))
 
+    def _read(self) -> bool:
+        """Wait for frames, and append the calls among them to those that wait; return False when no more come."""
+        if self._broken is not None:
+            raise self._broken
+        data = self._receive()
+        received = self._groups.feed(data)
+        self._take(received)
+        self._waiting += received
+        return bool(data)
+
+    def _read_for_session(self) -> None:
+        """Wait for frames on the thread that runs a session, which waits for a part. Nothing is raised there: an error
+        would reach the model's code."""
+        try:
+            more = self._read()
+        except frames.ProtocolError as error:
+            self._broken = error
+            more = False
+        if not more:
+            self._groups.abandon_all()
+
     def _serve_in_threads(self) -> None:
-        groups = Groups(self._wire)
         with ThreadPoolExecutor(self._threads, thread_name_prefix="penstock-call") as pool:
-            while data := self._receive():
-                received = groups.feed(data)
-                self._take(received)
-                for group in received:
-                    pool.submit(self._run, group, more=False)
+            try:
+                while data := self._receive():
+                    received = self._groups.feed(data)
+                    self._take(received)
+                    for group in received:
+                        pool.submit(self._run, group, more=False)
+            finally:
+                self._groups.abandon_all()
 
     def _receive(self) -> bytes:
         self._outgoing.flush()
@@ -129,7 +152,7 @@ class BlockingReplica:
         try:
             if call.cancelled:
                 raise Cancelled
-            returned = self._runtime.predict(call)
+            returned = self._session(call) if isinstance(call, Session) else self._runtime.predict(call)
             output.flush()
             took = clock() - began
             parts = result(call.id, returned, int(1e6 * took), self._files)
@@ -146,6 +169,16 @@ class BlockingReplica:
             self._outgoing.keep(parts, began + took)
         else:
             self._outgoing.send(parts)
+
+    def _session(self, session: Session) -> Output | None:
+        if not isinstance(self._runtime, BlockingSessions):
+            raise no_sessions()
+        if self._threads == 1:
+            session.read_more = self._read_for_session
+        try:
+            return self._runtime.session(session)
+        finally:
+            self._groups.forget(session)
 
     def _batch(self, group: list[Call]) -> None:
         wanted = [call for call in group if not call.cancelled]

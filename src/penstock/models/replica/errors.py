@@ -26,6 +26,11 @@ def failure(call_id: int, error: BaseException, *, kind: int = frames.FAILURE) -
     return frames.encode(kind, call_id, header)
 
 
+def no_sessions() -> CallFailed:
+    """Return the failure of a session of a model that takes none."""
+    return CallFailed(Category.BAD_INPUT, "this model takes no sessions")
+
+
 def described(error: BaseException) -> str:
     """Return the class and the text of an exception in one line."""
     text = " ".join(text_of(error).split())

@@ -29,9 +29,11 @@ MAX_PROGRESS: Final = 2**16  # bytes of a progress value
 # Host to replica, data. At the end of this stream the replica unloads the model and exits.
 CALL: Final = 1  # header CallHeader; body: JSON input, then segments
 BATCH: Final = 2  # header BatchHeader: how many of the next calls belong together
+PART: Final = 3  # header PartHeader; body: JSON, then segments. The next part of the session `id`.
+END: Final = 4  # no more parts of the session `id` come
 # Host to replica, control
 SETUP: Final = 16  # body: what to run, in JSON
-CANCEL: Final = 17  # the caller of `id` has left
+CANCEL: Final = 17  # the caller of `id` has left; of a session on the data channel too, where it may wait for a part
 CREDIT: Final = 18  # body: u32, bytes of chunks that `id` may send again
 PING: Final = 20
 FLUSH: Final = 21  # send results that were kept to be sent with later ones
@@ -41,6 +43,7 @@ CHUNK: Final = 33  # header OutputHeader; body as above
 FAILURE: Final = 34  # header FailureHeader. Ends the call.
 PROGRESS: Final = 35  # body: JSON
 LOG: Final = 36  # header LogHeader; `id` is 0 outside of calls
+TAKEN: Final = 37  # body: u32, bytes of parts that the model has taken, so that as many may be sent again
 # Replica to host, control
 HELLO: Final = 48  # body: the model's schema, in JSON
 READY: Final = 49  # loaded; calls may come
@@ -48,7 +51,7 @@ PONG: Final = 50
 BROKEN: Final = 51  # header FailureHeader: it cannot be described or loaded
 
 KINDS: Final = frozenset(
-    {CALL, BATCH, SETUP, CANCEL, CREDIT, PING, FLUSH, *range(RESULT, LOG + 1), *range(HELLO, BROKEN + 1)}
+    {*range(CALL, END + 1), SETUP, CANCEL, CREDIT, PING, FLUSH, *range(RESULT, TAKEN + 1), *range(HELLO, BROKEN + 1)}
 )
 
 
@@ -74,6 +77,13 @@ class CallHeader(Struct, frozen=True, array_like=True):
     streams: bool = False  # the caller reads chunks as they come
     segments: list[SegmentHeader] = []
     window: int = 0  # bytes of chunks that may be on their way to the caller; 0: no limit
+    part_window: int = 0  # of a session: bytes of parts that may be on their way to the model; 0: it is not a session
+
+
+class PartHeader(Struct, frozen=True, array_like=True):
+    """The header of a part, beside its JSON; a part without segments has none."""
+
+    segments: list[SegmentHeader] = []
 
 
 class Setup(Struct, frozen=True, kw_only=True):
@@ -156,13 +166,13 @@ def encode_parts(
 
 
 def chunk_size(body: int) -> int:
-    """Return the bytes that a chunk uses of its call's window, by the length of its body plus an overhead."""
+    """Return the bytes that a chunk or part uses of its window, by the length of its body plus an overhead."""
     return body + 64
 
 
 def fits(window: int, unread: int, size: int) -> bool:
-    """Whether a chunk of ``size`` bytes may be sent while ``unread`` bytes are on their way. One that is larger than
-    the window passes when at most half of it is taken, which is when the host returns credit at the latest."""
+    """Whether a chunk or part of ``size`` bytes may be sent while ``unread`` bytes are on their way. One that is larger
+    than the window passes when at most half of it is taken, which is when the peer returns credit at the latest."""
     return unread + size <= window or unread <= window // 2
 
 
@@ -171,8 +181,13 @@ def credit(id: int, size: int) -> bytes:  # noqa: A002
     return encode(CREDIT, id, None, _SIZE.pack(size))
 
 
+def taken(id: int, size: int) -> bytes:  # noqa: A002
+    """Return the frame that reports ``size`` bytes of parts as taken."""
+    return encode(TAKEN, id, None, _SIZE.pack(size))
+
+
 def credit_in(frame: Frame) -> int:
-    """Return the bytes that a credit frame grants; raises ProtocolError."""
+    """Return the bytes that a frame grants or reports as taken; raises ProtocolError."""
     if len(frame.body) != _SIZE.size:
         raise ProtocolError(f"a credit of {len(frame.body)} bytes")
     return int(_SIZE.unpack(frame.body)[0])

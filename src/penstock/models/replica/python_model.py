@@ -14,9 +14,12 @@ from typing import Any
 from penstock.failures import CallFailed, Category
 from penstock.models.replica.contract.context import BadInput, Running
 from penstock.models.replica.contract.contract import Contract, bad_input
+from penstock.models.replica.contract.session import SessionContract
 from penstock.models.replica.contract.signature import ContractError
-from penstock.models.replica.interrupting import Interruptible
+from penstock.models.replica.errors import no_sessions
+from penstock.models.replica.interrupting import Interruptible, shielded
 from penstock.models.replica.runtime import AsyncRuntime, BlockingRuntime, Call, Output, Runtime, Schema, Spec
+from penstock.models.replica.sessions import AsyncSessions, BlockingSessions, Session
 
 
 def create(spec: Spec) -> Runtime:
@@ -46,6 +49,7 @@ class Model:
             pass  # a class in C does not show its signature
         self.predict: Callable[..., Any] = _not_loaded
         self.predict_batch: Callable[..., Any] = _not_loaded
+        self.session: Callable[..., Any] = _not_loaded
         self._instance: Any = None
 
     def running(self, calls: Sequence[Call] = ()) -> Running:
@@ -57,6 +61,8 @@ class Model:
         self.predict = self._instance.predict
         if self.contract.batches:
             self.predict_batch = self._instance.predict_batch
+        if self.contract.session is not None:
+            self.session = self._instance.session
         return _called(self._instance, "load")
 
     def end(self) -> Any:
@@ -73,6 +79,15 @@ class Model:
         arguments = self.contract.arguments(call.input, call.segments)
         if self.contract.context is not None:
             arguments[self.contract.context] = context
+        return arguments
+
+    def session_arguments(
+        self, contract: SessionContract, session: Session, context: Any, parts: Any
+    ) -> dict[str, Any]:
+        arguments = contract.arguments(session.input, session.segments)
+        arguments[contract.parts] = parts
+        if contract.context is not None:
+            arguments[contract.context] = context
         return arguments
 
     def elements(self, calls: Sequence[Call]) -> tuple[list[Any], list[CallFailed | None]]:
@@ -111,7 +126,7 @@ class Model:
             return failure
 
 
-class BlockingModel(BlockingRuntime):
+class BlockingModel(BlockingRuntime, BlockingSessions):
     """A model whose ``predict`` blocks."""
 
     def __init__(self, spec: Spec, model: Model) -> None:
@@ -132,21 +147,38 @@ class BlockingModel(BlockingRuntime):
     def predict(self, call: Call) -> Output | None:
         model = self._model
         with model.running((call,)) as context:
-            arguments = model.arguments(call, context)
-            section = Interruptible((call,))
+            return self._run(call, model.predict, model.arguments(call, context), model.contract)
+
+    def session(self, session: Session) -> Output | None:
+        model, contract = self._model, self._model.contract.session
+        if contract is None:
+            raise no_sessions()
+        with model.running((session,)) as context:
+            parts = _Parts(session, contract)
+            arguments = model.session_arguments(contract, session, context, parts)
+            return self._run(session, model.session, arguments, contract)
+
+    def _run(
+        self,
+        call: Call,
+        function: Callable[..., Any],
+        arguments: Mapping[str, Any],
+        contract: Contract | SessionContract,
+    ) -> Output | None:
+        section = Interruptible((call,))
+        try:
+            section.enter()
             try:
-                section.enter()
-                try:
-                    value = model.predict(**arguments)
-                finally:
-                    section.leave()
-                if not model.contract.streams:
-                    return model.contract.output(value)
-                self._stream(call, section, value)
-            except BadInput as refusal:
-                raise bad_input(refusal) from refusal
+                value = function(**arguments)
             finally:
-                section.end()
+                section.leave()
+            if not contract.streams:
+                return contract.output(value)
+            self._stream(call, section, value, contract.output)
+        except BadInput as refusal:
+            raise bad_input(refusal) from refusal
+        finally:
+            section.end()
         return None
 
     def predict_batch(self, calls: Sequence[Call]) -> Sequence[Output | Exception]:
@@ -168,9 +200,10 @@ class BlockingModel(BlockingRuntime):
                     section.end()
         return model.results(given, failures)
 
-    def _stream(self, call: Call, section: Interruptible, values: Iterable[Any]) -> None:
+    def _stream(
+        self, call: Call, section: Interruptible, values: Iterable[Any], write: Callable[[Any], Output]
+    ) -> None:
         """Send what the model yields; only the model's own code is interrupted, not the sending."""
-        write = self._model.contract.output
         iterator = iter(values)
         try:
             while True:
@@ -188,7 +221,7 @@ class BlockingModel(BlockingRuntime):
                 close()
 
 
-class AsyncModel(AsyncRuntime):
+class AsyncModel(AsyncRuntime, AsyncSessions):
     """A model whose ``predict`` is a coroutine or an async generator."""
 
     def __init__(self, spec: Spec, model: Model) -> None:
@@ -209,14 +242,31 @@ class AsyncModel(AsyncRuntime):
     async def predict(self, call: Call) -> Output | None:
         model = self._model
         with model.running((call,)) as context:
-            arguments = model.arguments(call, context)
-            try:
-                value = await _awaited(model.predict(**arguments))
-                if not model.contract.streams:
-                    return model.contract.output(value)
-                await self._stream(call, value)
-            except BadInput as refusal:
-                raise bad_input(refusal) from refusal
+            return await self._run(call, model.predict, model.arguments(call, context), model.contract)
+
+    async def session(self, session: Session) -> Output | None:
+        model, contract = self._model, self._model.contract.session
+        if contract is None:
+            raise no_sessions()
+        with model.running((session,)) as context:
+            parts = _parts(session, contract)
+            arguments = model.session_arguments(contract, session, context, parts)
+            return await self._run(session, model.session, arguments, contract)
+
+    async def _run(
+        self,
+        call: Call,
+        function: Callable[..., Any],
+        arguments: Mapping[str, Any],
+        contract: Contract | SessionContract,
+    ) -> Output | None:
+        try:
+            value = await _awaited(function(**arguments))
+            if not contract.streams:
+                return contract.output(value)
+            await self._stream(call, value, contract.output)
+        except BadInput as refusal:
+            raise bad_input(refusal) from refusal
         return None
 
     async def predict_batch(self, calls: Sequence[Call]) -> Sequence[Output | Exception]:
@@ -231,8 +281,7 @@ class AsyncModel(AsyncRuntime):
                     raise bad_input(refusal) from refusal
         return model.results(given, failures)
 
-    async def _stream(self, call: Call, values: AsyncIterator[Any]) -> None:
-        write = self._model.contract.output
+    async def _stream(self, call: Call, values: AsyncIterator[Any], write: Callable[[Any], Output]) -> None:
         try:
             async for value in values:
                 await call.chunk_async(write(value))
@@ -240,6 +289,33 @@ class AsyncModel(AsyncRuntime):
             close = getattr(values, "aclose", None)
             if close is not None:
                 await close()
+
+
+class _Parts:
+    """Iterates over the parts of a session in blocking code of a model, which is not interrupted meanwhile."""
+
+    __slots__ = ("_receive", "_value")
+
+    def __init__(self, session: Session, contract: SessionContract) -> None:
+        self._receive = session.receive
+        self._value = contract.value
+
+    def __iter__(self) -> _Parts:
+        return self
+
+    def __next__(self) -> Any:
+        with shielded():
+            part = self._receive()
+            value = None if part is None else self._value(part)
+        if part is None:
+            raise StopIteration
+        return value
+
+
+async def _parts(session: Session, contract: SessionContract) -> AsyncIterator[Any]:
+    """Iterate over the parts of a session in a coroutine of a model."""
+    while (part := await session.receive_async()) is not None:
+        yield contract.value(part)
 
 
 def _imported(where: str, folder: Path) -> type:

@@ -77,6 +77,14 @@ class Output:
         return frames.chunk_size(len(self.json) + sum(len(segment.data) for segment in self.segments))
 
 
+class SessionSchema(Struct, kw_only=True, forbid_unknown_fields=True):
+    """What the sessions of a model take and send."""
+
+    input: dict[str, Any] = msgspec.field(default_factory=dict)  # JSON Schema of the first input
+    part: dict[str, Any] = msgspec.field(default_factory=dict)  # of each part after it
+    output: dict[str, Any] = msgspec.field(default_factory=dict)  # of a chunk
+
+
 class Schema(Struct, kw_only=True, forbid_unknown_fields=True):
     """The inputs and outputs of a model, described in the same way for every runtime."""
 
@@ -86,6 +94,7 @@ class Schema(Struct, kw_only=True, forbid_unknown_fields=True):
     streams: bool = False  # it returns chunks; a caller that does not stream gets the list of them
     batches: bool = False  # it can run several calls together
     cancels: bool = False  # a running call ends when its caller leaves
+    session: SessionSchema | None = None  # None: it takes no sessions
 
 
 current_call: ContextVar[Call | None] = ContextVar("current_call", default=None)  # of this thread or task

@@ -17,10 +17,12 @@ from penstock.models.replica.call_files import CallFiles
 from penstock.models.replica.errors import plain
 from penstock.models.replica.file_bytes import INLINE_BYTES, MAX_WHOLE_BYTES, FileBytes
 from penstock.models.replica.runtime import Call, Output, Segment
+from penstock.models.replica.sessions import Part, Session
 
 _MAX_LINE = 16 * 1024  # characters of a log line
 
 _decode_call = msgspec.msgpack.Decoder(frames.CallHeader).decode
+_part_header = frames.header_decoder(frames.PartHeader)
 
 
 class Sender(Protocol):
@@ -39,6 +41,9 @@ class ReplicaWire:
 
     def chunk(self, call: Call, output: Output) -> None:
         self._send(_reply(frames.CHUNK, call.id, output, 0, None))
+
+    def taken(self, session: Session, size: int) -> None:
+        self._send([frames.taken(session.id, size)])
 
     def progress(self, call: Call, value: bytes) -> None:
         self._send([frames.encode(frames.PROGRESS, call.id, None, value)])
@@ -63,6 +68,8 @@ def call_of(frame: frames.Frame, wire: ReplicaWire) -> Call:
         header = _decode_call(frame.header)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise frames.ProtocolError(f"a header cannot be read: {error}") from None
+    if header.part_window:
+        return _session(frame, header, wire)
     if not header.segments:
         return Call(
             frame.id,
@@ -73,16 +80,7 @@ def call_of(frame: frames.Frame, wire: ReplicaWire) -> Call:
             wire=wire,
             window=header.window,
         )
-    json, pieces = frames.split(frame.body, header.segments, wire.arena)
-    segments = [
-        Segment(
-            FileBytes(stated.file or "", stated.size) if piece is None else piece,
-            stated.media_type,
-            tuple(stated.path),
-            stated.name,
-        )
-        for piece, stated in zip(pieces, header.segments, strict=True)
-    ]
+    json, segments = _parted(frame.body, header.segments, wire.arena)
     return Call(
         frame.id,
         json,
@@ -92,6 +90,45 @@ def call_of(frame: frames.Frame, wire: ReplicaWire) -> Call:
         wire=wire,
         window=header.window,
     )
+
+
+def part_of(frame: frames.Frame) -> Part:
+    """Return the part of a frame; raises ProtocolError."""
+    if not frame.header:
+        return Part(frame.body)
+    header: frames.PartHeader = frames.decode_header(_part_header, frame.header)
+    return Part(*_parted(frame.body, header.segments, None))
+
+
+def _session(frame: frames.Frame, header: frames.CallHeader, wire: ReplicaWire) -> Session:
+    json, segments = _parted(frame.body, header.segments, wire.arena)
+    return Session(
+        frame.id,
+        json,
+        segments,
+        request_id=header.request_id,
+        streams=header.streams,
+        wire=wire,
+        window=header.window,
+        part_window=header.part_window,
+    )
+
+
+def _parted(
+    body: bytes, stated: Sequence[frames.SegmentHeader], arena: memoryview | None
+) -> tuple[bytes, list[Segment]]:
+    """Return a body's JSON and its segments; raises ProtocolError."""
+    json, pieces = frames.split(body, stated, arena)
+    segments = [
+        Segment(
+            FileBytes(one.file or "", one.size) if piece is None else piece,
+            one.media_type,
+            tuple(one.path),
+            one.name,
+        )
+        for piece, one in zip(pieces, stated, strict=True)
+    ]
+    return json, segments
 
 
 def _reply(kind: int, call_id: int, output: Output, micros: int, files: CallFiles | None) -> list[bytes | memoryview]:

@@ -14,6 +14,7 @@ from penstock.failures import CallFailed, Category
 from penstock.models.replica.contract.context import BadInput
 from penstock.models.replica.contract.inputs import Inputs
 from penstock.models.replica.contract.outputs import Outputs
+from penstock.models.replica.contract.session import SessionContract
 from penstock.models.replica.contract.signature import ContractError, Signature, description
 from penstock.models.replica.runtime import Output, Schema, Segment
 
@@ -32,6 +33,9 @@ class Contract:
         self.parameters: Final = tuple(signature.inputs)
         self._inputs = Inputs(signature)
         self._outputs = Outputs(signature)
+        self.session: Final = None if signature.session is None else SessionContract(signature.session)
+        if signature.session is not None:
+            signature.problems += [one for one in signature.session.problems if one not in signature.problems]
         if signature.problems:
             raise ContractError(model.__qualname__, signature.problems)
         self.schema: Final = Schema(
@@ -41,6 +45,7 @@ class Contract:
             streams=self.streams,
             batches=self.batches,
             cancels=True,
+            session=None if self.session is None else self.session.schema,
         )
         self._together = namedtuple("Inputs", self.parameters)  # type: ignore[misc]  # noqa: PYI024  (its names are known here)
 

@@ -24,6 +24,7 @@ from penstock.models.replica.contract.context import Context
 
 _STREAMS: Final = (Iterator, Generator, AsyncIterator, AsyncGenerator)
 _LOOSE_STREAMS: Final = (*_STREAMS, Iterable, AsyncIterable)  # what a generator function may be annotated with
+_PARTS: Final = (Iterator, Iterable, AsyncIterator, AsyncIterable)
 _LISTS: Final = (list, Sequence)
 
 
@@ -86,10 +87,13 @@ class FunctionSignature:
                     f"parameter {name} of {self.function} has no annotation: it becomes the input's JSON Schema"
                 )
             elif name in hints:
-                if _is_context(hints[name]):
-                    self.context = name
-                else:
-                    self.inputs[name] = _field(hints[name], parameter.default)
+                self._read_parameter(name, hints[name], parameter.default)
+
+    def _read_parameter(self, name: str, hint: Any, default: Any) -> None:
+        if _is_context(hint):
+            self.context = name
+        else:
+            self.inputs[name] = _field(hint, default)
 
     def _read_result(self, function: Callable[..., Any], hints: Mapping[str, Any]) -> None:
         inner = inspect.unwrap(function)
@@ -112,12 +116,41 @@ class FunctionSignature:
             )
 
 
+class SessionSignature(FunctionSignature):
+    """The method ``session`` of a model: one parameter iterates over the parts, the others are the first input."""
+
+    def __init__(self) -> None:
+        super().__init__("session", "model")
+        self.parts = ""  # the parameter
+        self.part: Any = Any  # annotation of one part
+        self.awaits_parts = False
+
+    def read(self, function: Callable[..., Any]) -> None:
+        super().read(function)
+        if not self.parts and not self.problems:
+            self.problems.append("session has no parameter for the parts, annotated as Iterator[…] of one part")
+
+    def _read_parameter(self, name: str, hint: Any, default: Any) -> None:
+        origin = get_origin(bare(hint)) or bare(hint)
+        if origin not in _PARTS:
+            super()._read_parameter(name, hint, default)
+        elif self.parts:
+            self.problems.append(
+                f"parameters {self.parts} and {name} of session are both iterators: one takes the parts"
+            )
+        else:
+            self.parts = name
+            self.part = (get_args(bare(hint)) or (Any,))[0]
+            self.awaits_parts = origin in {AsyncIterator, AsyncIterable}
+
+
 class Signature(FunctionSignature):
     """A class read as a model."""
 
     def __init__(self, model: type) -> None:
         super().__init__("predict", "model")
         self.batches = False
+        self.session: SessionSignature | None = None  # None: it takes no sessions
         predict = _function(model, "predict")
         if predict is None:
             self.problems.append("it has no method predict")
@@ -127,6 +160,11 @@ class Signature(FunctionSignature):
         if batch is not None:
             self.batches = True
             self._read_batch(batch)
+        session = _function(model, "session")
+        if session is not None:
+            self.session = SessionSignature()
+            self.session.read(session)
+            self._check_session(self.session)
         for name in ("load", "unload"):
             self._check_plain(_function(model, name), name)
 
@@ -163,6 +201,15 @@ class Signature(FunctionSignature):
             self.problems.append(
                 f"parameter {name} of predict_batch must be a list of what predict takes: {one}, not {many}"
             )
+
+    def _check_session(self, session: SessionSignature) -> None:
+        if session.asynchronous != self.asynchronous:
+            kind = "async def" if self.asynchronous else "def"
+            session.problems.append(f"session must be a plain `{kind}`, as predict is")
+        elif session.parts and session.awaits_parts != self.asynchronous:
+            kind = "AsyncIterator" if self.asynchronous else "Iterator"
+            session.problems.append(f"parameter {session.parts} of session must be annotated as {kind}[…]")
+        self.problems += session.problems
 
     def _check_plain(self, function: Callable[..., Any] | None, name: str) -> None:
         if function is None:
