@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from penstock.processes.periodic import Periodic
-from penstock.web.route import AnyRoute
+from penstock.web.route import AnyRoute, Fallback
 
 Step = Callable[[], Awaitable[None]]
 
@@ -17,6 +17,7 @@ class Part:
     """One room's part of a process."""
 
     routes: Sequence[AnyRoute] = ()
+    fallbacks: Sequence[Fallback] = ()
     duties: Sequence[Periodic] = ()
     start: Step | None = None
     stop: Step | None = None  # also called when ``start`` has failed

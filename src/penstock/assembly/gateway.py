@@ -27,6 +27,8 @@ from penstock.gateway.obstacles import Obstacles
 from penstock.jobs import part as jobs
 from penstock.jobs.http.submitting import SubmitRoutes
 from penstock.models import part as models
+from penstock.models.http.metering import Metering
+from penstock.models.result_files import ResultFiles
 from penstock.part import Part
 from penstock.providers import part as providers
 from penstock.providers.status import ProvidersWatch
@@ -57,7 +59,15 @@ class GatewayAssembly(Shared):
 
     @cached_property
     def athena(self) -> AthenaParts:
-        return AthenaParts(self.database, self.access)
+        return AthenaParts(
+            self.settings,
+            self.database,
+            self.access,
+            self.models,
+            quotas=self.quotas.quotas,
+            metering=Metering(self.usage),
+            files=ResultFiles(blobs=self.blobs),
+        )
 
     @cached_property
     def callbacks(self) -> CallbackService:

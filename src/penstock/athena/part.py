@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import cached_property
 
 from penstock.access.part import AccessParts
@@ -10,19 +11,47 @@ from penstock.athena.credentials.cache import CredentialCache
 from penstock.athena.credentials.http import CredentialRoutes
 from penstock.athena.credentials.sealing import Sealing
 from penstock.athena.credentials.service import CredentialService
+from penstock.athena.protocol.requests import Limits
+from penstock.athena.protocol.responses import Bodies
+from penstock.athena.protocol.session_ids import Origin, SessionIds
+from penstock.athena.services import Services
 from penstock.athena.tokens import AccessTokens
+from penstock.athena.webgate.addresses import Addresses
 from penstock.athena.webgate.oauth import OAuthRoutes
+from penstock.athena.webgate.once import OnceCalls
+from penstock.athena.webgate.replies import Replies
+from penstock.athena.webgate.routes import WebGateRoutes
+from penstock.models.http.metering import Metering
+from penstock.models.result_files import ResultFiles
+from penstock.models.service import ModelService
 from penstock.part import Part
 from penstock.postgres.pool import Database
+from penstock.quotas.admission import Quotas
+from penstock.settings import Settings
 from penstock.web.route import routes_of
 
 
 class AthenaParts:
     """One of each object of this room, connected."""
 
-    def __init__(self, database: Database, access: AccessParts) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        access: AccessParts,
+        models: ModelService,
+        *,
+        quotas: Quotas,
+        metering: Metering,
+        files: ResultFiles,
+    ) -> None:
+        self._settings = settings
         self._database = database
         self._access = access
+        self._models = models
+        self._quotas = quotas
+        self._metering = metering
+        self._files = files
 
     @cached_property
     def sealing(self) -> Sealing:
@@ -41,7 +70,28 @@ class AthenaParts:
         cache = CredentialCache(self._database, self.sealing)
         return Authentication(self._access.access, self._access.cache, cache, self.tokens)
 
+    @cached_property
+    def services(self) -> Services:
+        """All models, as services."""
+        return Services(
+            self._models,
+            quotas=self._quotas,
+            metering=self._metering,
+            files=self._files,
+            session_ids=SessionIds(Origin(pid=os.getpid(), port=self._settings.http_port)),
+            waits=self._settings.penstock_athena_queue,
+        )
+
+    @cached_property
+    def webgate(self) -> WebGateRoutes:
+        """Services over HTTP and WebSocket."""
+        addresses = Addresses(self.services)
+        replies = Replies(Bodies(self._settings.penstock_athena_bodies))
+        limits = Limits(max_data_bytes=self._settings.penstock_max_call_bytes)
+        calls = OnceCalls(self.authentication, self.services, addresses, replies, limits)
+        return WebGateRoutes(calls, addresses, max_body_bytes=self._settings.penstock_max_call_bytes)
+
     @property
     def part(self) -> Part:
-        topics = (CredentialRoutes(self.credentials), OAuthRoutes(self.authentication, self.tokens))
-        return Part(routes=[route for topic in topics for route in routes_of(topic)])
+        topics = (CredentialRoutes(self.credentials), OAuthRoutes(self.authentication, self.tokens), self.webgate)
+        return Part(routes=[route for topic in topics for route in routes_of(topic)], fallbacks=[self.webgate.fallback])

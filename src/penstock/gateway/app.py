@@ -35,7 +35,10 @@ class Gateway:
             *page_routes(),
         ]
         self.application = Dispatcher(
-            self.routes, self.access.check, log_requests=settings.penstock_log_level == "debug"
+            self.routes,
+            self.access.check,
+            fallbacks=[fallback for part in parts for fallback in part.fallbacks],
+            log_requests=settings.penstock_log_level == "debug",
         )
 
     async def start(self) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
-from penstock.settings.kinds import MEBIBYTE, port, size
+from penstock.settings.kinds import MEBIBYTE, choice, flag, port, size
 from penstock.settings.variable import setting
 
 
@@ -12,6 +13,16 @@ from penstock.settings.variable import setting
 class AthenaSettings:
     """Athena Serving."""
 
+    penstock_athena_bodies: Literal["document", "loader"] = setting(
+        choice("document", "loader"),
+        "document",
+        "form of the responses over HTTP: that of the protocol's document, or that of version 3 of the original loader",
+    )
+    penstock_athena_queue: bool = setting(
+        flag,
+        True,
+        "calls of a model whose places are all taken wait; off: they fail at once with code 10110, as in the original",
+    )
     penstock_athena_grpc_port: int | None = setting(
         port,
         None,

@@ -17,7 +17,7 @@ from penstock.web.body import Disconnected
 from penstock.web.problems import Refused
 from penstock.web.request import Request
 from penstock.web.response import AnyResponse, Response, Upgrade
-from penstock.web.route import AnyRoute, PathParameter, Route
+from penstock.web.route import AnyRoute, Fallback, PathParameter, Route
 from penstock.web.router import Router
 from penstock.web.websocket import WebSocket
 
@@ -32,16 +32,25 @@ class Dispatcher:
 
     ``check`` identifies the sender of a request or raises; it returns an awaitable where it has to query the database.
     The sender needs the scope that the route declares. Routes that are ``open`` skip the check. The time of a check and
-    of the conversion of a request is part of the route's metrics.
+    of the conversion of a request is part of the route's metrics. Where no route has a request's path, the first of the
+    ``fallbacks`` that serves it responds.
     """
 
-    def __init__(self, routes: Sequence[AnyRoute], check: Check, *, log_requests: bool = False) -> None:
+    def __init__(
+        self,
+        routes: Sequence[AnyRoute],
+        check: Check,
+        *,
+        fallbacks: Sequence[Fallback] = (),
+        log_requests: bool = False,
+    ) -> None:
         self._check = check
         self._log_requests = log_requests
         by_path: dict[str, list[AnyRoute]] = {}
         for route in routes:
             by_path.setdefault(route.path, []).append(route)
         self._router = Router({path: _Endpoint(path, of_path) for path, of_path in by_path.items()})
+        self._fallbacks = [(one.serves, _Endpoint(one.routes[0].path, one.routes)) for one in fallbacks]
 
     async def __call__(self, request: Request) -> AnyResponse:
         """Respond to a request; raises Disconnected when the client has left."""
@@ -55,6 +64,8 @@ class Dispatcher:
 
     async def _find_and_respond(self, request: Request) -> AnyResponse:
         endpoint, values = self._router.find(request.url_path)
+        if endpoint is None and self._fallbacks:
+            endpoint = next((endpoint for serves, endpoint in self._fallbacks if serves(request)), None)
         if endpoint is None:
             _UNKNOWN.count(404)
             return problems.response(NotFound(f"there is nothing at {request.url_path[:200]}"))

@@ -6,7 +6,7 @@ Each topic has a class of handlers. The decorators ``route`` and ``websocket`` d
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, TypeVar
 
@@ -111,6 +111,17 @@ class WebSocketRoute:
 
 
 AnyRoute = Route | WebSocketRoute
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fallback:
+    """Routes, one per method, for requests to paths that no route has, if ``serves`` accepts the request.
+
+    Their common path is only a name, in metrics and errors: the handler finds the path in the request.
+    """
+
+    serves: Callable[[Request], bool]
+    routes: Sequence[Route]
 
 
 def _check_access(route: AnyRoute) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from penstock.errors import PenstockError
@@ -16,7 +17,7 @@ from penstock.models.inputs import Input
 from penstock.quotas.admission import Admission, Limited, Quotas, TokenNeed
 from penstock.web import problems
 from penstock.web.request import Request
-from penstock.web.response import ByteStream, EventStream, Response
+from penstock.web.response import ByteStream, EventStream, Headers, Response
 
 Answered = Response | ByteStream | EventStream
 Begin = Callable[[bytes], LiveCall]  # begins the call, with its input as JSON
@@ -44,6 +45,30 @@ class MeteredCall:
             return await respond()
         limited = await self.quotas.admit_call(self.request.principal, self._tokens)
         return await respond() if limited is None else await self._counted(limited, respond)
+
+    @asynccontextmanager
+    async def admitted(self) -> AsyncIterator[Headers]:
+        """Hold the quotas while the block makes the call by ``begin``, as ``within_quotas`` does; yield the headers for
+        its response. The block raises the call's error. Raises QuotaExceeded, PriceMissing."""
+        limited = None
+        if self.quotas.concern(self.request.principal) and not of_a_job(self.request):
+            limited = await self.quotas.admit_call(self.request.principal, self._tokens)
+        if limited is None:
+            yield []
+            return
+        admission = self._admission = limited.admission
+        costs_nothing = False
+        try:
+            if limited.costs:
+                self.metering.require_price(self.deployment)
+            yield limited.headers
+        except PenstockError as error:
+            costs_nothing = _refused(problems.describe(error).status)
+            raise
+        finally:
+            if not costs_nothing:
+                admission.settle()
+            admission.end()
 
     def begin(self, begin: Begin) -> LiveCall:
         """Begin the call, with its output limited to the tokens that were reserved. Raises Overloaded."""

@@ -1,0 +1,131 @@
+"""The routes of services: calls by POST, WebSockets by GET."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from penstock.athena.credentials.http import TAG
+from penstock.athena.webgate.addresses import Addresses
+from penstock.athena.webgate.once import OnceCalls
+from penstock.web import problems
+from penstock.web.request import Request
+from penstock.web.response import AnyResponse
+from penstock.web.route import Fallback, Parameter, PathParameter, ResponseSpec, Route, route
+
+PATH: Final = "/{version}/private/{serviceId}"
+_VERSION: Final = PathParameter(
+    name="version", description="a version of the model, with or without `v`; any other means the newest"
+)
+_SERVICE: Final = PathParameter(name="serviceId", description="the name of the model")
+_REQUEST: Final = {
+    "header": {"app_id": "scanner", "uid": "ada", "status": 3},
+    "parameter": {"ocr": {"lang": "en", "boxes": {"encoding": "utf8", "format": "json"}}},
+    "payload": {"img": {"image": "iVBORw0KGgo=", "encoding": "png", "status": 3}},
+}
+_SUCCESS: Final = {
+    "header": {"code": 0, "message": "success", "sid": "ase0007002a@dx19ad3cf0a11000080802", "status": 3},
+    "payload": {"boxes": {"encoding": "utf8", "format": "json", "status": 3, "text": [[0, 0, 9, 9]]}},
+}
+_FAILURE: Final = {
+    "header": {
+        "code": 10163,
+        "message": "parameter schema validate error: parameter.ocr.lang: must be one of en, zh",
+        "sid": "ase0007002b@dx19ad3cf0a11000080802",
+    }
+}
+_UNAUTHORIZED: Final = ResponseSpec(
+    description="Not authenticated", type=dict[str, str], example={"message": "HMAC signature does not match"}
+)
+_PARAMETERS: Final = tuple(
+    Parameter(name=name, type=str, description=description)
+    for name, description in (
+        ("authorization", "the signature, in base64: api_key, algorithm, headers, signature"),
+        ("host", "the signed host"),
+        ("date", "the signed time, as in RFC 1123"),
+        ("access_token", "in place of a signature"),
+        ("serviceId", "a service other than that of the path"),
+    )
+)
+
+
+class WebGateRoutes:
+    """Services over HTTP."""
+
+    def __init__(self, calls: OnceCalls, addresses: Addresses, *, max_body_bytes: int) -> None:
+        self._calls = calls
+        self._addresses = addresses
+        self.max_body_bytes = max_body_bytes
+
+    @property
+    def fallback(self) -> Fallback:
+        """The same routes at the other addresses of services."""
+        return Fallback(
+            serves=self._addresses.may_serve,
+            routes=[
+                Route(
+                    method=method,
+                    path="/{route of a service}",
+                    handler=handler,
+                    name=name,
+                    summary="Call a service at the route that its schema states",
+                    tag=TAG,
+                    responses={},
+                    open=True,
+                    max_body_bytes=self.max_body_bytes,
+                )
+                for method, name, handler in (("POST", "callRoute", self.call), ("GET", "openRoute", self.connect))
+            ],
+        )
+
+    @route(
+        "POST",
+        PATH,
+        name="callService",
+        tag=TAG,
+        open=True,
+        summary="Call a service of Athena's protocol",
+        description=(
+            "Any model is a service. Requests are signed with `api_key` and `api_secret`, or carry a key or access "
+            "token as `Authorization: Bearer`. The same address is served at the routes that schemas of engines state."
+        ),
+        request=dict[str, Any],
+        path_parameters=(_VERSION, _SERVICE),
+        parameters=_PARAMETERS,
+        responses={
+            200: ResponseSpec(description="The results", type=dict[str, Any], example=_SUCCESS),
+            400: ResponseSpec(description="A field breaks a rule", type=dict[str, Any], example=_FAILURE),
+            401: ResponseSpec(
+                description="Not authenticated", type=dict[str, str], example={"message": "Unauthorized"}
+            ),
+            404: ResponseSpec(description="No such service", type=dict[str, str], example={"message": "not found"}),
+        }
+        | {
+            status: ResponseSpec(description="It failed", type=dict[str, Any], example=_FAILURE)
+            for status in (403, 409, 413, 415, 422, 429, 500, 502, 503, 504)
+        },
+        request_example=_REQUEST,
+        max_body_bytes=lambda routes: routes.max_body_bytes,
+    )
+    async def call(self, request: Request) -> AnyResponse:
+        return await self._calls.respond(request)
+
+    @route(
+        "GET",
+        PATH,
+        name="openService",
+        tag=TAG,
+        open=True,
+        summary="Open a WebSocket to a service: its messages are those of a call, in parts",
+        path_parameters=(_VERSION, _SERVICE),
+        parameters=_PARAMETERS,
+        responses={
+            101: ResponseSpec(description="The connection becomes a WebSocket"),
+            401: ResponseSpec(
+                description="Not authenticated", type=dict[str, str], example={"message": "Unauthorized"}
+            ),
+            404: ResponseSpec(description="No such service", type=dict[str, str], example={"message": "not found"}),
+        },
+        max_body_bytes=lambda routes: routes.max_body_bytes,
+    )
+    async def connect(self, _request: Request) -> AnyResponse:
+        return problems.upgrade_required()
