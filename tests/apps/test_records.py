@@ -14,7 +14,6 @@ from penstock.apps.recorder import AppRecorder
 from penstock.apps.retention import AppRetention
 from penstock.blobs.service import BlobService
 from penstock.errors import DatabaseUnavailable
-from penstock.events.positions import Positions
 from penstock.flows.duties import FlowKeeper
 from penstock.housekeeping.expirer import Expirer
 from penstock.housekeeping.sweeper import Sweeper
@@ -99,7 +98,6 @@ class Marketplace:
 
     async def record(self) -> None:
         """Run the recorder until it has caught up."""
-        await Positions(self.database).once()
         recorder = AppRecorder(self.database)
         while await recorder.once():
             pass

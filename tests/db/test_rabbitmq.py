@@ -16,7 +16,7 @@ from aio_pika.abc import AbstractIncomingMessage
 from penstock.brokers.rabbitmq import RabbitAddress, RabbitMQ
 from penstock.events.rabbitmq import EXCHANGE as EVENTS
 from penstock.events.rabbitmq import EventExchange
-from penstock.jobs import claiming
+from penstock.jobs import polling
 from penstock.jobs.ready_queues import EXCHANGE, Announcement, ReadyConsumer, ReadyPublisher, binding_keys, routing_key
 from penstock.jobs.service import JobService
 from penstock.jobs.work import ClaimedJob, ClaimRequest
@@ -53,7 +53,7 @@ async def rabbitmq(broker: Server) -> AsyncIterator[RabbitMQ]:
 @pytest.fixture(autouse=True)
 def _no_polling(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let claims poll so rarely that only an announcement can wake them."""
-    monkeypatch.setattr(claiming, "POLL_INTERVAL", timedelta(minutes=5))
+    monkeypatch.setattr(polling, "POLL_INTERVAL", timedelta(minutes=5))
 
 
 @pytest.fixture

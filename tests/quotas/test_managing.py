@@ -10,6 +10,7 @@ import pytest
 
 from tests.support.gateways import HttpCaller
 from tests.support.quotas import TenantCaller, gateways, new_tenant
+from tests.support.waiting import within
 
 
 @pytest.fixture(scope="module")
@@ -126,3 +127,13 @@ async def test_quotas_of_a_key_a_user_and_every_user_count_for_them_alone(tenant
         ("eve", None): 1,
         (None, tenant.key_id): 4,
     }
+
+
+async def test_the_watch_of_keys_wakes_that_of_quotas_when_a_wake_up_was_lost(operator: HttpCaller) -> None:
+    keys, seen = operator.parts.access.watch, asyncio.Event()
+    assert operator.parts.quotas.watch.wake in keys.on_change
+    keys.on_change.append(seen.set)
+    async with operator.parts.database.acquire() as connection:
+        await connection.execute("UPDATE access_generation SET generation = generation + 1")
+    await keys.once()
+    await within(seen.wait())

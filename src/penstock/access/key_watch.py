@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from typing import Final
@@ -42,6 +43,7 @@ class KeyWatch(Periodic):
         self._database = database
         self._cache = cache
         cache.first_known = self.wake
+        self.on_change: list[Callable[[], None]] = []  # called after a pass that has found a change
         self._minute_at = time.monotonic() + _MINUTE
         if wakeups is not None:
             wakeups.subscribe(TOPIC, lambda _keys: self.wake())
@@ -60,6 +62,8 @@ class KeyWatch(Periodic):
         if state.generation != self._tenants_generation:
             await self._refresh_tenants()
             self._tenants_generation = state.generation
+            for changed in self.on_change:
+                changed()
         cache.confirm(began)
         self._know(any_key=state.any_key or bool(self.any_key))
         if began >= self._minute_at:

@@ -11,6 +11,7 @@ from uuid import UUID
 from penstock.apps import catalogue, records
 from penstock.apps.records import Change, Connection
 from penstock.apps.sums import Record, Used, changes, updated
+from penstock.events import store as event_log
 from penstock.postgres.pool import Database
 from penstock.processes.periodic import Periodic
 from penstock.telemetry import logs
@@ -27,7 +28,7 @@ class AppRecorder(Periodic):
     """Writes records of requests, and their sums. Any number of processes may run it at once.
 
     Records, sums and the move of the cursor are one transaction, so each event counts once, whichever process ends at
-    whatever moment. Other duties give events their positions.
+    whatever moment. A pass gives events their positions first, so that a wake-up is enough to record what it announces.
 
     A record also has the position of the last event in it: if a cursor goes back, for example because
     an operator has set it back, the events that come again change nothing.
@@ -38,7 +39,7 @@ class AppRecorder(Periodic):
         database: Database,
         *,
         interval: timedelta = timedelta(milliseconds=500),
-        idle_interval: timedelta = timedelta(seconds=1),
+        idle_interval: timedelta = timedelta(seconds=5),
     ) -> None:
         super().__init__(interval=interval, idle_interval=idle_interval)
         self._database = database
@@ -48,6 +49,8 @@ class AppRecorder(Periodic):
         async with self._database.acquire() as connection:
             if not await records.begin_cursors(connection):
                 return False
+            if not await event_log.position_events(connection):
+                self.due_in = timedelta(0)  # another process is doing so
             behind = await records.cursors_behind(connection, limit=_TENANTS)
             paths = await _paths(connection) if behind else {}
             for tenant in behind:

@@ -77,7 +77,9 @@ class GatewayAssembly(Shared):
 
     @cached_property
     def quotas(self) -> QuotaParts:
-        return QuotaParts(self.database, self.jobs.wakeups)
+        quotas = QuotaParts(self.database, self.jobs.wakeups)
+        self.access.watch.on_change.append(quotas.watch.wake)
+        return quotas
 
     @cached_property
     def flows(self) -> FlowService:

@@ -25,7 +25,7 @@ log = logs.get(__name__)
 _PAGE: Final = 500  # stored events that one transaction reads
 _CHUNK: Final = 1000  # deliveries that one statement adds
 _TENANTS: Final = 200  # per pass
-_UNUSED_SECONDS: Final = 5.0  # between two checks whether there are endpoints, while there are none
+_UNUSED: Final = timedelta(seconds=5)  # between two checks whether there are endpoints, while there are none
 _MAX_REMEMBERED: Final = 1000  # tenants whose expansions are kept
 
 # Returns how the stored events of a tenant are expanded, by the first word of their types.
@@ -46,9 +46,10 @@ class CallbackFanOut(Periodic):
         expansions: Expansions,
         *,
         interval: timedelta = timedelta(milliseconds=25),
-        idle_interval: timedelta = timedelta(seconds=1),
+        idle_interval: timedelta = timedelta(seconds=1),  # while there are endpoints
     ) -> None:
-        super().__init__(interval=interval, idle_interval=idle_interval)
+        super().__init__(interval=interval, idle_interval=max(idle_interval, _UNUSED))
+        self._poll = idle_interval
         self._database = database
         self._wakeups = wakeups
         self._expansions_of = expansions
@@ -67,8 +68,9 @@ class CallbackFanOut(Periodic):
         more = False
         async with self._database.acquire() as connection:
             if not await cursors.any_tenant(connection):
-                self._unused_until = time.monotonic() + _UNUSED_SECONDS
+                self._unused_until = time.monotonic() + _UNUSED.total_seconds()
                 return False
+            self.due_in = self._poll
             if not await event_log.position_events(connection):
                 self.due_in = timedelta(0)  # another process works on this tenant
             behind = await cursors.cursors_behind(connection, limit=_TENANTS)

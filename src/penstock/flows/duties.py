@@ -43,13 +43,19 @@ class FlowKeeper(Periodic):
 
     async def once(self) -> bool:
         async with self._database.acquire() as connection:
-            fired, more_timers = await duties.fire_timers(connection, limit=_TIMERS)
-            await self._announce(connection, fired)
-            matched, more_events = await duties.match_events(connection, limit=_EVENTS)
-            await self._announce(connection, matched)
-            more_doomed = await self._cancel_doomed(connection)
-            self.due_in = await duties.next_timer(connection)
-        return more_timers or more_events or more_doomed
+            work = await duties.work(connection)
+            more = False
+            if work.timer_in is not None and work.timer_in <= timedelta(0):
+                fired, more = await duties.fire_timers(connection, limit=_TIMERS)
+                await self._announce(connection, fired)
+            if work.waits:
+                matched, more_events = await duties.match_events(connection, limit=_EVENTS)
+                await self._announce(connection, matched)
+                more |= more_events
+            if work.doomed:
+                more |= await self._cancel_doomed(connection)
+        self.due_in = work.timer_in  # after timers that were due, the next pass reads when the next one is
+        return more
 
     async def _announce(self, connection: Connection, mailed: Mapping[TenantId, Mailed]) -> None:
         if blocked := [key for mail in mailed.values() for key in mail.blocked]:

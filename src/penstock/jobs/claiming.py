@@ -16,7 +16,7 @@ from penstock.jobs.announcements import announce
 from penstock.jobs.claims import Kind, Waiter
 from penstock.jobs.names import ClaimedNames
 from penstock.jobs.queues import ServedNotes
-from penstock.jobs.shared import POLL_INTERVAL, Shared
+from penstock.jobs.shared import Shared
 from penstock.jobs.slots import Slots
 from penstock.jobs.sql import store
 from penstock.jobs.sql.rows import Connection
@@ -63,7 +63,9 @@ class Claiming:
                 left = deadline - loop.time()
                 if jobs or left <= 0:
                     return jobs
-                await self._shared.claims.wait(waiter, min(left, POLL_INTERVAL.total_seconds()))
+                self._shared.polls.begin()
+                if not await self._shared.claims.wait(waiter, left):
+                    return []
 
     async def _try(
         self, waiter: Waiter, request: ClaimRequest, slots: Slots | None, *, seconds: float

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 from penstock.jobs.announcements import any_queue, queues_of
@@ -61,6 +61,11 @@ class Waiter:
     def of_all_tenants(self) -> bool:
         return self._tenant is None
 
+    @property
+    def alike(self) -> object:
+        """A value that is equal for claims that want the same queues."""
+        return (self._tenant, self.kind)
+
     def takes(self, kind: Kind) -> bool:
         """Return whether it is an idle claim of this kind and of all tenants."""
         return self.idle and self.of_all_tenants and self.kind == kind and not self.news.is_set()
@@ -100,13 +105,13 @@ class ClaimQueue:
             for offer in waiter.offers:
                 offer.tried(())
 
-    async def wait(self, waiter: Waiter, seconds: float) -> None:
-        """Wait for news, for ``seconds`` at most."""
+    async def wait(self, waiter: Waiter, seconds: float) -> bool:
+        """Wait for news, for ``seconds`` at most; return whether there is any."""
         waiter.idle = True
         try:
             if self.on_idle is not None and waiter.of_all_tenants:
                 self.on_idle(waiter.kind)
-            await set_within(waiter.news, seconds)
+            return await set_within(waiter.news, seconds)
         finally:
             waiter.idle = False
 
@@ -160,6 +165,26 @@ class ClaimQueue:
                     waiter.news.set()
                     woken[kind] += 1
 
+    def wake_for(self, ready: Collection[TenantQueue]) -> None:
+        """Wake all claims that want jobs of these queues, also those that wait for a broker.
+
+        A claim that is refused such jobs, for example because their queue is paused, must not keep others waiting.
+        """
+        wanted: dict[object, bool] = {}  # many claims are alike
+        for waiter in self._waiters:
+            if waiter.idle and waiter.alike not in wanted:
+                wanted[waiter.alike] = any(waiter.wants(queue) for queue in ready)
+            if waiter.idle and wanted[waiter.alike]:
+                waiter.news.set()
+
+    def task_types(self) -> frozenset[str] | None:
+        """Return the task types of all claims that have found no jobs and wait; none: any; None: no claim waits."""
+        waiting = [waiter for waiter in self._waiters if waiter.idle]
+        if not waiting:
+            return None
+        any_type = any(not waiter.kind[0] for waiter in waiting)
+        return frozenset() if any_type else frozenset(kind for waiter in waiting for kind in waiter.kind[0])
+
 
 class LaneCursors:
     """The point in each lane at which this process last stopped claiming.
@@ -203,7 +228,7 @@ class FullScans:
 
     Such a scan finds a job that was committed late even when no housekeeper lowers the hints. It may pass many dead
     rows, so it runs every two seconds at most, and less often when it is slow: it takes at most a hundredth of the
-    time.
+    time. Polls for waiting claims follow the same rule.
     """
 
     def __init__(self, *, pause: float = 1.8) -> None:

@@ -16,7 +16,8 @@ from penstock.jobs import search, statistics
 from penstock.jobs.counts import Stats
 from penstock.jobs.filters import JobFilter
 from penstock.jobs.job import Job, JobPage
-from penstock.jobs.shared import POLL_INTERVAL, Shared
+from penstock.jobs.polling import POLL_INTERVAL
+from penstock.jobs.shared import Shared
 from penstock.jobs.sql import reading
 from penstock.jobs.sql.reading import UsedByJob
 from penstock.jobs.states import Status

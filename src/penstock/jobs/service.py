@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from datetime import timedelta
 
 from penstock.callbacks.targets import CallbackTargets
 from penstock.events.recent import RecentRows
@@ -20,6 +21,7 @@ from penstock.jobs.controls import Controls
 from penstock.jobs.key_rules import KeyRules
 from penstock.jobs.limits import JobLimits
 from penstock.jobs.places import Places
+from penstock.jobs.polling import ReadyPolls
 from penstock.jobs.results import Results
 from penstock.jobs.shared import Shared
 from penstock.jobs.slots import Slots
@@ -63,6 +65,7 @@ class JobService:
             limits=self.limits,
             wakeups=self.wakeups,
             claims=claims,
+            polls=ReadyPolls(database, claims),
             places=Places(database, self.wakeups, claims),
             observe_batch=observe_batch,
             admissions=Admissions(database, self.wakeups, claims),
@@ -84,6 +87,10 @@ class JobService:
     def claims(self) -> ClaimQueue:
         """The claims that wait for jobs."""
         return self._shared.claims
+
+    def poll_every(self, interval: timedelta) -> None:
+        """Poll for ready jobs this often while claims wait."""
+        self._shared.polls.interval = interval
 
     @property
     def admissions(self) -> Admissions:
@@ -121,6 +128,7 @@ class JobService:
 
     async def stop(self) -> None:
         """Hand back jobs claimed for callers that have gone, write what is queued, end streams and stop listening."""
+        await self._shared.polls.stop()
         await asyncio.gather(*self._shared.claiming, return_exceptions=True)
         await self._claiming.stop()
         for jobs in self._tenants.values():

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
 from uuid import UUID
 
 from penstock.callbacks.targets import CallbackTargets
@@ -16,14 +15,13 @@ from penstock.jobs.claims import ClaimQueue, FullScans, LaneCursors
 from penstock.jobs.limits import JobLimits
 from penstock.jobs.names import ClaimNames
 from penstock.jobs.places import Places
+from penstock.jobs.polling import ReadyPolls
 from penstock.jobs.results import Results
 from penstock.jobs.usage import Charging, unpriced
 from penstock.jobs.work import ClaimedJob
 from penstock.jobs.writers import Observe
 from penstock.postgres.pool import Database
 from penstock.postgres.wakeups import Keys, Wakeups
-
-POLL_INTERVAL = timedelta(seconds=2)  # of all waiters, because a wake-up may be lost
 
 
 class FinishWaiters:
@@ -68,6 +66,7 @@ class Shared:
     observe_batch: Observe | None
     admissions: Admissions
     claims: ClaimQueue
+    polls: ReadyPolls
     places: Places
     charging: Charging = unpriced
     results: Results | None = None

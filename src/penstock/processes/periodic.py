@@ -74,9 +74,10 @@ class Periodic(ABC):
             self._stopped.set()
 
     async def _until_due(self) -> None:
-        if not await set_within(self._stopping, self._interval):
-            longest = self._idle_interval if self.due_in is None else self.due_in.total_seconds()
-            await set_within(self._woken, min(longest, self._idle_interval) - self._interval)
+        ended_at = asyncio.get_running_loop().time()
+        longest = self._idle_interval if self.due_in is None else self.due_in.total_seconds()
+        if await set_within(self._woken, max(min(longest, self._idle_interval), self._interval)):
+            await set_within(self._stopping, ended_at + self._interval - asyncio.get_running_loop().time())
 
     async def stop(self) -> None:
         """Stop after the pass in progress."""

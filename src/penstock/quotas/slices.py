@@ -25,6 +25,7 @@ _Key = tuple[UUID, str]
 _UNLUCKY: Final = (asyncpg.ForeignKeyViolationError, asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
 _TRIES: Final = 5
 _INTERVAL: Final = timedelta(seconds=1)  # between reports of what was used
+_IDLE_INTERVAL: Final = timedelta(minutes=1)  # between passes without a slice
 
 
 class NothingLeft(Exception):
@@ -44,7 +45,7 @@ class Slices(Periodic):
     """
 
     def __init__(self, database: Database) -> None:
-        super().__init__(interval=_INTERVAL)
+        super().__init__(interval=_INTERVAL, idle_interval=_IDLE_INTERVAL)
         self._database = database
         self._current: dict[_Key, Slice] = {}
         self._ended: set[Slice] = set()  # slices of ended windows that have requests in progress or something to report
@@ -87,6 +88,7 @@ class Slices(Periodic):
             if found is not None:
                 self._ended.add(found)
             found = self._current[key] = Slice(rule, subject)
+            self.wake()
         found.rule = rule  # its limit may have changed
         return found
 
@@ -97,6 +99,8 @@ class Slices(Periodic):
         for one in self._current.values():
             one.tick()
         await asyncio.shield(self.sync())
+        if self._current or self._ended:
+            self.due_in = _INTERVAL
         return False
 
     async def stop(self) -> None:

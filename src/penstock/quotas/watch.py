@@ -14,11 +14,14 @@ from penstock.quotas import store
 from penstock.quotas.rules import Rules
 
 _INTERVAL: Final = timedelta(milliseconds=500)
-_IDLE_INTERVAL: Final = timedelta(seconds=2)
+_IDLE_INTERVAL: Final = timedelta(seconds=30)
 
 
 class QuotaWatch(Periodic):
-    """Reads the quotas of tenants that have changed: after each wake-up, and every two seconds."""
+    """Reads the quotas of tenants that have changed, after each wake-up.
+
+    The watch of keys, which reads every two seconds whether anything has changed, wakes it when a wake-up was lost.
+    """
 
     def __init__(self, database: Database, rules: Rules, wakeups: Wakeups) -> None:
         super().__init__(interval=_INTERVAL, idle_interval=_IDLE_INTERVAL)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing, suppress
 from typing import Final
@@ -25,26 +26,41 @@ _POLL_SECONDS: Final = 2.0  # between polls of the gateway's list of models
 
 
 class GatewayModels:
-    """The models of a gateway, called by a client. While it is unavailable, jobs wait without losing attempts."""
+    """The models of a gateway, called by a client. While it is unavailable, jobs wait without losing attempts.
+
+    All readers of ``names`` share the polls of the gateway.
+    """
 
     def __init__(self, client: Client) -> None:
         self._client = client
+        self._known: Mapping[str, Served] | None = None
+        self._poll_at = -math.inf  # time of the event loop
+        self._polling = asyncio.Lock()
 
     async def names(self) -> AsyncIterator[Mapping[str, Served]]:
+        clock = asyncio.get_running_loop().time
         known: Mapping[str, Served] | None = None
         while True:
-            try:
-                found: dict[str, Served] = {}
-                for model in (await self._client.models(all_tenants=True))["models"]:
-                    tenants = [model["tenant"]] if model["tenant"] is not None else model["tenants"]
-                    found[model["name"]] = found.get(model["name"], Served()).with_model(model["places"], tenants)
-            except PenstockError as error:
-                log.debug("models_not_listed", reason=error.code)  # keep the last list
-            else:
-                if found != known:
-                    known = found
-                    yield found
-            await asyncio.sleep(_POLL_SECONDS)
+            async with self._polling:
+                if clock() >= self._poll_at:
+                    await self._poll()
+                    self._poll_at = clock() + _POLL_SECONDS
+            if self._known is not None and self._known != known:
+                known = self._known
+                yield known
+            await asyncio.sleep(self._poll_at - clock())
+
+    async def _poll(self) -> None:
+        """Read the models; keep those that are known while the gateway is unavailable."""
+        try:
+            found: dict[str, Served] = {}
+            for model in (await self._client.models(all_tenants=True))["models"]:
+                tenants = [model["tenant"]] if model["tenant"] is not None else model["tenants"]
+                found[model["name"]] = found.get(model["name"], Served()).with_model(model["places"], tenants)
+        except PenstockError as error:
+            log.debug("models_not_listed", reason=error.code)
+        else:
+            self._known = found
 
     async def predict(self, name: str, job: ClaimedJob, context: JobContext) -> bytes:
         call = self._client.for_tenant(job.tenant).stream_json(name, job.input, request_id=request_id(job), logs=True)

@@ -11,6 +11,8 @@ from datetime import timedelta
 from typing import Final
 from uuid import UUID
 
+import msgspec
+
 from penstock.errors import CallerError
 from penstock.jobs.service import JobService
 from penstock.jobs.slots import Slots
@@ -25,6 +27,7 @@ from penstock.workers.metrics import AttemptMetrics
 log = logs.get(__name__)
 
 _ended: Final = AttemptMetrics()
+_WAIT_SECONDS: Final = 60.0  # for the first job of a claim
 _HUNG = 120.0  # seconds without an iteration of the claim loop, despite free slots, after which it counts as hung
 
 
@@ -37,6 +40,9 @@ class ServiceSource:
         self._slots = slots
 
     async def claim(self, request: ClaimRequest) -> Sequence[ClaimedJob]:
+        """Claim jobs; wait long for them, because the service polls for all its waiting claims at once."""
+        if request.wait_seconds:
+            request = msgspec.structs.replace(request, wait_seconds=_WAIT_SECONDS)
         return await self._claims.claim(request, self._slots)
 
     async def heartbeat(self, tenant: str, beats: Sequence[JobHeartbeat]) -> Sequence[HeartbeatResult | CallerError]:
@@ -98,6 +104,7 @@ class Worker:
         self._engines: dict[Offer, Engine] = {}
         self._past = _Totals()  # counters of engines that have ended
         executors.subscribe(self._changed.set)
+        service.poll_every(poll)
 
     async def run(self) -> None:
         """Work until ``stop``. A worker without executors waits until it has one."""

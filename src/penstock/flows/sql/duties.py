@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
@@ -15,16 +16,29 @@ from penstock.tenants.principal import TenantId
 _sql = queries.load(__file__, "duties.sql")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """What there is to do for the flows of all tenants."""
+
+    timer_in: timedelta | None  # until the next timer is due, not positive if one is; None: there is none
+    waits: bool  # whether any run waits for events
+    doomed: bool  # whether any job is to be cancelled
+
+
 async def fire_timers(connection: Connection, *, limit: int) -> tuple[dict[TenantId, Mailed], bool]:
     """Deliver the timers that are due to their runs; return the runs, and whether more timers may be due."""
     rows = await _sql.fire_timers.rows(connection, limit=limit)
     return mailed_of(rows), bool(rows) and rows[0]["looked"] == limit
 
 
-async def next_timer(connection: Connection) -> timedelta | None:
-    """Return the time until the next timer of any run is due, or None if there is none."""
-    seconds: float | None = await _sql.next_timer.value(connection)
-    return None if seconds is None else timedelta(seconds=max(seconds, 0.0))
+async def work(connection: Connection) -> Work:
+    """Return what there is to do."""
+    row = await _sql.work.row(connection)
+    assert row is not None  # noqa: S101 - the statement has no FROM
+    seconds = row["timer_in"]
+    return Work(
+        timer_in=None if seconds is None else timedelta(seconds=seconds), waits=row["waits"], doomed=row["doomed"]
+    )
 
 
 async def take_doomed(connection: Connection, *, limit: int) -> dict[TenantId, list[UUID]]:

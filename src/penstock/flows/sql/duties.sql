@@ -21,10 +21,13 @@ FROM (
 LEFT JOIN LATERAL flow_deliver(g.tenant_id, g.letters) d ON true;
 
 
--- name: next_timer()
--- tenant: every (a time, no row)
--- Returns the seconds until the next timer is due, or null if there is none. Index: flow_timer_due.
-SELECT extract(epoch FROM run_at - clock())::float8 FROM flow_timer ORDER BY run_at, tenant_id, run_id, no LIMIT 1;
+-- name: work()
+-- tenant: every (no row)
+-- Returns what there is to do, in one statement, because most passes find nothing: the seconds until the next timer is due, or null
+-- if there is none; whether any run waits for events; whether any job is to be cancelled. Indexes: flow_timer_due; primary keys.
+SELECT (SELECT extract(epoch FROM run_at - clock())::float8 FROM flow_timer
+        ORDER BY run_at, tenant_id, run_id, no LIMIT 1) AS timer_in,
+       EXISTS (SELECT FROM flow_wait) AS waits, EXISTS (SELECT FROM flow_doomed) AS doomed;
 
 
 -- name: take_doomed(limit)

@@ -55,6 +55,18 @@ FROM unnest(:run_ids::uuid[], :series_ids::int[], :lane_ids::int[], :submitter_i
 CROSS JOIN (SELECT flow_position(:tenant_id) AS position OFFSET 0) p;
 
 
+-- name: ready_queues(task_types, from_start)
+-- tenant: every (it wakes claims of this process, which filter by tenant)
+-- Returns the queues that have ready jobs. An empty list means any type. The search begins at the hints of lanes, or at the very
+-- start. Indexes: lane_queue; primary key of ready.
+SELECT DISTINCT n.tenant_id, n.task_type, n.model_profile
+FROM (
+    SELECT id, tenant_id, task_type, model_profile, low_seq FROM lane
+    WHERE cardinality(:task_types::text[]) = 0 OR task_type = ANY (:task_types::text[]) OFFSET 0
+) n
+WHERE EXISTS (SELECT FROM ready WHERE lane_id = n.id AND seq >= CASE WHEN :from_start::bool THEN 0 ELSE n.low_seq END OFFSET 0);
+
+
 -- name: claim(only_tenant, tenant_names, worker_id, task_types, model_profiles, limit, lease_seconds, turn_tenants, turn_quanta, cursor_lanes, cursor_seqs, from_start)
 -- tenant: every (workers serve all tenants; rows keep theirs)
 -- Leases at most limit ready jobs of all tenants, or of only_tenant if it is not null, and of those in tenant_names if that is not. The tenants take turns: first those

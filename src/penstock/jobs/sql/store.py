@@ -163,6 +163,15 @@ async def claim(
     return rows
 
 
+async def ready_queues(connection: Connection, task_types: Sequence[str], *, from_start: bool) -> list[TenantQueue]:
+    """Return the queues of these task types, or of any if there are none, that have ready jobs.
+
+    ``from_start`` also finds jobs that lie before the hints of their lanes.
+    """
+    rows = await _sql.ready_queues.rows(connection, task_types=task_types, from_start=from_start)
+    return [(TenantId(row["tenant_id"]), row["task_type"], row["model_profile"]) for row in rows]
+
+
 async def heartbeat(
     connection: Connection, tenant: TenantId, beats: Sequence[JobHeartbeat]
 ) -> dict[tuple[UUID, int], HeartbeatResult | Gap]:

@@ -17,6 +17,7 @@ from penstock.telemetry import logs
 log = logs.get(__name__)
 
 _TICK: Final = 0.25  # seconds between checks
+_IDLE_TICK: Final = 1.0  # the same without a model
 
 
 class Supervision:
@@ -42,7 +43,7 @@ class Supervision:
 
     async def run(self) -> None:
         while True:
-            await asyncio.sleep(_TICK)
+            await asyncio.sleep(_TICK if self._deployments() else _IDLE_TICK)
             try:
                 now = time.monotonic()
                 for deployment in self._deployments():

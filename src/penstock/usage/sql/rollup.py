@@ -18,6 +18,8 @@ async def roll_up(connection: Connection, *, limit: int = 10_000) -> int:
 
     Return how many were moved; none are while another process rolls up.
     """
+    if not await _sql.any_delta.value(connection):
+        return 0
     async with connection.transaction():
         await connection.execute("SET LOCAL synchronous_commit = off")  # the deltas are still there if it is lost
         if not await _sql.take_turn.value(connection):

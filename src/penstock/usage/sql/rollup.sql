@@ -1,6 +1,12 @@
 -- Roll-up and retention of usage. Loaded by penstock.usage.sql.rollup.
 
 
+-- name: any_delta()
+-- tenant: every (no row)
+-- Returns whether there is any delta.
+SELECT EXISTS (SELECT FROM usage_delta);
+
+
 -- name: take_turn()
 -- tenant: every (no row)
 -- Locks the roll-up for this transaction; false when another process rolls up. It is a statement of its own, so that the
