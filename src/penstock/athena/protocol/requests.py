@@ -83,10 +83,22 @@ def decode_request(
     MalformedBody for a body that is not JSON, InvalidInput that names each wrong field, and DataUndecodable (an
     InvalidInput) where only data is not what the message states.
     """
+    return read_request(message_in(body), limits=limits, types=types)
+
+
+def message_in(body: bytes) -> dict[str, Any]:
+    """Return the JSON of a message, for the rules of a schema. Raises MalformedBody and InvalidInput."""
     value = decode(body, _any)
     if not isinstance(value, dict):
         raise InvalidInput.of("body", "must be a JSON object with header, parameter and payload")
-    return _Reader(limits).read(value, types)
+    return value
+
+
+def read_request(
+    message: dict[str, Any], *, limits: Limits = DEFAULT, types: Mapping[str, DataType] = _NO_TYPES
+) -> RequestMessage:
+    """Return a client's message from its JSON, as ``decode_request`` does from its bytes."""
+    return _Reader(limits).read(message, types)
 
 
 class _Reader:

@@ -1,0 +1,1 @@
+"""Schemas of services: the documents that describe them in Athena's two dialects, and the rules that these state."""
