@@ -190,15 +190,18 @@ class TestCalls:
         assert (reply.status, reply.json["header"]["code"]) == (502, 10109), reply.body
         assert (await post(operator, signed(credential), envelope())).status == 200
 
-    async def test_the_end_user_of_a_message_is_accounted(
+    async def test_the_end_user_and_the_seconds_of_sound_are_accounted(
         self, operator: HttpCaller, credential: dict[str, Any]
     ) -> None:
         header = {"app_id": "app-1", "uid": "grace"}
-        assert (await post(operator, signed(credential), envelope(header=header))).status == 200
+        sound = {"audio": base64.b64encode(bytes(24_000)).decode(), "encoding": "raw", "sample_rate": 8000}
+        message = envelope(header=header, payload={"snd": sound})
+        assert (await post(operator, signed(credential), message)).status == 200
 
         async def counted() -> bool:
             rows = (await operator.get("/usage?by=user,model")).json["groups"]
-            return any(row["user"] == "grace" and row["calls"] == 1 for row in rows)
+            (counted,) = [row for row in rows if row["user"] == "grace"] or [{}]
+            return (counted.get("calls"), counted.get("audio_seconds"), counted.get("sessions")) == (1, 1.5, 0)
 
         await until(counted, "the call is in the ledger")
 

@@ -15,13 +15,14 @@ from penstock.athena.protocol.engine_calls import CallInput, engine_input, engin
 from penstock.athena.protocol.members import Members, members_of
 from penstock.athena.protocol.model_calls import model_input, model_output
 from penstock.athena.protocol.session_ids import SessionIds
+from penstock.athena.sound import audio_us
 from penstock.errors import InvalidInput, ModelUnavailable, NotFound, Overloaded
 from penstock.models.host.calls import CallResult, LiveCall
 from penstock.models.host.deployment import Deployment
 from penstock.models.host.host import ModelHost
 from penstock.models.http.calls import result_of
 from penstock.models.http.limited import MeteredCall
-from penstock.models.http.metering import Metering
+from penstock.models.http.metering import Metering, Stated
 from penstock.models.inputs import Input, placeholder
 from penstock.models.reader import Reader
 from penstock.models.replica.aiges import fields
@@ -183,14 +184,18 @@ class Services:
             return False
         return found is service.deployment
 
-    def metered(self, request: Request, service: Service, given: CallInput) -> MeteredCall:
-        """Return a call whose usage is recorded, within the quotas of the request's sender."""
+    def metered(self, request: Request, service: Service, part: ServiceRequest, given: CallInput) -> MeteredCall:
+        """Return a call whose usage is recorded, within the quotas of the request's sender.
+
+        A session adds to ``stated`` of it what later parts hold.
+        """
         return MeteredCall(
             quotas=self._quotas,
             metering=self._metering,
             request=request,
             deployment=service.deployment,
             given=Input(given.json, given.segments),
+            stated=Stated(audio_us=audio_us(part.payload.values())),
         )
 
     async def once(
@@ -203,7 +208,7 @@ class Services:
         """
         given = service.input(part, sid)
         self.require_place(service)
-        call = self.metered(request, service, given)
+        call = self.metered(request, service, part, given)
 
         def begin(json: bytes) -> LiveCall:
             return self.host.call(

@@ -11,7 +11,10 @@ import typer
 from penstock.cli.gateway import with_client
 from penstock.cli.output import AsJson, harmless, print_json, print_table, wants_json
 
-_SHOWN = ("attempts", "calls", "failures", "unpriced", "prompt_tokens", "completion_tokens", "audio_seconds")
+_SHOWN = (
+    "attempts", "calls", "failures", "unpriced", "prompt_tokens", "completion_tokens", "audio_seconds",
+    "sessions", "bytes_in", "bytes_out",
+)  # fmt: skip
 _BAR = 30  # characters of the longest bar
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 

@@ -38,6 +38,7 @@ class Amounts(NamedTuple):
     model_us: int = 0
     bytes_in: int = 0
     bytes_out: int = 0
+    sessions: int = 0
     cost: int = 0
 
 

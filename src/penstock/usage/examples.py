@@ -16,6 +16,7 @@ _SUMS: Final[dict[str, Any]] = {
     "model_seconds": 1806.5,
     "bytes_in": 2_408_000,
     "bytes_out": 481_600,
+    "sessions": 0,
     "cost": "2.1672",
 }
 REPORT: Final[dict[str, Any]] = {

@@ -133,6 +133,7 @@ class LiveUsage:
         measured: Measured,
         bytes_in: int,
         bytes_out: int,
+        sessions: int = 0,
         provider: str = "",
         app: str = "",
     ) -> None:
@@ -159,6 +160,7 @@ class LiveUsage:
             *measured[1:],  # all but ``completed``
             bounded(bytes_in),
             bounded(bytes_out),
+            sessions,
             charge.cost,
         )
         active = self._active

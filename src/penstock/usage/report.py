@@ -31,7 +31,7 @@ _WORDS: Final = (*UNITS, "queue", *COLUMNS)
 MAX_GROUPS: Final = 10_000
 _COUNTS: Final = (
     "attempts", "calls", "failures", "unreported", "unpriced", "prompt_tokens", "completion_tokens", "bytes_in",
-    "bytes_out",
+    "bytes_out", "sessions",
 )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 MEASURES: Final = (
     "attempts", "calls", "failures", "unreported", "unpriced", "prompt_tokens", "completion_tokens", "audio_seconds",
-    "model_seconds", "bytes_in", "bytes_out", "cost",
+    "model_seconds", "bytes_in", "bytes_out", "sessions", "cost",
 )  # fmt: skip
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from penstock.errors import PenstockError
 from penstock.models.host.calls import LiveCall
 from penstock.models.host.deployment import Deployment
-from penstock.models.http.metering import Metering, of_a_job
+from penstock.models.http.metering import Metering, Stated, of_a_job
 from penstock.models.http.streaming import EventFeed
 from penstock.models.http.token_bounds import Bounded, bounded
 from penstock.models.inputs import Input
@@ -32,6 +32,7 @@ class MeteredCall:
     request: Request
     deployment: Deployment
     given: Input
+    stated: Stated = field(default_factory=Stated)
     _bounded: Bounded | None = None
     _admission: Admission | None = None
 
@@ -77,7 +78,7 @@ class MeteredCall:
         if self._bounded is not None and admission is not None and admission.tokens is not None:
             json = self._bounded.within(admission.tokens)
         live = begin(json)
-        self.metering.follow(self.request, self.deployment, live, admission)
+        self.metering.follow(self.request, self.deployment, live, admission, stated=self.stated)
         return live
 
     def _tokens(self) -> TokenNeed | None:

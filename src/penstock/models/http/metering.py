@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
@@ -24,6 +25,15 @@ _CALLS: Final = metrics.counter(
 _tenants: Final = metrics.FewValues()
 
 
+@dataclass(slots=True, kw_only=True)
+class Stated:
+    """What only the caller of a model knows of a call's use; it may change until the call has ended."""
+
+    session: bool = False  # its input comes in parts
+    audio_us: int = 0  # microseconds of sound in its input
+    bytes_in: int = 0  # of parts after the first
+
+
 class Metering:
     """Records the usage of requests' calls, unless ``usage`` is None."""
 
@@ -42,7 +52,13 @@ class Metering:
             raise PriceMissing(f"a quota of cost limits this call, and prices.toml has no price for the model {name}")
 
     def follow(
-        self, request: Request, deployment: Deployment, call: LiveCall, admission: Admission | None = None
+        self,
+        request: Request,
+        deployment: Deployment,
+        call: LiveCall,
+        admission: Admission | None = None,
+        *,
+        stated: Stated | None = None,
     ) -> None:
         """Record the usage of a call when it has ended, before its caller gets the result; settle its tokens.
 
@@ -52,7 +68,10 @@ class Metering:
             return
         if admission is not None:
             admission.begin()
-        call.done.add_done_callback(partial(_record, self._usage, request.principal, deployment, call, admission))
+        stated = stated or Stated()
+        call.done.add_done_callback(
+            partial(_record, self._usage, request.principal, deployment, call, admission, stated)
+        )
 
 
 def of_a_job(request: Request) -> bool:
@@ -69,6 +88,7 @@ def _record(
     deployment: Deployment,
     call: LiveCall,
     admission: Admission | None,
+    stated: Stated,
     _done: Any,
 ) -> None:
     used = use_of(call, deployment)
@@ -87,8 +107,10 @@ def _record(
             completed=int(used.completed),
             prompt_tokens=used.prompt_tokens,
             completion_tokens=used.completion_tokens,
+            audio_us=stated.audio_us,
             model_us=used.model_us,
         ),
-        bytes_in=call.size,
+        sessions=int(stated.session),
+        bytes_in=call.size + stated.bytes_in,
         bytes_out=used.bytes_out,
     )

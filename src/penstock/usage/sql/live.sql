@@ -20,7 +20,7 @@ SELECT s.id, s.tenant_id, s.key_id, s.user_id
 FROM wanted w JOIN submitter s ON s.tenant_id = w.tenant_id AND s.key_id = w.key_id AND s.user_id = w.user_id;
 
 
--- name: flush(source, number, tenant_ids, ages, submitter_ids, providers, models, versions, apps, prices, calls, failures, unpriced, prompt_tokens, completion_tokens, audio_us, model_us, bytes_in, bytes_out, costs)
+-- name: flush(source, number, tenant_ids, ages, submitter_ids, providers, models, versions, apps, prices, calls, failures, unpriced, prompt_tokens, completion_tokens, audio_us, model_us, bytes_in, bytes_out, sessions, costs)
 -- tenant: every (of several tenants; each row names its own)
 -- Appends a process's live usage as its flush of this number, unless that flush or a later one was written before: an
 -- unknown outcome is settled by sending it again. While the earlier try is still committing, the row lock makes this
@@ -33,17 +33,17 @@ WITH turn AS (
     RETURNING id
 ), written AS (
     INSERT INTO usage_delta (tenant_id, at, series_id, submitter_id, provider, model, version, app, price, calls, failures,
-                             unpriced, prompt_tokens, completion_tokens, audio_us, model_us, bytes_in, bytes_out, cost)
+                             unpriced, prompt_tokens, completion_tokens, audio_us, model_us, bytes_in, bytes_out, sessions, cost)
     SELECT r.tenant_id, clock() - make_interval(secs => r.age), 0, r.submitter_id, r.provider, r.model, r.version, r.app,
            r.price, r.calls, r.failures, r.unpriced, r.prompt_tokens, r.completion_tokens, r.audio_us, r.model_us, r.bytes_in,
-           r.bytes_out, r.cost
+           r.bytes_out, r.sessions, r.cost
     FROM turn CROSS JOIN unnest(
         :tenant_ids::int[], :ages::float8[], :submitter_ids::int[], :providers::text[], :models::text[], :versions::text[],
         :apps::text[], :prices::text[], :calls::bigint[], :failures::bigint[], :unpriced::bigint[], :prompt_tokens::bigint[],
         :completion_tokens::bigint[], :audio_us::bigint[], :model_us::bigint[], :bytes_in::bigint[], :bytes_out::bigint[],
-        :costs::numeric[]
+        :sessions::bigint[], :costs::numeric[]
     ) AS r(tenant_id, age, submitter_id, provider, model, version, app, price, calls, failures, unpriced, prompt_tokens,
-           completion_tokens, audio_us, model_us, bytes_in, bytes_out, cost)
+           completion_tokens, audio_us, model_us, bytes_in, bytes_out, sessions, cost)
 )
 SELECT EXISTS (SELECT FROM turn) AS written, extract(epoch FROM clock())::float8 AS now;
 

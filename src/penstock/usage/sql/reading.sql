@@ -62,11 +62,12 @@ WITH range AS MATERIALIZED (
            sum(u.attempts) AS attempts, sum(u.calls) AS calls, sum(u.failures) AS failures, sum(u.unreported) AS unreported,
            sum(u.unpriced) AS unpriced, sum(u.prompt_tokens) AS prompt_tokens,
            sum(u.completion_tokens) AS completion_tokens, sum(u.audio_us) AS audio_us, sum(u.model_us) AS model_us,
-           sum(u.bytes_in) AS bytes_in, sum(u.bytes_out) AS bytes_out, sum(u.cost) AS cost
+           sum(u.bytes_in) AS bytes_in, sum(u.bytes_out) AS bytes_out, sum(u.sessions) AS sessions,
+           sum(u.cost) AS cost
     FROM (
         SELECT r.bucket, h.dims_id,
                h.attempts, h.calls, h.failures, h.unreported, h.unpriced, h.prompt_tokens, h.completion_tokens, h.audio_us,
-               h.model_us, h.bytes_in, h.bytes_out, h.cost
+               h.model_us, h.bytes_in, h.bytes_out, h.sessions, h.cost
         FROM range r
         CROSS JOIN LATERAL (SELECT * FROM usage_sum WHERE tenant_id = ANY (:tenant_ids::int[]) AND broad = :broad
                             AND unit = r.unit AND starts_at >= r.low AND starts_at < r.high OFFSET 0) h
@@ -79,7 +80,7 @@ WITH range AS MATERIALIZED (
            coalesce(s.owner_service, '') AS owner_service, coalesce(s.task_type, '') AS task_type,
            coalesce(s.model_profile, '') AS model_profile, u.provider, u.model, u.version, u.app, u.price,
            u.attempts, u.calls, u.failures, u.unreported, u.unpriced, u.prompt_tokens, u.completion_tokens, u.audio_us,
-           u.model_us, u.bytes_in, u.bytes_out, u.cost
+           u.model_us, u.bytes_in, u.bytes_out, u.sessions, u.cost
     FROM usage_delta u
     JOIN range r ON u.at >= r.low AND u.at < r.high
     JOIN usage_tenant t ON t.id = u.tenant_id
@@ -92,12 +93,13 @@ WITH range AS MATERIALIZED (
            sum(u.attempts) AS attempts, sum(u.calls) AS calls, sum(u.failures) AS failures, sum(u.unreported) AS unreported,
            sum(u.unpriced) AS unpriced, sum(u.prompt_tokens) AS prompt_tokens,
            sum(u.completion_tokens) AS completion_tokens, sum(u.audio_us) AS audio_us, sum(u.model_us) AS model_us,
-           sum(u.bytes_in) AS bytes_in, sum(u.bytes_out) AS bytes_out, sum(u.cost) AS cost
+           sum(u.bytes_in) AS bytes_in, sum(u.bytes_out) AS bytes_out, sum(u.sessions) AS sessions,
+           sum(u.cost) AS cost
     FROM (
         SELECT r.bucket, l.tenant_name, l.key_id, l.user_id, l.owner_service, l.task_type, l.model_profile,
                l.provider, l.model, l.version, l.app, l.price,
                r.attempts, r.calls, r.failures, r.unreported, r.unpriced, r.prompt_tokens, r.completion_tokens, r.audio_us,
-               r.model_us, r.bytes_in, r.bytes_out, r.cost
+               r.model_us, r.bytes_in, r.bytes_out, r.sessions, r.cost
         FROM rolled r JOIN label l ON l.number = r.number
         UNION ALL
         SELECT d.bucket,
@@ -113,7 +115,7 @@ WITH range AS MATERIALIZED (
                CASE WHEN 'app' = ANY (:by::text[]) THEN d.app END COLLATE "C" AS app,
                CASE WHEN 'price' = ANY (:by::text[]) THEN d.price END COLLATE "C" AS price,
                d.attempts, d.calls, d.failures, d.unreported, d.unpriced, d.prompt_tokens, d.completion_tokens, d.audio_us,
-               d.model_us, d.bytes_in, d.bytes_out, d.cost
+               d.model_us, d.bytes_in, d.bytes_out, d.sessions, d.cost
         FROM fresh d
         WHERE true
           AND (:tenants::text[] IS NULL OR d.tenant_name = ANY (:tenants))
@@ -134,7 +136,7 @@ WITH range AS MATERIALIZED (
 (
     SELECT bucket, tenant_name, key_id, user_id, owner_service, task_type, model_profile, provider, model, version, app, price,
        attempts, calls, failures, unreported, unpriced, prompt_tokens, completion_tokens, audio_us, model_us, bytes_in,
-       bytes_out, cost
+       bytes_out, sessions, cost
     FROM grouped
     ORDER BY bucket, cost DESC, calls DESC, tenant_name, key_id, user_id, owner_service, task_type, model_profile, provider, model, version, app, price
     LIMIT :limit::int
@@ -144,5 +146,5 @@ SELECT -1, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
        coalesce(sum(attempts), 0), coalesce(sum(calls), 0), coalesce(sum(failures), 0), coalesce(sum(unreported), 0),
        coalesce(sum(unpriced), 0), coalesce(sum(prompt_tokens), 0), coalesce(sum(completion_tokens), 0),
        coalesce(sum(audio_us), 0), coalesce(sum(model_us), 0), coalesce(sum(bytes_in), 0), coalesce(sum(bytes_out), 0),
-       coalesce(sum(cost), 0)
+       coalesce(sum(sessions), 0), coalesce(sum(cost), 0)
 FROM grouped;

@@ -54,9 +54,9 @@ WITH taken AS MATERIALIZED (
     FROM leveled t JOIN (SELECT id, tenant_id, key FROM known UNION ALL SELECT * FROM made) d ON d.tenant_id = t.tenant_id AND d.key = t.key
 ), kept AS (
     INSERT INTO usage_detail (tenant_id, at, dims_id, attempts, calls, failures, unreported, unpriced, prompt_tokens,
-                              completion_tokens, audio_us, model_us, bytes_in, bytes_out, cost)
+                              completion_tokens, audio_us, model_us, bytes_in, bytes_out, sessions, cost)
     SELECT tenant_id, at, dims_id, attempts, calls, failures, unreported, unpriced, prompt_tokens, completion_tokens,
-           audio_us, model_us, bytes_in, bytes_out, cost
+           audio_us, model_us, bytes_in, bytes_out, sessions, cost
     FROM entry WHERE NOT broad
 ), budgets AS ( -- the quotas of tokens, seconds and cost; locks rows of quota_use in the order of their keys
     INSERT INTO quota_use AS x (tenant_id, quota_id, subject, window_start, settled, touched_at)
@@ -83,16 +83,16 @@ WITH taken AS MATERIALIZED (
            sum(attempts) AS attempts, sum(calls) AS calls, sum(failures) AS failures, sum(unreported) AS unreported,
            sum(unpriced) AS unpriced, sum(prompt_tokens) AS prompt_tokens, sum(completion_tokens) AS completion_tokens,
            sum(audio_us) AS audio_us, sum(model_us) AS model_us, sum(bytes_in) AS bytes_in, sum(bytes_out) AS bytes_out,
-           sum(cost) AS cost
+           sum(sessions) AS sessions, sum(cost) AS cost
     FROM entry e JOIN zones z ON z.tenant_id = e.tenant_id GROUP BY 1, 2, 3, 4
 ), sums AS (
     INSERT INTO usage_sum AS t (tenant_id, broad, unit, starts_at, dims_id, attempts, calls, failures, unreported, unpriced,
-                                prompt_tokens, completion_tokens, audio_us, model_us, bytes_in, bytes_out, cost)
+                                prompt_tokens, completion_tokens, audio_us, model_us, bytes_in, bytes_out, sessions, cost)
     SELECT h.tenant_id, h.broad, u.unit, CASE WHEN u.unit = 'hour' THEN h.hour ELSE date_trunc(u.unit, h.hour, 'UTC') END, h.dims_id,
            added(0, sum(h.attempts)), added(0, sum(h.calls)), added(0, sum(h.failures)), added(0, sum(h.unreported)),
            added(0, sum(h.unpriced)), added(0, sum(h.prompt_tokens)), added(0, sum(h.completion_tokens)),
            added(0, sum(h.audio_us)), added(0, sum(h.model_us)), added(0, sum(h.bytes_in)), added(0, sum(h.bytes_out)),
-           sum(h.cost)
+           added(0, sum(h.sessions)), sum(h.cost)
     FROM hours h CROSS JOIN (VALUES ('hour'), ('day'), ('month')) AS u(unit)
     GROUP BY 1, 2, 3, 4, 5 ORDER BY 1, 2, 3, 4, 5
     ON CONFLICT (tenant_id, broad, unit, starts_at, dims_id) DO UPDATE SET
@@ -102,6 +102,7 @@ WITH taken AS MATERIALIZED (
         completion_tokens = added(t.completion_tokens, excluded.completion_tokens),
         audio_us = added(t.audio_us, excluded.audio_us), model_us = added(t.model_us, excluded.model_us),
         bytes_in = added(t.bytes_in, excluded.bytes_in), bytes_out = added(t.bytes_out, excluded.bytes_out),
+        sessions = added(t.sessions, excluded.sessions),
         cost = t.cost + excluded.cost
 ), totals AS (
     INSERT INTO usage_total AS t (tenant_id, series_id, provider, model, calls, failures, prompt_tokens, completion_tokens,

@@ -5,7 +5,7 @@
 -- Measures: attempts of jobs that ended; calls of models and providers, and how many of them failed (an attempt whose worker
 -- reports no calls is one call); attempts that ended without a report from their worker; calls for which there was no price;
 -- tokens; microseconds of sound; microseconds in the model or at the provider (of an attempt without reported calls: from
--- claim to report); bytes of inputs and outputs; cost, in 10^-12 of the price list's currency.
+-- claim to report); bytes of inputs and outputs; calls whose input came in parts (sessions); cost, in 10^-12 of the price list's currency.
 -- Dimensions are NOT NULL; '' and 0 mean "none", because NULLs would be distinct from each other under UNIQUE.
 
 CREATE TABLE usage_delta (
@@ -29,6 +29,7 @@ CREATE TABLE usage_delta (
     model_us          bigint NOT NULL DEFAULT 0,
     bytes_in          bigint NOT NULL DEFAULT 0,
     bytes_out         bigint NOT NULL DEFAULT 0,
+    sessions          bigint NOT NULL DEFAULT 0,
     cost              numeric NOT NULL DEFAULT 0
 ) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0,
         vacuum_truncate = off);
@@ -76,6 +77,7 @@ CREATE TABLE usage_sum (
     model_us          bigint NOT NULL,
     bytes_in          bigint NOT NULL,
     bytes_out         bigint NOT NULL,
+    sessions          bigint NOT NULL,
     cost              numeric NOT NULL,
     PRIMARY KEY (tenant_id, broad, unit, starts_at, dims_id)
 ) PARTITION BY LIST (unit); -- so that the few rows of months and days lie close together
@@ -114,6 +116,7 @@ CREATE TABLE usage_detail (
     model_us          bigint NOT NULL,
     bytes_in          bigint NOT NULL,
     bytes_out         bigint NOT NULL,
+    sessions          bigint NOT NULL,
     cost              numeric NOT NULL
 ) PARTITION BY RANGE (at);
 CREATE INDEX usage_detail_at ON usage_detail USING brin (at);
