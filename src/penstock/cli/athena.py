@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import typer
 
-from penstock.cli import athena_keys
+from penstock.cli import athena_keys, athena_schemas
 
 app = typer.Typer(help="Serve clients and engines of Athena Serving.", no_args_is_help=True)
 app.add_typer(athena_keys.app, name="key")
+app.add_typer(athena_schemas.app, name="schema")

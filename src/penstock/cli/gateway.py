@@ -49,20 +49,23 @@ def _with_tenant(function: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-def with_client(act: Callable[[Client], Awaitable[T]], *, of_tenant: bool = True) -> T:
-    """Run ``act`` with a client of the gateway that the settings name, and return its result.
+def with_client(act: Callable[[Client], Awaitable[T]], *, of_tenant: bool = True, url: str | None = None) -> T:
+    """Run ``act`` with a client of the gateway at ``url``, or that the settings name, and return its result.
 
-    The client names the tenant that ``--tenant`` or the settings state, unless ``of_tenant`` is false.
+    The client names the tenant that ``--tenant`` or the settings state, unless ``of_tenant`` is false. A gateway other
+    than that of the settings gets no key.
     """
     from penstock.client import Client
     from penstock.settings import load_settings
 
     settings = load_settings()
-    token = settings.penstock_key or settings.ai_service_token
+    other = url is not None and url.rstrip("/") != settings.penstock_url.rstrip("/")
+    token = None if other else settings.penstock_key or settings.ai_service_token
+    address = url or settings.penstock_url
     tenant = (_tenant.get() or settings.penstock_tenant) if of_tenant else None
 
     async def run() -> T:
-        async with Client(settings.penstock_url, token=token.reveal() if token else None, tenant=tenant) as client:
+        async with Client(address, token=token.reveal() if token else None, tenant=tenant) as client:
             return await act(client)
 
     return asyncio.run(run())

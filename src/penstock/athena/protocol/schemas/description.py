@@ -6,11 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+import msgspec
+
 from penstock.athena.protocol.data import DataType
 from penstock.athena.protocol.media import encoding_of
 from penstock.athena.protocol.members import Member, Role, alternatives_of, members_of
 from penstock.athena.protocol.model_calls import RESULT
-from penstock.models.replica.aiges.fields import Data, Parameter, Service
+from penstock.errors import InvalidInput
+from penstock.models.replica.aiges.fields import KEYWORD, Data, Parameter, Service, service_in
 
 _MAX_DEPTH: Final = 30  # levels of a schema that are written out
 _NOT_WRITTEN: Final = frozenset({"x-payload", "$defs", "definitions"})
@@ -62,6 +65,26 @@ class Description:
     def path(self) -> str:
         """The route of the service."""
         return self.route or f"/{self.version}/private/{self.name}"
+
+
+def of_schema(
+    input: Mapping[str, Any],  # noqa: A002 - as in the schema of a model
+    output: Mapping[str, Any],
+    *,
+    name: str,
+    version: str = "v1",
+    sessions: bool = False,
+) -> Description:
+    """Return the description of a model, which is an engine if the schema of its input says so. Raises InvalidInput
+    for an engine whose description cannot be read."""
+    try:
+        engine = service_in(input)
+    except msgspec.ValidationError as error:
+        raise InvalidInput.of(KEYWORD, str(error)) from None
+    if engine is not None:
+        return of_engine(engine, name=name, version=version)
+    stated = f"v{version}" if version[:1].isdigit() else version
+    return of_model(name=name, version=stated, input=input, output=output, sessions=sessions)
 
 
 def of_engine(service: Service, *, name: str = "", version: str = "") -> Description:
