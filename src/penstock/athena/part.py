@@ -21,6 +21,8 @@ from penstock.athena.webgate.oauth import OAuthRoutes
 from penstock.athena.webgate.once import OnceCalls
 from penstock.athena.webgate.replies import Replies
 from penstock.athena.webgate.routes import WebGateRoutes
+from penstock.athena.webgate.streaming.limits import StreamLimits
+from penstock.athena.webgate.streaming.websockets import WebSockets
 from penstock.models.http.metering import Metering
 from penstock.models.result_files import ResultFiles
 from penstock.models.service import ModelService
@@ -83,15 +85,43 @@ class AthenaParts:
         )
 
     @cached_property
+    def addresses(self) -> Addresses:
+        return Addresses(self.services)
+
+    @cached_property
+    def replies(self) -> Replies:
+        return Replies(Bodies(self._settings.penstock_athena_bodies))
+
+    @cached_property
+    def websockets(self) -> WebSockets:
+        """Sessions over WebSocket."""
+        settings = self._settings
+        limits = StreamLimits(
+            read_timeout=settings.penstock_athena_read_timeout,
+            session_timeout=settings.penstock_athena_session_timeout,
+            handshake_timeout=settings.penstock_athena_handshake_timeout,
+            close_wait=settings.penstock_athena_close_wait,
+            retries=settings.penstock_athena_enable_retry,
+            ignored_codes=frozenset(settings.penstock_athena_ignored_codes),
+            message_bytes=settings.penstock_athena_message_bytes,
+            message=Limits(max_data_bytes=settings.penstock_athena_message_bytes),
+            sessions_per_connection=settings.penstock_athena_sessions,
+        )
+        return WebSockets(self.authentication, self.services, self.addresses, self.replies, limits)
+
+    @cached_property
     def webgate(self) -> WebGateRoutes:
         """Services over HTTP and WebSocket."""
-        addresses = Addresses(self.services)
-        replies = Replies(Bodies(self._settings.penstock_athena_bodies))
-        limits = Limits(max_data_bytes=self._settings.penstock_max_call_bytes)
-        calls = OnceCalls(self.authentication, self.services, addresses, replies, limits)
-        return WebGateRoutes(calls, addresses, max_body_bytes=self._settings.penstock_max_call_bytes)
+        max_bytes = self._settings.penstock_max_call_bytes
+        limits = Limits(max_data_bytes=max_bytes)
+        calls = OnceCalls(self.authentication, self.services, self.addresses, self.replies, limits)
+        return WebGateRoutes(calls, self.websockets, self.addresses, max_body_bytes=max_bytes)
 
     @property
     def part(self) -> Part:
         topics = (CredentialRoutes(self.credentials), OAuthRoutes(self.authentication, self.tokens), self.webgate)
-        return Part(routes=[route for topic in topics for route in routes_of(topic)], fallbacks=[self.webgate.fallback])
+        return Part(
+            routes=[route for topic in topics for route in routes_of(topic)],
+            fallbacks=[self.webgate.fallback],
+            stop=self.websockets.stop,
+        )

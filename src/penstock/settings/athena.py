@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Literal
 
-from penstock.settings.kinds import MEBIBYTE, choice, flag, port, size
+from penstock.settings.kinds import DAY, MEBIBYTE, SECOND, choice, count, duration, flag, integer, port, several, size
 from penstock.settings.variable import setting
 
 
@@ -22,6 +23,32 @@ class AthenaSettings:
         flag,
         True,
         "calls of a model whose places are all taken wait; off: they fail at once with code 10110, as in the original",
+    )
+    penstock_athena_read_timeout: timedelta = setting(
+        duration(SECOND / 10, DAY),
+        timedelta(seconds=15),
+        "longest wait for a WebSocket's next message while its session may get one; then it is closed",
+    )
+    penstock_athena_session_timeout: timedelta = setting(
+        duration(SECOND / 10, DAY), timedelta(seconds=180), "longest time of a session over WebSocket"
+    )
+    penstock_athena_handshake_timeout: timedelta = setting(
+        duration(SECOND / 10, DAY), timedelta(seconds=4), "longest time until a request has become a WebSocket"
+    )
+    penstock_athena_close_wait: timedelta = setting(
+        duration(timedelta(0), DAY),
+        timedelta(seconds=5),
+        "time for the client to confirm the close of a WebSocket, and to retry a session whose connection was cut",
+    )
+    penstock_athena_enable_retry: bool = setting(
+        flag, False, "keep every session whose connection was cut for a retry, not only where the client asks for it"
+    )
+    penstock_athena_ignored_codes: tuple[int, ...] = setting(
+        several(integer(1)), (10101,), "comma-separated codes of errors that are not sent over WebSocket"
+    )
+    penstock_athena_message_bytes: int = setting(size, 16 * MEBIBYTE, "largest message over WebSocket")
+    penstock_athena_sessions: int = setting(
+        count, 100, "most sessions at the same time of one WebSocket with stream_mode=multiplex"
     )
     penstock_athena_grpc_port: int | None = setting(
         port,

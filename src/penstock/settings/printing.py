@@ -17,7 +17,7 @@ def printable(name: str, value: object) -> str | int | bool | None:
         case timedelta():
             return durations.text(value)
         case tuple():
-            return ",".join(mask_url(one) for one in value)
+            return ",".join(mask_url(str(one)) for one in value)
         case bool() | int() | None:
             return value
         case _:

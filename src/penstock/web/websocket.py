@@ -12,6 +12,7 @@ from websockets.http11 import Request as Handshake
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
+from penstock.processes.signal import Signal
 from penstock.web.body import Disconnected
 from penstock.web.request import Request
 from penstock.web.writer import Writer
@@ -23,7 +24,7 @@ _REASON_BYTES: Final = 123  # of a close frame (RFC 6455 §5.5)
 
 
 class WebSocket:
-    """Messages of one client. One task receives; several may send."""
+    """Messages of one client. One task receives; several may send. ``closed`` is set when either side has closed it."""
 
     def __init__(
         self, request: Request, writer: Writer, *, pause: Callable[[], None], resume: Callable[[], None]
@@ -40,6 +41,7 @@ class WebSocket:
         self._buffered = 0  # bytes
         self._closing = False  # no more messages are read
         self._changed = asyncio.Event()
+        self.closed = Signal()
         self.close_seconds = _CLOSE_SECONDS
         self._protocol.receive_data(_head(request))
         (handshake,) = self._protocol.events_received()
@@ -64,7 +66,7 @@ class WebSocket:
         if (self._buffered > _BUFFER_BYTES and self._messages) or (responded and self._writer.is_full):
             self._pause()
         if self._protocol.state is not State.OPEN:
-            self._changed.set()
+            self._note_closed()
 
     def resume_if_roomy(self) -> None:
         """Read the socket again once there is room for what it brings."""
@@ -74,16 +76,20 @@ class WebSocket:
     def receive_eof(self) -> None:
         if not self._protocol.eof_sent:
             self._protocol.receive_eof()
-        self._changed.set()
+        self._note_closed()
 
     def notice_departure(self) -> None:
         """Wake the handler if it waits, because ``request.left`` was set."""
+        self._note_closed()
+
+    def _note_closed(self) -> None:
         self._changed.set()
+        self.closed.set()
 
     @property
-    def closed_by_client(self) -> bool:
-        """Whether the client has sent a close frame, rather than lost the connection."""
-        return self._protocol.close_rcvd is not None
+    def was_cut(self) -> bool:
+        """Whether the connection was lost although neither side had sent a close frame."""
+        return self.closed.is_set() and self._protocol.close_rcvd is None and self._protocol.close_sent is None
 
     def _receive_frame(self, frame: Frame) -> None:
         if frame.opcode in {Opcode.TEXT, Opcode.BINARY}:
@@ -128,12 +134,22 @@ class WebSocket:
 
     async def send(self, message: bytes | str) -> None:
         """Send a message and wait until the client has room for more; raises Disconnected."""
+        if isinstance(message, str):
+            await self.send_text(message.encode())
+            return
         if self._protocol.state is not State.OPEN:
             raise Disconnected
-        if isinstance(message, str):
-            self._protocol.send_text(message.encode())
-        else:
-            self._protocol.send_binary(message)
+        self._protocol.send_binary(message)
+        await self._send_queued()
+
+    async def send_text(self, text: bytes) -> None:
+        """Send a text in UTF-8 as ``send`` does."""
+        if self._protocol.state is not State.OPEN:
+            raise Disconnected
+        self._protocol.send_text(text)
+        await self._send_queued()
+
+    async def _send_queued(self) -> None:
         for data in self._protocol.data_to_send():
             if data:
                 await self._writer.send(data)
@@ -177,7 +193,7 @@ class WebSocket:
         if self._protocol.state is State.OPEN:
             self._protocol.send_close(code, reason.encode()[:_REASON_BYTES].decode(errors="ignore"))
             self._flush()
-        self._changed.set()
+        self._note_closed()
 
     def _flush(self) -> bool:
         """Send what the protocol object has queued; return whether there was anything."""

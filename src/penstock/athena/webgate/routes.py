@@ -7,7 +7,7 @@ from typing import Any, Final
 from penstock.athena.credentials.http import TAG
 from penstock.athena.webgate.addresses import Addresses
 from penstock.athena.webgate.once import OnceCalls
-from penstock.web import problems
+from penstock.athena.webgate.streaming.websockets import WebSockets
 from penstock.web.request import Request
 from penstock.web.response import AnyResponse
 from penstock.web.route import Fallback, Parameter, PathParameter, ResponseSpec, Route, route
@@ -51,8 +51,9 @@ _PARAMETERS: Final = tuple(
 class WebGateRoutes:
     """Services over HTTP."""
 
-    def __init__(self, calls: OnceCalls, addresses: Addresses, *, max_body_bytes: int) -> None:
+    def __init__(self, calls: OnceCalls, websockets: WebSockets, addresses: Addresses, *, max_body_bytes: int) -> None:
         self._calls = calls
+        self._websockets = websockets
         self._addresses = addresses
         self.max_body_bytes = max_body_bytes
 
@@ -127,5 +128,5 @@ class WebGateRoutes:
         },
         max_body_bytes=lambda routes: routes.max_body_bytes,
     )
-    async def connect(self, _request: Request) -> AnyResponse:
-        return problems.upgrade_required()
+    async def connect(self, request: Request) -> AnyResponse:
+        return await self._websockets.respond(request)

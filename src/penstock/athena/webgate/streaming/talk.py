@@ -1,0 +1,36 @@
+"""The messages of a session to its client."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from penstock.athena.protocol.codes import Outcome
+from penstock.athena.protocol.data import DataObject, Status
+from penstock.athena.protocol.responses import ResponseMessage, encode_response
+from penstock.athena.webgate.streaming.output import Marks
+
+
+class Talk:
+    """Writes the messages of one session, in the form of the protocol's document: so does the original's loader here.
+
+    ``cid`` names the session within a multiplexed stream; it is empty for a single one.
+    """
+
+    def __init__(self, sid: str, cid: str) -> None:
+        self.sid = sid
+        self.cid = cid
+
+    def accepted(self) -> bytes:
+        """Return the message that confirms the first one of a client, before there are results."""
+        return encode_response(ResponseMessage(sid=self.sid, cid=self.cid, status=Status.BEGIN))
+
+    def success(self, marks: Marks, results: Sequence[DataObject]) -> bytes:
+        """Return a message with results, marked with their statuses and numbers."""
+        for one in results:
+            piece = marks.pieces[one.name]
+            one.status = piece.status
+            one.seq = piece.seq if one.seq is None else one.seq
+        return encode_response(ResponseMessage(sid=self.sid, cid=self.cid, status=marks.status, payload=results))
+
+    def error(self, outcome: Outcome) -> bytes:
+        return encode_response(ResponseMessage(code=outcome.code, message=outcome.message, sid=self.sid, cid=self.cid))
