@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import sys
-import traceback
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 from penstock.failures import CallFailed, Category
@@ -17,6 +13,7 @@ from penstock.models.replica.contract.contract import Contract, bad_input
 from penstock.models.replica.contract.session import SessionContract
 from penstock.models.replica.contract.signature import ContractError
 from penstock.models.replica.errors import no_sessions
+from penstock.models.replica.importing import imported
 from penstock.models.replica.interrupting import Interruptible, shielded
 from penstock.models.replica.runtime import AsyncRuntime, BlockingRuntime, Call, Output, Runtime, Schema, Spec
 from penstock.models.replica.sessions import AsyncSessions, BlockingSessions, Session
@@ -34,7 +31,7 @@ class Model:
     def __init__(self, spec: Spec) -> None:
         self.spec = spec
         where = spec.options["class"]
-        found = _imported(where, spec.folder)
+        found = imported(where, spec.folder)
         try:
             self.contract = Contract(found)
         except ContractError as error:
@@ -316,30 +313,6 @@ async def _parts(session: Session, contract: SessionContract) -> AsyncIterator[A
     """Iterate over the parts of a session in a coroutine of a model."""
     while (part := await session.receive_async()) is not None:
         yield contract.value(part)
-
-
-def _imported(where: str, folder: Path) -> type:
-    """Return the class ``module:Class``; raises CallFailed. The manifest's folder comes first on the path, so that its
-    module is found even if an installed package has the same name."""
-    module, _, name = where.partition(":")
-    place = str(folder.absolute())
-    if place not in sys.path:
-        sys.path.insert(0, place)
-    try:
-        found: Any = import_module(module)
-    except Exception as error:  # a model's module may raise anything
-        traceback.print_exc()  # for the model's log
-        raise CallFailed(
-            Category.UNAVAILABLE, f"{module} cannot be imported: {type(error).__name__}: {error}"
-        ) from error
-    for part in name.split("."):
-        try:
-            found = getattr(found, part)
-        except AttributeError:
-            raise CallFailed(Category.UNAVAILABLE, f"{module} has no class {name}") from None
-    if not isinstance(found, type):
-        raise CallFailed(Category.UNAVAILABLE, f"{where} is a {type(found).__name__}, not a class")
-    return found
 
 
 def _called(instance: Any, name: str) -> Any:
