@@ -94,6 +94,13 @@ def write(items: Sequence[Item]) -> Output:
     return Output(msgspec.json.encode({"payload": payload}), list(segments.values()))
 
 
+def with_usage(output: Output, usage: Mapping[str, int]) -> Output:
+    """Add what the engine counted for a call to its result, under ``usage``."""
+    if not usage:
+        return output
+    return Output(output.json[:-1] + b',"usage":' + msgspec.json.encode(usage) + b"}", output.segments)
+
+
 def text_of(value: Scalar) -> str:
     """Return a parameter as engines get it: ``true``, ``16000``, ``0.5``, never an exponent."""
     if isinstance(value, str):

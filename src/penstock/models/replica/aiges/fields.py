@@ -85,7 +85,7 @@ def input_schema(service: Service) -> dict[str, Any]:
 
 def part_schema(service: Service) -> dict[str, Any]:
     """Return the JSON Schema of a part of a session: like a call, but it may omit all that earlier parts stated."""
-    parameters = {one.key: _parameter_schema(one) for one in service.parameters}
+    parameters = {one.key: parameter_schema(one) for one in service.parameters}
     expected = {one.key: _expected_schema(one) for one in service.outputs}
     return {
         "type": "object",
@@ -98,7 +98,7 @@ def part_schema(service: Service) -> dict[str, Any]:
             },
             "payload": {
                 "type": "object",
-                "properties": {one.key: _data_schema(one) for one in service.inputs},
+                "properties": {one.key: data_schema(one) for one in service.inputs},
                 "additionalProperties": _any_data(),
             },
         },
@@ -108,12 +108,12 @@ def part_schema(service: Service) -> dict[str, Any]:
 
 def output_schema(service: Service) -> dict[str, Any]:
     """Return the JSON Schema of a result of the engine, or of a chunk of a session."""
-    outputs = {one.key: _data_schema(one) for one in service.outputs}
+    outputs = {one.key: data_schema(one) for one in service.outputs}
     payload = {"type": "object", "properties": outputs, "additionalProperties": _any_data()}
     return {"type": "object", "properties": {"payload": payload}, "required": ["payload"]}
 
 
-def _parameter_schema(one: Parameter) -> dict[str, Any]:
+def parameter_schema(one: Parameter) -> dict[str, Any]:
     schema: dict[str, Any] = {"type": one.type}
     limits = {
         "enum": one.enum or None,
@@ -133,7 +133,7 @@ def _expected_schema(one: Data) -> dict[str, Any]:
     return {"type": "object", "description": f"attributes of the expected output {one.key}"}
 
 
-def _data_schema(one: Data) -> dict[str, Any]:
+def data_schema(one: Data) -> dict[str, Any]:
     value: dict[str, Any] = _value_schema(one.type)
     if one.example is not None:
         value = value | {"examples": [one.example]}

@@ -12,6 +12,7 @@ from typing import Final
 from penstock.models.replica.runtime import Runtime
 
 _CLASSES: Final = {  # module:class; a replica imports only what its own runtime needs
+    "aiges": "aiges:AigesRuntime",
     "http": "http:HttpRuntime",
     "native": "native:NativeRuntime",
     "openai": "openai:OpenaiRuntime",

@@ -24,14 +24,13 @@ exception (``Cancelled``, which does not derive from ``Exception``) as soon as i
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
+from penstock.models.replica import interpreters
 from penstock.models.replica.runtime import Runtime, Spec, unknown_options
 
-_CLASS: Final = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 _OPTIONS: Final = ("class", "environment", "interpreter", "config")
 
 
@@ -51,53 +50,17 @@ class PythonRuntime(Runtime):
 
     @classmethod
     def check(cls, options: Mapping[str, Any], folder: Path) -> Sequence[tuple[str, str]]:
-        problems: list[tuple[str, str]] = []
-        stated = options.get("class")
-        if not isinstance(stated, str) or not _CLASS.fullmatch(stated):
-            problems.append(("class", 'is required, as "module:Class"'))
+        problems = list(interpreters.class_mistakes(options))
         if not isinstance(options.get("config", {}), Mapping):
             problems.append(("config", "must be a table: the keyword arguments of the class"))
-        problems += _interpreter_mistakes(options, folder)
-        problems += _environment_mistakes(options)
+        problems += interpreters.mistakes(options, folder)
         problems += unknown_options(cls.name, options, _OPTIONS)
         return problems
 
     @classmethod
     def interpreter(cls, options: Mapping[str, Any], folder: Path) -> Path | None:
-        stated = options.get("interpreter")
-        return _interpreter(stated, folder) if stated else None
+        return interpreters.stated(options, folder)
 
     @classmethod
     def lock_files(cls, options: Mapping[str, Any], folder: Path) -> Sequence[Path]:
-        stated = options.get("environment", [])
-        return [folder / name for name in ([stated] if isinstance(stated, str) else stated)]
-
-
-def _interpreter(stated: str, folder: Path) -> Path:
-    """Return the path of a Python, which may be stated as a virtual environment's folder.
-
-    Symbolic links are not resolved: in a virtual environment, Python is a link, and finds the environment by its path.
-    """
-    path = folder / Path(stated).expanduser()
-    return (path / "bin" / "python" if path.is_dir() else path).absolute()
-
-
-def _interpreter_mistakes(options: Mapping[str, Any], folder: Path) -> Iterator[tuple[str, str]]:
-    stated = options.get("interpreter")
-    if stated is None:
-        return
-    if not isinstance(stated, str) or not stated:
-        yield "interpreter", "must be the path of a Python, or of a virtual environment's folder"
-    elif not _interpreter(stated, folder).is_file():
-        yield "interpreter", f"must exist, and be a Python or a folder with bin/python: {stated}"
-
-
-def _environment_mistakes(options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    stated = options.get("environment")
-    if stated is None:
-        return
-    names = [stated] if isinstance(stated, str) else stated
-    if not isinstance(names, list) or not names or not all(isinstance(name, str) and name for name in names):
-        yield "environment", "must be the name of a lock file, or a list of such names"
-    elif "interpreter" in options:
-        yield "environment", "cannot be combined with interpreter: a model runs in one of them"
+        return interpreters.lock_files(options, folder)

@@ -1,0 +1,142 @@
+"""A wrapper with the options of its manifest: its life, its schema, and what each call of it needs."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+from uuid import uuid4
+
+from penstock.failures import CallFailed, Category
+from penstock.models.replica.aiges import calls, codes, configuration, fields, kinds, responses, wrapper
+from penstock.models.replica.aiges.calls import EngineCall, Item
+from penstock.models.replica.aiges.running import Registry, Running
+from penstock.models.replica.runtime import Call, Output, Schema, Segment, Spec
+
+LOAD: Final = "AILoad"  # values of header.op, as the original's RPC names them
+UNLOAD: Final = "AIUnLoad"
+
+_NO_RESOURCE: Final = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """A call as the wrapper's methods get it."""
+
+    data: EngineCall
+    params: dict[str, str]
+    sid: str
+    resource: int | str  # 0: none
+
+
+class Engine:
+    """One wrapper in one replica."""
+
+    def __init__(self, spec: Spec) -> None:
+        options = spec.options
+        self.spec = spec
+        self.wrapper = wrapper.Wrapper(options.get("class", wrapper.CLASS), spec.folder)
+        self.registry = Registry()
+        self._header_pass: Sequence[str] = options.get("header_pass", ())
+        self._files: Mapping[str, str] = options.get("resources", {})
+        self._may_load = bool(options.get("load_resources", False))
+        self._resources: set[str] = set()
+        self._loading = threading.Lock()
+
+    def describe(self) -> Schema:
+        """Return the schema that the wrapper's fields make; the manifest's where it has none."""
+        stated = self.spec.schema
+        service = self.wrapper.service
+        if not (service.parameters or service.inputs or service.outputs) and stated.input:
+            stated.input[fields.KEYWORD] = fields.input_schema(service)[fields.KEYWORD]
+            return stated
+        return Schema(
+            input=fields.input_schema(service),
+            output=fields.output_schema(service),
+            description=stated.description,
+            cancels=True,
+        )
+
+    def load(self) -> None:
+        """Initialize the wrapper, and load its resources. Raises CallFailed (``unavailable``)."""
+        from aiges import replies  # noqa: PLC0415  (found once the wrapper was imported)
+
+        replies.attach(self.registry)
+        try:
+            config = configuration.wrapper_config(self.spec.options, self.spec.folder)
+        except ValueError as error:
+            raise codes.failed(codes.INIT_RAISED, str(error), category=Category.UNAVAILABLE) from None
+        self.wrapper.init(config)
+        for name, path in self._files.items():
+            self._load(name, EngineCall({}, {}, {}, [Item(name, (self.spec.folder / path).read_bytes(), kinds.OTHER)]))
+
+    def unload(self) -> None:
+        """Unload the resources and the wrapper; failures are only logged."""
+        for name in sorted(self._resources):
+            try:
+                self.wrapper.unload_resource(name)
+            except CallFailed as failure:
+                print(f"wrapperUnloadRes({name!r}) has failed: {failure.message}")  # noqa: T201 - the model's log
+        self.wrapper.fini()
+
+    # Calls
+
+    def given(self, json: bytes, segments: Sequence[Segment]) -> Given:
+        """Return what a call, or the first part of a session, gives the wrapper. Raises CallFailed (``bad_input``)."""
+        data = calls.read(json, segments)
+        sid = data.header.get("sid") or uuid4().hex
+        return Given(data, data.passed(self._header_pass, sid), sid, self._resource(data))
+
+    def begin(self, call: Call, sid: str) -> Running:
+        running = Running(call, sid)
+        self.registry.begin(running)
+        return running
+
+    def result(self, response: Any, method: str, code: int) -> list[Item]:
+        """Return the data of a response. Raises CallFailed if it states an error, with ``code``, or has none."""
+        number = responses.error_number(response)
+        if number:
+            raise codes.refused(code, number, self.wrapper.error_text(number))
+        return responses.items_of(response, method)
+
+    def operation(self, data: EngineCall) -> Output | None:
+        """Load or unload a resource, if that is what a call is about; else return None. Raises CallFailed."""
+        stated = data.header.get("op", "")
+        if stated not in (LOAD, UNLOAD):
+            return None
+        if not self._may_load:
+            raise _bad("op", "this engine loads no resources by calls: its manifest must state load_resources = true")
+        name = data.header.get("res_id", "")
+        if not name:
+            raise _bad("res_id", f"is required for {stated}")
+        if stated == LOAD:
+            self._load(name, data)
+        else:
+            self._unload(name)
+        return Output(b'{"payload":{}}')
+
+    def _resource(self, data: EngineCall) -> int | str:
+        name = data.header.get("res_id", "")
+        if not name or data.header.get("op") in (LOAD, UNLOAD):
+            return _NO_RESOURCE
+        if name not in self._resources:
+            there = ", ".join(sorted(self._resources)[:10]) or "none"
+            raise _bad("res_id", f"names a resource that is not loaded; there are: {there}")
+        return name
+
+    def _load(self, name: str, data: EngineCall) -> None:
+        with self._loading:
+            self.wrapper.load_resource(data, name)
+            self._resources.add(name)
+
+    def _unload(self, name: str) -> None:
+        with self._loading:
+            if name not in self._resources:
+                raise _bad("res_id", "names a resource that is not loaded")
+            self.wrapper.unload_resource(name)
+            self._resources.discard(name)
+
+
+def _bad(name: str, detail: str) -> CallFailed:
+    return codes.failed(codes.LOAD, detail, category=Category.BAD_INPUT, field=f"header.{name}")

@@ -1,0 +1,58 @@
+"""A wrapper whose calls are single: ``wrapperOnceExec`` on the replica's own threads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from penstock.models.replica import output
+from penstock.models.replica.aiges import calls, codes, responses
+from penstock.models.replica.aiges.engine import Engine, Given
+from penstock.models.replica.interrupting import Interruptible
+from penstock.models.replica.runtime import BlockingRuntime, Call, Output, Schema, Spec
+
+
+class OnceEngine(BlockingRuntime):
+    """Runs calls of a wrapper that has no sessions."""
+
+    def __init__(self, spec: Spec, engine: Engine) -> None:
+        super().__init__(spec)
+        self._engine = engine
+
+    def describe(self) -> Schema:
+        return self._engine.describe()
+
+    def load(self) -> None:
+        self._engine.load()
+
+    def unload(self) -> None:
+        self._engine.unload()
+
+    def predict(self, call: Call) -> Output:
+        engine = self._engine
+        given = engine.given(call.input, call.segments)
+        done = engine.operation(given.data)
+        if done is not None:
+            return done
+        running = engine.begin(call, given.sid)
+        try:
+            response = executed(engine, given, call)
+            items = engine.result(response, "wrapperOnceExec", codes.EXEC)
+            return calls.with_usage(calls.write(items), running.usage)
+        finally:
+            engine.registry.end(running)
+
+
+def executed(engine: Engine, given: Given, call: Call) -> Any:
+    """Return what ``wrapperOnceExec`` returns; it is interrupted when the caller leaves. Raises CallFailed."""
+    section = Interruptible((call,))
+    try:
+        section.enter()
+        try:
+            return engine.wrapper.once(given.params, given.data, given.sid, given.resource)
+        finally:
+            section.leave()
+    except Exception as error:  # the wrapper's code
+        output.failed(error)
+        raise responses.raised(error, "wrapperOnceExec") from error
+    finally:
+        section.end()

@@ -1,0 +1,1 @@
+"""Pools of workers by the names that wrappers import."""

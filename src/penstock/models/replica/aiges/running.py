@@ -1,0 +1,110 @@
+"""The running calls of a replica, by the names with which wrappers send results and count."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import Counter
+from typing import Any, Protocol
+
+from penstock.failures import CallFailed, Category
+from penstock.models.replica.aiges import codes
+from penstock.models.replica.runtime import Call
+
+_log = logging.getLogger("penstock.model")
+_MAX_KEYS = 100  # that one call may count
+
+
+class Sink(Protocol):
+    """Takes the results of one call from the wrapper's threads. Its methods never raise."""
+
+    def deliver(self, response: Any) -> bool:
+        """Take a response; return False if none is wanted any more."""
+
+    def fail(self, error: BaseException | None) -> None:
+        """End the call: the thread that worked for it has ended."""
+
+
+class Running:
+    """A call that runs, and what the wrapper counts for it."""
+
+    def __init__(self, call: Call, sid: str, sink: Sink | None = None) -> None:
+        self.call = call
+        self.sid = sid
+        self.sink = sink
+        self.handle = ""
+        self.usage: Counter[str] = Counter()
+
+
+class Registry:
+    """All running calls. Wrappers reach it from any thread, through ``aiges.callback``."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running: dict[str, Running] = {}
+
+    def begin(self, running: Running) -> None:
+        """Add a call. Raises CallFailed if another one with its sid runs."""
+        with self._lock:
+            if running.sid in self._running:
+                raise codes.failed(
+                    codes.REPEATED_SESSION,
+                    "is the sid of a running call",
+                    category=Category.BAD_INPUT,
+                    field="header.sid",
+                )
+            self._running[running.sid] = running
+
+    def named(self, running: Running, handle: str) -> None:
+        """Add the handle of a session, by which wrappers may send results, too."""
+        with self._lock:
+            running.handle = handle
+            self._running.setdefault(handle, running)
+
+    def end(self, running: Running) -> None:
+        """Forget a call: what is still sent for it is dropped."""
+        with self._lock:
+            for name in (running.sid, running.handle):
+                if self._running.get(name) is running:
+                    del self._running[name]
+
+    # For wrappers
+
+    def deliver(self, response: Any, names: tuple[object, ...]) -> int:
+        running = self._found(names)
+        if running is not None and running.sink is not None and running.sink.deliver(response):
+            return 0
+        _log.warning("a result for %s was dropped: no call of that name waits for it", names[-1:] or "nothing")
+        return -1
+
+    def failed(self, sid: str, error: BaseException | None) -> None:
+        running = self._found((sid,))
+        if running is not None and running.sink is not None:
+            running.sink.fail(error)
+
+    def counted(self, tag: str, key: str, count: int) -> None:
+        running = self._found((tag,))
+        if running is not None and (key in running.usage or len(running.usage) < _MAX_KEYS):
+            running.usage[key] += count
+
+    def noted(self, tag: str, message: str) -> None:
+        running = self._found((tag,))
+        if running is not None:
+            running.call.log(message)
+
+    def _found(self, names: tuple[object, ...]) -> Running | None:
+        """Return the call that the last stated name belongs to. An unknown name is not replaced by an earlier one: a
+        handle may have another session by now."""
+        for name in reversed(names):
+            if isinstance(name, str) and name:
+                with self._lock:
+                    return self._running.get(name)
+        return None
+
+
+def failure_of(error: BaseException | None, where: str) -> CallFailed:
+    """Return the failure of a session whose thread has ended, with the exception or without."""
+    if error is None:
+        return codes.failed(codes.EXEC_RAISED, f"{where} has ended before its session")
+    kind, text = type(error).__name__, " ".join(str(error).split())
+    return codes.failed(codes.EXEC_RAISED, f"{where}: {kind}: {text}" if text else f"{where}: {kind}")

@@ -1,0 +1,90 @@
+"""The runtime of Athena Serving's engines in Python: a ``wrapper.py`` with a class ``Wrapper``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Final
+
+from penstock.models.replica import interpreters
+from penstock.models.replica.aiges import configuration
+from penstock.models.replica.runtime import Runtime, Spec, unknown_options
+
+_OPTIONS: Final = (
+    "class", "config", "toml", "environment", "interpreter", "header_pass", "resources", "load_resources",
+)  # fmt: skip
+
+
+class AigesRuntime(Runtime):
+    """``aiges``: runs a wrapper unchanged, by the package ``aiges`` that it imports.
+
+    The manifest's table, in which every key is optional::
+
+        [aiges]
+        class = "wrapper:Wrapper"          # module:Class, in the manifest's folder
+        environment = "requirements.lock"  # its packages, which `penstock model install` installs
+        interpreter = "venv"               # instead: a Python, or the folder of a virtual environment
+        config = { model = "tiny" }        # what wrapperInit gets, as text, besides [wrapper] of aiges.toml
+        toml = "aiges.toml"                # the file of that table; read if it is there
+        header_pass = ["uid"]              # fields of a call's header that the wrapper gets as parameters, besides sid
+        resources = { words = "words.zip" }  # files for wrapperLoadRes, by the names that header.res_id states
+        load_resources = true              # calls may load resources, too: header.op = "AILoad"
+
+    ``docs/athena/wrappers.md`` is its guide.
+    """
+
+    name: ClassVar[str] = "aiges"
+    describes_itself: ClassVar[bool] = True
+
+    @classmethod
+    def create(cls, spec: Spec) -> Runtime:
+        """Import the wrapper. Raises CallFailed (``unavailable``)."""
+        from penstock.models.replica.aiges.engine import Engine  # noqa: PLC0415  (a host runs no code of models)
+        from penstock.models.replica.aiges.once import OnceEngine  # noqa: PLC0415
+
+        return OnceEngine(spec, Engine(spec))
+
+    @classmethod
+    def check(cls, options: Mapping[str, Any], folder: Path) -> Sequence[tuple[str, str]]:
+        problems = list(_mistakes(options, folder))
+        problems += interpreters.mistakes(options, folder)
+        problems += unknown_options(cls.name, options, _OPTIONS)
+        return problems
+
+    @classmethod
+    def interpreter(cls, options: Mapping[str, Any], folder: Path) -> Path | None:
+        return interpreters.stated(options, folder)
+
+    @classmethod
+    def lock_files(cls, options: Mapping[str, Any], folder: Path) -> Sequence[Path]:
+        return interpreters.lock_files(options, folder)
+
+
+def _mistakes(options: Mapping[str, Any], folder: Path) -> Iterator[tuple[str, str]]:
+    yield from interpreters.class_mistakes(options, required=False)
+    config = options.get("config", {})
+    if not isinstance(config, Mapping):
+        yield "config", "must be a table; the wrapper gets its values as text"
+    toml = options.get("toml")
+    if toml is not None and (not isinstance(toml, str) or not toml):
+        yield "toml", f'must be the name of a file, such as "{configuration.FILE}"'
+    else:
+        try:
+            configuration.wrapper_config({"toml": toml}, folder)
+        except ValueError as error:
+            yield "toml", str(error)
+    passed = options.get("header_pass", [])
+    if not isinstance(passed, list) or not all(isinstance(one, str) for one in passed):
+        yield "header_pass", "must be a list of names of fields in a call's header"
+    if not isinstance(options.get("load_resources", False), bool):
+        yield "load_resources", "must be true or false"
+    yield from _resource_mistakes(options.get("resources", {}), folder)
+
+
+def _resource_mistakes(resources: Any, folder: Path) -> Iterator[tuple[str, str]]:
+    if not isinstance(resources, Mapping) or not all(isinstance(path, str) for path in resources.values()):
+        yield "resources", "must be a table of files by the names that calls state"
+        return
+    for name, path in resources.items():
+        if "\0" in path or not (folder / path).is_file():
+            yield f"resources.{name}", f"must exist in the manifest's folder: {path}"
