@@ -22,7 +22,6 @@ from penstock.failures import CallFailed
 from penstock.models.replica.aiges import kinds, responses
 from penstock.models.replica.aiges.calls import text_of
 from penstock.models.replica.aiges.configuration import wrapper_config
-from penstock.models.replica.aiges.fields import input_schema
 from penstock.models.replica.aiges.signatures import GIVEN, SignatureError, bound
 from penstock.models.replica.importing import imported
 
@@ -63,8 +62,13 @@ def stream(wrapper: Any) -> bool:
 
 
 def schema(wrapper: Any) -> str:
-    """Return the schema of a wrapper's service."""
-    return msgspec.json.encode(input_schema(service_of(wrapper))).decode()
+    """Return the schema of a wrapper's service as JSON text, in the dialect that the wrapper was made for."""
+    from penstock.athena.protocol.schemas.description import of_engine  # noqa: PLC0415  (a trial needs none of it)
+    from penstock.athena.protocol.schemas.dialects import Dialect, document_of  # noqa: PLC0415
+
+    dialect = Dialect.LEGACY if getattr(wrapper, "legacy", True) else Dialect.CURRENT
+    document = msgspec.json.encode(document_of(of_engine(service_of(wrapper)), dialect))
+    return msgspec.json.format(document, indent=4).decode()
 
 
 class _Problem(Exception):
