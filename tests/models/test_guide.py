@@ -12,7 +12,7 @@ import PIL.Image
 
 from penstock.models import manifest
 from penstock.models.replica.runtime import Segment
-from tests.support.models import Models
+from tests.support.models import Models, read
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "models.md").read_text(encoding="utf-8")
 
@@ -49,6 +49,19 @@ async def test_the_first_model_of_pictures(tmp_path: Path, models: Models) -> No
     result = await call.done
     (picture,) = result.segments
     assert PIL.Image.open(io.BytesIO(picture.in_memory())).getpixel((0, 0)) == 76
+
+
+async def test_the_first_model_of_sessions(tmp_path: Path, models: Models) -> None:
+    folder = tmp_path / "counter"
+    folder.mkdir()
+    (folder / "model.toml").write_text(block("A model in Python", "toml").replace("summary:Summary", "counter:Counter"))
+    (folder / "counter.py").write_text(block("Sessions", "python"))
+    deployment = await models.host.add(manifest.read(folder / "model.toml"))
+    session = models.session(deployment, {"start": 5})
+    for words in ("a penstock feeds", "a turbine"):
+        await session.send(msgspec.json.encode({"text": words}))
+    session.finish()
+    assert read(await session.done) == [8, 10]
 
 
 async def test_the_first_model_of_large_files(tmp_path: Path, models: Models) -> None:

@@ -50,6 +50,14 @@ def test_every_mistake_of_a_manifest_is_reported_at_once(tmp_path: Path) -> None
     }
 
 
+def test_a_session_is_checked_and_needs_a_runtime_that_takes_them(tmp_path: Path) -> None:
+    schema = {"session": {"part": {"type": "nmber"}}}
+    stated = {"name": "mood", "runtime": "python", "schema": schema, "python": {"class": "mood:Mood"}}
+    assert problems(stated, tmp_path).keys() == {"schema.session.part"}
+    stated = {"name": "mood", "runtime": "http", "schema": {"session": {}}, "http": {"url": "http://127.0.0.1:1"}}
+    assert problems(stated, tmp_path) == {"schema.session": "models of the runtime http take no sessions"}
+
+
 def test_mistakes_are_reported_although_the_runtime_is_unknown(tmp_path: Path) -> None:
     stated = {"name": "mood", "runtime": "pyton", "replicas": 0, "python": {"class": "mood:Mood"}}
     found = problems(stated, tmp_path)

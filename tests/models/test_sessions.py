@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from typing import Any
 
 import msgspec
 import pytest
 
-from penstock.errors import InvalidInput, ModelCrashed, ModelTimeout, Unsupported
+from penstock.errors import InvalidInput, ModelCrashed, ModelTimeout, ModelUnavailable, Unsupported
 from penstock.models.host.deployment import Deployment
 from penstock.models.host.sessions import LiveSession, SessionOver
 from penstock.models.replica import frames
@@ -86,7 +88,7 @@ async def test_chunks_leave_while_parts_come(models: Models, echo: Deployment) -
     session.finish()
     assert read(await session.done) is None
     assert chunks.chunks[-1] == "end"
-    assert (session.part_count, session.part_bytes) == (5, 5 * frames.chunk_size(len('"part 0"')))
+    assert (session.part_count, session.part_bytes) == (5, 5 * len('"part 0"'))
     session.close()
 
 
@@ -234,6 +236,169 @@ async def test_a_replica_that_dies_ends_its_sessions_at_once(models: Models) -> 
             await session.send(text("more"))
         session.close()
     assert await models.call(model, {"greeting": "next"}) == "next"
+
+
+async def test_a_kill_ends_fifty_sessions_at_once(models: Models) -> None:
+    """Each gets its error, no place stays taken, and the next session runs in the new replica."""
+    model = await models.serve("echo", ASYNC_ECHO, concurrency=50)
+    sessions = [begin(models, model, {"greeting": str(name)}) for name in range(50)]
+    for session, chunks in sessions:
+        await session.send(text("part"))
+        await chunks.read(2)
+    (replica,) = model.replicas
+    assert (model.sessions, model.in_flight, replica.pid is not None) == (50, 50, True)
+    os.kill(replica.pid or 0, signal.SIGKILL)
+    for session, chunks in sessions:
+        with pytest.raises(ModelCrashed, match="SIGKILL"):
+            await session.done
+        assert len(chunks.chunks) == 2
+        session.close()
+    assert (model.sessions, model.in_flight, models.host._windows.taken) == (0, 0, 0)
+    session, chunks = begin(models, model, {"greeting": "again"})
+    assert await chunks.read(1) == ["again"]
+    session.close()
+    assert model.metrics.counts().failed == {"crashed": 50}
+
+
+async def test_stopping_the_host_ends_sessions_with_the_reason(models: Models, echo: Deployment) -> None:
+    session, chunks = begin(models, echo, {"greeting": "hi"})
+    await chunks.read(1)
+    await models.host.stop()
+    with pytest.raises(ModelUnavailable, match="model echo is being stopped"):
+        await session.done
+    session.close()
+
+
+async def test_a_version_that_is_replaced_finishes_its_sessions(models: Models) -> None:
+    """New sessions go to the new version meanwhile."""
+    old = await models.serve("echo", ECHO)
+    session, chunks = begin(models, old, {"greeting": "old"})
+    await chunks.read(1)
+    new = await models.host.add(models.python("echo", ECHO.replace("{part}", "new {part}")), replace=True)
+    other, others = begin(models, old, {"greeting": "hi"})  # goes to the new one
+    for one, of in ((session, chunks), (other, others)):
+        await one.send(text("part"))
+        await of.read(2)
+        one.finish()
+        await one.done
+        one.close()
+    assert (chunks.chunks[1], others.chunks[1]) == ("0 part", "0 new part")
+    await until(old._ended.is_set, "the old version ends when its session has")
+    assert not new.retired
+
+
+async def test_unloading_waits_for_a_session(models: Models, echo: Deployment) -> None:
+    session, chunks = begin(models, echo, {"greeting": "hi"})
+    await chunks.read(1)
+    unloading = asyncio.create_task(echo.unload())
+    await session.send(text("part"))
+    await chunks.read(2)
+    assert not unloading.done()
+    session.finish()
+    await session.done
+    await unloading
+    assert not echo.replicas
+    session.close()
+
+
+async def test_sessions_wait_for_a_place_and_calls_pass_none(models: Models) -> None:
+    """With one place, the second session and a call wait for the first session; parts may be sent meanwhile."""
+    model = await models.serve("echo", ECHO)
+    for _ in range(200):  # quick calls, which are then sent ahead
+        await models.call(model, {"greeting": "quick"})
+    first, chunks = begin(models, model, {"greeting": "first"})
+    second, others = begin(models, model, {"greeting": "second"})
+    await second.send(text("early"))
+    call = models.begin(model, {"greeting": "call"})
+    await first.send(text("part"))
+    await chunks.read(2)
+    assert (model.waiting, model.in_flight, others.chunks) == (2, 1, [])
+    first.close()
+    await others.read(2)
+    second.finish()
+    assert read(await call.done) == "call"
+    assert others.chunks == ["second", "0 early", "end"]
+    second.close()
+
+
+async def test_a_session_that_waits_can_be_given_up(models: Models) -> None:
+    model = await models.serve("echo", ECHO)
+    first, chunks = begin(models, model, {"greeting": "first"})
+    await chunks.read(1)
+    second = models.session(model, {"greeting": "second"})
+    await second.send(text("early"))
+    second.close()
+    assert (model.waiting, model.in_flight) == (0, 1)
+    first.close()
+
+
+async def test_sessions_run_alone_beside_batches(models: Models) -> None:
+    code = ECHO + "\n    def predict_batch(self, greetings: list[str]) -> list[str]:\n        return greetings\n"
+    model = await models.serve("echo", code, batching={"max_size": 8, "max_wait_ms": 20})
+    session, chunks = begin(models, model, {"greeting": "first"})
+    await chunks.read(1)
+    calls = [models.begin(model, {"greeting": str(name)}) for name in range(5)]
+    other, others = begin(models, model, {"greeting": "second"})
+    calls += [models.begin(model, {"greeting": str(name)}) for name in range(5, 8)]
+    session.close()
+    assert [read(await call.done) for call in calls[:5]] == ["0", "1", "2", "3", "4"]
+    await others.read(1)
+    other.finish()
+    assert [read(await call.done) for call in calls[5:]] == ["5", "6", "7"]
+    other.close()
+    assert model.metrics.counts().batches == 2
+
+
+async def test_lines_of_a_session_carry_its_request_id(models: Models, echo: Deployment) -> None:
+    code = ECHO if echo.model.concurrency == 1 else ASYNC_ECHO
+    model = await models.serve("prints", code.replace("yield f", "print('took', part); yield f"), concurrency=2)
+    session, chunks = begin(models, model, {"greeting": "hi"}, request_id="r-1")
+    await session.send(text("part"))
+    await chunks.read(2)
+    session.finish()
+    await session.done
+    (line,) = [line for line in models.lines(model) if line.message == "took part"]
+    assert line.request_id == "r-1"
+    session.close()
+
+
+async def test_sessions_are_counted(models: Models) -> None:
+    model = await models.serve("counted", ECHO)
+    for _ in range(3):
+        session = models.session(model, {"greeting": "hi"})
+        await session.send(text("1234"))
+        session.finish()
+        await session.done
+    counts = model.metrics.counts()
+    assert (counts.sessions, counts.completed, counts.mean_seconds) == (3, 0, None)
+    assert (model.metrics._calls.parts, model.metrics._calls.part_bytes) == (3, 18)
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+async def test_sessions_that_return_one_output(models: Models, kind: str) -> None:
+    stated = dict(KINDS[kind])
+    code = WHOLE if kind != "async" else ASYNC_WHOLE
+    stated.pop("code")
+    model = await models.serve("whole", code, **stated)
+    session = models.session(model, {})
+    for word in ("a", "b"):
+        await session.send(text(word))
+    session.finish()
+    assert read(await session.done) == "a b"
+
+
+WHOLE = """
+from collections.abc import Iterator
+
+class Model:
+    def predict(self) -> None: ...
+
+    def session(self, parts: Iterator[str]) -> str:
+        return " ".join(parts)
+"""
+ASYNC_WHOLE = WHOLE.replace("Iterator", "AsyncIterator").replace("def", "async def").replace(
+    "(parts)", "([part async for part in parts])"
+)  # fmt: skip
 
 
 async def test_media_of_parts_and_chunks(models: Models) -> None:

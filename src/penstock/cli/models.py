@@ -49,12 +49,13 @@ def show(name: Name, as_json: AsJson = False) -> None:
 
 @command(app)
 def schema(name: Name) -> None:
-    """Print the JSON Schemas of a model's input and output.
+    """Print the JSON Schemas of a model's input and output, and of its sessions if it takes any.
 
     penstock model schema summary | jq .input
     """
     model = with_client(lambda client: client.model(name))
-    print_json({"input": model["input_schema"], "output": model["output_schema"], "streams": model["streams"]})
+    described = {"input": model["input_schema"], "output": model["output_schema"], "streams": model["streams"]}
+    print_json(described | ({"session": model["session"]} if model["session"] is not None else {}))
 
 
 @command(app)

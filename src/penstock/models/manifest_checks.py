@@ -134,7 +134,10 @@ def _check_values(sound: Mapping[str, Any]) -> Iterator[FieldProblem]:
             field="device_share", detail='cannot be combined with the device "auto": state one such as "cuda:0"'
         )
     if sound.get("schema") is not None:
-        yield from _check_schema(msgspec.convert(sound["schema"], Schema), sound.get("examples", []))
+        schema = msgspec.convert(sound["schema"], Schema)
+        yield from _check_schema(schema, sound.get("examples", []))
+        if schema.session is not None and runtime is not None and not runtimes.find(runtime).sessions:
+            yield FieldProblem(field="schema.session", detail=f"models of the runtime {runtime} take no sessions")
 
 
 def _problem(name: str, convert: Callable[[Any], object], value: object) -> Iterator[FieldProblem]:
@@ -145,9 +148,13 @@ def _problem(name: str, convert: Callable[[Any], object], value: object) -> Iter
 
 
 def _check_schema(schema: Schema, examples: Sequence[Any]) -> Iterator[FieldProblem]:
-    for name in ("input", "output"):
+    stated = {"input": schema.input, "output": schema.output}
+    if schema.session is not None:
+        session = msgspec.structs.asdict(schema.session)
+        stated |= {f"session.{name}": session[name] for name in session}
+    for name, one in stated.items():
         try:
-            Checker.check_schema(getattr(schema, name), f"schema.{name}")
+            Checker.check_schema(one, f"schema.{name}")
         except InvalidInput as error:
             yield from error.problems
             if name == "input":

@@ -56,6 +56,8 @@ class Deployment:
         self.schema: Schema | None = None  # None: not yet known
         self.checker = Checker({})
         self.media = MediaPlaces({})
+        self.session_checker = Checker({})  # of first inputs of sessions
+        self.part_checker = Checker({})
         self.checker_of_jobs = Checker({})  # calls whose inputs may name uploads, which are read when the calls run
         self.logbook = logbook
         self.metrics = ModelMetrics(model.owner, model.name, model.version)
@@ -105,6 +107,20 @@ class Deployment:
         if not waited_before or queue.together > 1 or self.fleet.absent:
             self.pump()  # otherwise there is no place for earlier calls either
 
+    def begin(self, session: LiveSession) -> None:
+        """Send or queue a session. Raises as ``call`` does."""
+        self.call(session)
+        session.done.add_done_callback(lambda _: self._count(session))
+
+    def _count(self, session: LiveSession) -> None:
+        done = session.done
+        self.metrics.count_session(
+            seconds=time.perf_counter() - session.started_at if session.started_at else 0.0,
+            parts=session.part_count,
+            part_bytes=session.part_bytes,
+            completed=not done.cancelled() and done.exception() is None,
+        )
+
     @property
     def places(self) -> int:
         """Calls that all replicas together can work on at a time."""
@@ -121,6 +137,11 @@ class Deployment:
     def in_flight(self) -> int:
         """Calls in replicas."""
         return self.fleet.in_flight
+
+    @property
+    def sessions(self) -> int:
+        """Sessions in replicas."""
+        return sum(replica.in_flight.sessions for replica in self.replicas)
 
     @property
     def replicas(self) -> list[Replica]:
@@ -200,7 +221,11 @@ class Deployment:
         """End at once; running and waiting calls fail."""
         self.retired = True
         self._ended.set()
-        self._queue.fail(f"model {self.model.name} is being stopped")
+        reason = f"model {self.model.name} is being stopped"
+        self._queue.fail(reason)
+        for session in [call for replica in self.replicas for call in replica.in_flight.running.values()]:
+            if isinstance(session, LiveSession):  # it ends when its caller likes, so there is nothing to wait for
+                session.fail(ModelUnavailable(reason))
         await self.fleet.stop(grace=grace)
 
     def pump(self) -> None:
@@ -252,12 +277,18 @@ class Deployment:
         if self.schema is None:
             try:
                 Checker.check_schema(schema.input, "input")
+                if schema.session is not None:
+                    Checker.check_schema(schema.session.input, "session.input")
+                    Checker.check_schema(schema.session.part, "session.part")
             except InvalidInput as error:
                 raise CallFailed(Category.UNAVAILABLE, f"its schema is wrong: {error.message}") from None
             self.schema = schema
             self.checker = Checker(schema.input)
             self.checker_of_jobs = Checker(schema.input, uploads=True)
             self.media = MediaPlaces(schema.input)
+            if schema.session is not None:
+                self.session_checker = Checker(schema.session.input)
+                self.part_checker = Checker(schema.session.part)
             batching = self.model.manifest.batching
             if batching is not None and schema.batches:
                 self._queue.together = batching.max_size
@@ -284,9 +315,9 @@ class Deployment:
         self.last_used_at = time.perf_counter()
         if not isinstance(call, LiveSession):
             self._queue.took(seconds)
+            self.metrics.count_completed(seconds)
         if not json:
             json, segments = call.collected()
-        self.metrics.count_completed(seconds)
         call.succeed(json, segments, model_seconds=seconds, version=self.model.version)
 
     def failed(self, call: LiveCall, failure: frames.FailureHeader) -> None:

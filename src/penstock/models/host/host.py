@@ -152,7 +152,11 @@ class ModelHost:
             loop=self._loop,
             tenant=tenant,
         )
-        self._accept(deployment, call)
+        try:
+            self._current(deployment).call(call)
+        except BaseException:
+            call.close()
+            raise
         return call
 
     def session(
@@ -185,18 +189,19 @@ class ModelHost:
             loop=self._loop,
             tenant=tenant,
         )
-        self._accept(deployment, session)
+        try:
+            self._current(deployment).begin(session)
+        except BaseException:
+            session.close()
+            raise
         return session
 
-    def _accept(self, deployment: Deployment, call: LiveCall) -> None:
-        try:
-            if deployment.retired:
-                model = deployment.model
-                deployment = self.find(model.name, model.version, owner=model.owner)
-            deployment.call(call)
-        except BaseException:
-            call.close()
-            raise
+    def _current(self, deployment: Deployment) -> Deployment:
+        """Return the replacement of a deployment that was replaced meanwhile. Raises NotFound if it was removed."""
+        if not deployment.retired:
+            return deployment
+        model = deployment.model
+        return self.find(model.name, model.version, owner=model.owner)
 
     # Registering
 

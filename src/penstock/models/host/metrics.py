@@ -28,6 +28,7 @@ _BATCHES = metrics.histogram(
 )
 _WAITING = metrics.gauge("penstock_model_waiting", "Calls in the queue.", ["owner", "model", "version"])
 _IN_FLIGHT = metrics.gauge("penstock_model_in_flight", "Calls in replicas.", ["owner", "model", "version"])
+_SESSIONS = metrics.gauge("penstock_model_sessions", "Sessions in replicas.", ["owner", "model", "version"])
 _REPLICAS = metrics.gauge(
     "penstock_model_replicas", "Replicas, including those that are starting.", ["owner", "model", "version"]
 )
@@ -36,8 +37,9 @@ _REPLICAS = metrics.gauge(
 class Counts(Struct, frozen=True, kw_only=True):
     """Calls of one version since it was registered here."""
 
-    completed: int
-    failed: dict[str, int]  # by reason
+    completed: int  # without sessions
+    failed: dict[str, int]  # by reason, with sessions
+    sessions: int  # that ended, in any way
     batches: int
     mean_batch: float | None  # calls in a batch
     mean_seconds: float | None  # in the model
@@ -46,12 +48,14 @@ class Counts(Struct, frozen=True, kw_only=True):
 class _Calls:
     """Calls of all versions of one model that ended in this process."""
 
-    __slots__ = ("buckets", "outcomes", "seconds")
+    __slots__ = ("buckets", "outcomes", "part_bytes", "parts", "seconds", "session_seconds")
 
     def __init__(self) -> None:
         self.outcomes: dict[str, int] = {}
         self.buckets = [0] * (len(LATENCY_BUCKETS) + 1)
         self.seconds = 0.0
+        self.session_seconds = 0.0
+        self.parts = self.part_bytes = 0
 
 
 class _Collector:
@@ -62,18 +66,27 @@ class _Collector:
 
     def collect(self) -> Iterator[Metric]:
         outcomes = CounterMetricFamily(
-            "penstock_model_calls", "Calls that ended, by outcome.", labels=["owner", "model", "outcome"]
+            "penstock_model_calls", "Calls and sessions that ended, by outcome.", labels=["owner", "model", "outcome"]
         )
         seconds = HistogramMetricFamily(
-            "penstock_model_seconds", "Time of a call in the model.", labels=["owner", "model"]
+            "penstock_model_seconds", "Time of a call in the model, without sessions.", labels=["owner", "model"]
         )
+        session_seconds = _counter("penstock_model_session_seconds", "Time of ended sessions with their replicas.")
+        parts = _counter("penstock_model_parts", "Parts of ended sessions.")
+        part_bytes = _counter("penstock_model_part_bytes", "Bytes of the parts of ended sessions.")
         for labels, calls in self.calls.items():
             for outcome, count in calls.outcomes.items():
                 outcomes.add_metric((*labels, outcome), count)
             counts = zip(_BOUNDS, accumulate(calls.buckets), strict=True)
             seconds.add_metric(labels, [*counts], calls.seconds)
-        yield outcomes
-        yield seconds
+            session_seconds.add_metric(labels, calls.session_seconds)
+            parts.add_metric(labels, calls.parts)
+            part_bytes.add_metric(labels, calls.part_bytes)
+        yield from (outcomes, seconds, session_seconds, parts, part_bytes)
+
+
+def _counter(name: str, description: str) -> CounterMetricFamily:
+    return CounterMetricFamily(name, description, labels=["owner", "model"])
 
 
 _collector: Final = _Collector()
@@ -93,6 +106,7 @@ class ModelMetrics:
         self.failed: dict[str, int] = {}
         self.batches = 0
         self.batched_calls = 0
+        self.sessions = 0
 
     def count_completed(self, seconds: float) -> None:
         self.completed += 1
@@ -106,20 +120,31 @@ class ModelMetrics:
         self.failed[outcome] = self.failed.get(outcome, 0) + 1
         self._calls.outcomes[outcome] = self._calls.outcomes.get(outcome, 0) + 1
 
+    def count_session(self, *, seconds: float, parts: int, part_bytes: int, completed: bool) -> None:
+        """Count a session that ended; failures are counted by ``count_failed`` as well."""
+        self.sessions += 1
+        calls = self._calls
+        if completed:
+            calls.outcomes["completed"] = calls.outcomes.get("completed", 0) + 1
+        calls.session_seconds += seconds
+        calls.parts += parts
+        calls.part_bytes += part_bytes
+
     def count_batch(self, size: int) -> None:
         self.batches += 1
         self.batched_calls += size
         self._batches.observe(size)
 
-    def set_load(self, waiting: int, in_flight: int, replicas: int) -> None:
+    def set_load(self, *, waiting: int, in_flight: int, sessions: int, replicas: int) -> None:
         """Set the gauges, from time to time."""
+        _SESSIONS.labels(*self._labels).set(sessions)
         _WAITING.labels(*self._labels).set(waiting)
         _IN_FLIGHT.labels(*self._labels).set(in_flight)
         _REPLICAS.labels(*self._labels).set(replicas)
 
     def forget(self) -> None:
         """Remove the gauges of a version that is gone."""
-        for gauge in (_WAITING, _IN_FLIGHT, _REPLICAS):
+        for gauge in (_WAITING, _IN_FLIGHT, _SESSIONS, _REPLICAS):
             with suppress(KeyError):
                 gauge.remove(*self._labels)
 
@@ -127,6 +152,7 @@ class ModelMetrics:
         return Counts(
             completed=self.completed,
             failed=dict(self.failed),
+            sessions=self.sessions,
             batches=self.batches,
             mean_batch=self.batched_calls / self.batches if self.batches else None,
             mean_seconds=self.total_seconds / self.completed if self.completed else None,

@@ -105,7 +105,7 @@ class LiveSession(LiveCall):
         self.active_at = time.perf_counter()
         self.untaken += size
         self.part_count += 1
-        self.part_bytes += size
+        self.part_bytes += size - frames.chunk_size(0)
         if self._forward is None:
             self._early.append((json, segments))
         else:

@@ -53,7 +53,12 @@ class Supervision:
                 log.exception("watching_replicas_failed")
 
     def _check(self, deployment: Deployment, now: float) -> None:
-        deployment.metrics.set_load(deployment.waiting, deployment.in_flight, len(deployment.replicas))
+        deployment.metrics.set_load(
+            waiting=deployment.waiting,
+            in_flight=deployment.in_flight,
+            sessions=deployment.sessions,
+            replicas=len(deployment.replicas),
+        )
         self._unload_if_idle(deployment)
         grace = deployment.model.cancel_grace or self._cancel_grace
         for replica in deployment.replicas:

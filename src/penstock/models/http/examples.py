@@ -33,6 +33,7 @@ MODEL: dict[str, Any] = SUMMARY | {
         "additionalProperties": False,
     },
     "output_schema": {"type": "object"},
+    "session": None,
     "batches": True,
     "examples": [INPUT],
     "options": {"class": "summary:Summary"},
@@ -58,6 +59,7 @@ MODEL: dict[str, Any] = SUMMARY | {
             "counts": {
                 "completed": 1024,
                 "failed": {"bad_input": 2},
+                "sessions": 0,
                 "batches": 100,
                 "mean_batch": 9.8,
                 "mean_seconds": 0.03,

@@ -12,6 +12,7 @@ from penstock.models.host.host import Entry
 from penstock.models.host.logbook import LogEntry
 from penstock.models.host.metrics import Counts
 from penstock.models.reader import Reader
+from penstock.models.replica.runtime import SessionSchema
 from penstock.models.replica.secrets import masked
 
 
@@ -69,6 +70,7 @@ class ModelView(ModelSummary, frozen=True, kw_only=True):
 
     input_schema: dict[str, Any] | None  # null: not yet known
     output_schema: dict[str, Any] | None  # the schema of one chunk if the model streams
+    session: SessionSchema | None  # what its sessions take and send; null: it takes none
     batches: bool
     examples: list[Any]
     options: dict[str, Any]  # secrets masked; like the details, shown to the owner only
@@ -133,6 +135,7 @@ def whole(entry: Entry, reader: Reader) -> ModelView:
         **summary(entry, reader),
         input_schema=None if schema is None else schema.input,
         output_schema=None if schema is None else schema.output,
+        session=None if schema is None else schema.session,
         batches=schema is not None and schema.batches and deployment.model.manifest.batching is not None,
         examples=deployment.model.manifest.examples,
         options=masked(deployment.model.manifest.options) if entry.owner == reader.tenant else {},

@@ -16,6 +16,9 @@ The class:
 - ``predict_batch`` takes one list with an element for each call: the value of ``predict``'s parameter where that has
   only one, else a read-only object with all parameters as attributes. It returns a list of the same length in the same
   order. An element that is an exception (``BadInput``, say) fails its own call only.
+- ``session``, where there is one, runs a call whose input comes in parts: a parameter annotated ``Iterator[…]`` (in an
+  ``async`` model ``AsyncIterator[…]``) iterates over them, and the other parameters are the first input. It yields
+  chunks, or returns one output. It is async if ``predict`` is.
 - ``BadInput`` refuses an input. Any other exception fails the call.
 
 A call whose caller has gone is ended: a coroutine is cancelled, a generator closed, and plain code interrupted by an
@@ -40,6 +43,7 @@ class PythonRuntime(Runtime):
     name: ClassVar[str] = "python"
     describes_itself: ClassVar[bool] = True
     batches: ClassVar[bool] = True
+    sessions: ClassVar[bool] = True
 
     @classmethod
     def create(cls, spec: Spec) -> Runtime:
