@@ -156,6 +156,41 @@ async def test_a_repeated_call_is_the_same_request_after_a_deployment(
     assert (run_again.status, run_again.json.get("id")) == (200, run.json["id"])
 
 
+async def test_a_repeated_call_is_the_same_request_after_its_schema_has_changed(
+    gateway: HttpCaller, worker: None, write: Write
+) -> None:
+    flow = HELLO.replace('name="hello"', 'name="strict"')
+    write("strict/app.toml", "")
+    write("strict/flow.py", flow)
+    await until(lambda: healthy(gateway, "strict"), "the app is published")
+    once = {"user_id": "ada", "input": {"name": "Ada"}, "idempotency_key": "before the schema"}
+    first = await gateway.post("/apps/strict/call", once)
+    run = await gateway.post("/flows/strict", {"input": once["input"], "idempotency_key": "run"})
+    assert (first.status, run.status) == (202, 201)
+    write("strict/app.toml", "[limits]\nmax_input_bytes = 10")
+    changed = flow.replace('version="1", examples=[{"name": "Ada"}]', 'version="2"').replace("name: str", "name: int")
+    write("strict/flow.py", changed)
+
+    async def refused() -> bool:
+        replies = [await gateway.post("/apps/strict/call", {"user_id": "ada", "input": {"name": "Ada"}})]
+        replies.append(await gateway.post("/flows/strict", {"input": {"name": "Ada"}}))
+        return [reply.status for reply in replies] == [413, 422]
+
+    await until(refused, "new requests are refused")
+    again = await gateway.post("/apps/strict/call", once)
+    assert again.status in {200, 202}, again.body
+    assert again.json["task_id"] == first.json["task_id"]
+    run_again = await gateway.post("/flows/strict", {"input": once["input"], "idempotency_key": "run"})
+    assert (run_again.status, run_again.json["id"]) == (200, run.json["id"])
+    other = await gateway.post("/apps/strict/call", once | {"input": {"name": "Bob"}})
+    assert other.outcome == (422, "idempotency_conflict")
+    new = await gateway.post("/apps/strict/call", once | {"idempotency_key": "new"})
+    assert new.outcome == (413, "too_large")
+    job = {"owner_service": "app/strict", "task_type": "flow", "model_profile": "strict@1", "input": once["input"]}
+    around = await gateway.post("/jobs", job | {"user_id": "ada", "idempotency_key": once["idempotency_key"]})
+    assert (around.outcome, around.fields) == ((422, "invalid_input"), ["owner_service"])
+
+
 @pytest.mark.parametrize(
     ("body", "fields"),
     [

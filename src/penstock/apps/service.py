@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
+from msgspec import Raw
 from msgspec.structs import replace
 
 from penstock.apps import catalogue
@@ -82,10 +83,12 @@ class AppService:
             problems=_problems(app, sender),
         )
 
-    async def submission(self, sender: Principal, name: str, call: CallRequest) -> JobSubmission:
-        """Return a request as the job that runs it, after its input was checked.
+    async def submission(
+        self, sender: Principal, name: str, call: CallRequest
+    ) -> tuple[JobSubmission, InvalidInput | TooLarge | None]:
+        """Return a request as the job that runs it, and why its input is refused, if it is.
 
-        Raises NotFound, AppUnavailable, InvalidInput and TooLarge.
+        Raises NotFound, AppUnavailable and, without a user, InvalidInput.
         """
         app = self._remembered(name) if sender.may_use_app(name) else None
         if app is None:
@@ -94,9 +97,6 @@ class AppService:
         user = call.user_id or sender.user
         if not user:
             raise InvalidInput.of("user_id", "is required: the end user on whose behalf the request is made")
-        limit = manifest.limits.max_input_bytes
-        if limit is not None and len(bytes(call.input)) > limit:
-            raise TooLarge(f"input has {len(bytes(call.input))} bytes; the app {name} allows {limit}")
         request = FlowRequest(
             input=call.input,
             owner_service=f"{APP_OWNER}{name}",
@@ -108,7 +108,15 @@ class AppService:
             callback=call.callback,
         )
         run = self._flows.submission_of(flow, request)
-        return MarketplaceSubmission.of(replace(run, chosen=run.chosen | {"flow", "ttl_seconds"}))
+        submission = MarketplaceSubmission.of(replace(run, chosen=run.chosen | {"flow", "ttl_seconds"}))
+        return submission, self._refusal(app, call.input)
+
+    def _refusal(self, app: _Callable, given: Raw) -> InvalidInput | TooLarge | None:
+        """Return why an app refuses an input, or None if it takes it."""
+        limit, size = app.manifest.limits.max_input_bytes, len(bytes(given))
+        if limit is not None and size > limit:
+            return TooLarge(f"input has {size} bytes; the app {app.manifest.name} allows {limit}")
+        return self._flows.refusal(app.flow, given)
 
     async def request(self, sender: Principal, name: str, task_id: UUID, *, from_no: int, limit: int) -> RunTree:
         """Return a request of an app with a page of its steps. Raises NotFound."""

@@ -105,13 +105,13 @@ class FlowService:
         flow = await self.known(name, version)
         return None if flow is None else FlowVersion(**_described(flow.row))
 
-    async def submission(self, name: str, request: FlowRequest) -> JobSubmission:
-        """Return a run as a job, after its input was checked. Raises NotFound and InvalidInput."""
+    async def submission(self, name: str, request: FlowRequest) -> tuple[JobSubmission, InvalidInput | None]:
+        """Return a run as a job, and why its input is refused, if it is. Raises NotFound."""
         flow = await self.known(name, request.version)
         if flow is None:
             version = f" version {request.version}" if request.version is not None else ""
             raise NotFound(f"there is no flow {name}{version}; GET /api/v1/flows lists those that runners have")
-        return self.submission_of(flow, request)
+        return self.submission_of(flow, request), self.refusal(flow, request.input)
 
     async def known(self, name: str, version: str | None) -> KnownFlow | None:
         """Return a version of a flow, or the one that a run without a version gets now."""
@@ -120,14 +120,8 @@ class FlowService:
         return None if row is None else KnownFlow(row)
 
     def submission_of(self, known: KnownFlow, request: FlowRequest) -> RunSubmission:
-        """Return a run of this version of a flow as a job, after its input was checked. Raises InvalidInput."""
+        """Return a run of this version of a flow as a job."""
         flow = known.row
-        given = bytes(request.input)
-        try:
-            value = msgspec.json.decode(given)
-        except (msgspec.MsgspecError, RecursionError) as error:
-            raise InvalidInput.of("input", f"cannot be read: {error}") from None
-        self._checker(flow).check(value, prefix="input", json=given)
         priority = flow["priority"] if request.priority is None else request.priority
         return RunSubmission(
             task_type=FLOW,
@@ -145,6 +139,18 @@ class FlowService:
             callback=request.callback,
             chosen=frozenset(name for name in _OPTIONAL if getattr(request, name) is None),
         )
+
+    def refusal(self, known: KnownFlow, given: Raw) -> InvalidInput | None:
+        """Return why this version of a flow refuses an input, or None if it takes it."""
+        try:
+            value = msgspec.json.decode(given)
+        except (msgspec.MsgspecError, RecursionError) as error:
+            return InvalidInput.of("input", f"cannot be read: {error}")
+        try:
+            self._checker(known.row).check(value, prefix="input", json=bytes(given))
+        except InvalidInput as error:
+            return error
+        return None
 
     def _checker(self, flow: asyncpg.Record) -> Checker:
         key, schema = (flow["name"], flow["version"]), bytes(flow["input_schema"])
@@ -274,7 +280,9 @@ class FlowService:
         run = await self._code_run(tenant, run_id)
         if value is not None:
             name, _, version = run.model_profile.rpartition("@")
-            await self.submission(name, FlowRequest(input=value, version=version))
+            _, refusal = await self.submission(name, FlowRequest(input=value, version=version))
+            if refusal is not None:
+                raise refusal
         return await self._forking.rerun(tenant, run, step=step, value=value, key_id=key_id, counted=counted)
 
     async def _code_run(self, tenant: TenantId, run_id: UUID) -> Job:

@@ -67,6 +67,14 @@ class Submissions:
             if existing is not None:
                 return Submitted(job=existing, created=False)
 
+    async def submitted_before(self, submission: JobSubmission) -> Job | None:
+        """Return the job that an earlier request with the same idempotency key and content created, if there is one.
+
+        Raises IdempotencyConflict when the key was used for another request.
+        """
+        async with self._database.acquire() as connection:
+            return (await self._find_by_keys(connection, [submission]))[0]
+
     async def submit_many(self, submissions: Sequence[JobSubmission], *, key_id: str, counted: bool) -> list[Submitted]:
         """Create many jobs in one transaction, all or nothing; returns them in order. Raises as ``submit`` does."""
         _refuse_conflicts(submissions)

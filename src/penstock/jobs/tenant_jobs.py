@@ -15,7 +15,7 @@ from penstock.failures import Category
 from penstock.jobs.changing import Changing
 from penstock.jobs.claiming import Claiming
 from penstock.jobs.events import JobEvents
-from penstock.jobs.job import JobSubmission, Submitted
+from penstock.jobs.job import Job, JobSubmission, Submitted
 from penstock.jobs.names import Names
 from penstock.jobs.queues import ServedQueues
 from penstock.jobs.shared import Shared
@@ -73,6 +73,13 @@ class TenantJobs(Changing):
         another request.
         """
         return await self._submissions.submit(submission, key_id=key_id, counted=counted)
+
+    async def submitted_before(self, submission: JobSubmission) -> Job | None:
+        """Return the job that an earlier request with the same idempotency key and content created, if there is one.
+
+        Raises IdempotencyConflict when the key was used for another request.
+        """
+        return await self._submissions.submitted_before(submission)
 
     async def submit_many(
         self, submissions: Sequence[JobSubmission], *, key_id: str = "", counted: bool = False

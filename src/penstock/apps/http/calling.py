@@ -47,7 +47,8 @@ class CallRoutes:
         scope=scopes.JOBS_SUBMIT,
         summary="Make a request of an app for a user",
         description="The input is checked by the schema that `GET /api/v1/apps/{app}` shows before anything is stored. "
-        "With an idempotency key the same request is made once, however often it is sent. With `Prefer: wait` the "
+        "With an idempotency key the same request is made once, however often it is sent, even if the schema has "
+        "changed meanwhile. With `Prefer: wait` the "
         "response has the result, if the request ends in time.",
         path_parameters=(APP,),
         request=CallRequest,
@@ -72,9 +73,9 @@ class CallRoutes:
     async def call(self, request: Request) -> Response:
         given = await request.read(_request)
         app, sender = request.path("app"), request.principal
-        submission = await self._service.submission(sender, app, given)
+        submission, refusal = await self._service.submission(sender, app, given)
         accepted = await self._submitting.accept_job(
-            request, submission, location=f"/api/v1/apps/{app}/result/", of_app=True
+            request, submission, location=f"/api/v1/apps/{app}/result/", of_app=True, refusal=refusal
         )
         job = accepted.job
         if job.status.finished:

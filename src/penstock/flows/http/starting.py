@@ -66,7 +66,8 @@ class StartRoutes:
         summary="Start a run of a flow",
         description="The input is checked against the schema of the flow. Without a version, the run gets the most "
         "recently published one that a runner has. A request with an idempotency key starts one run, however often it "
-        "is sent. The run is a job: its state, result and events are read like those of any job.",
+        "is sent, even if the schema has changed meanwhile. The run is a job: its state, result and events are read "
+        "like those of any job.",
         path_parameters=(PathParameter(name="name", description="the flow's name", subject="flow"),),
         request=FlowRequest,
         request_example={"input": {"name": "Ada"}},
@@ -90,5 +91,5 @@ class StartRoutes:
         name = request.path("name")
         if not fits(name, FlowName):
             raise NotFound(f"there is no flow {name[:100]!r}")
-        submission = await self._service.submission(name, given)
-        return await self._submitting.accept(request, submission, location="/api/v1/flows/runs/")
+        submission, refusal = await self._service.submission(name, given)
+        return await self._submitting.accept(request, submission, location="/api/v1/flows/runs/", refusal=refusal)

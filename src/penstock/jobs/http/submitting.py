@@ -58,6 +58,9 @@ PREFER = Parameter(
 Check = Callable[[JobSubmission, str, Principal], None]
 
 
+Refusal = InvalidInput | TooLarge  # of an input
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accepted:
     """A job that a request has submitted, perhaps with an earlier try, and the headers of the response."""
@@ -127,29 +130,58 @@ class SubmitRoutes(JobRoutes):
     async def submit(self, request: Request) -> Response:
         return await self.accept(request, await request.read(_submission), location="/api/v1/jobs/")
 
-    async def accept(self, request: Request, submission: JobSubmission, *, location: str) -> Response:
+    async def accept(
+        self, request: Request, submission: JobSubmission, *, location: str, refusal: Refusal | None = None
+    ) -> Response:
         """Submit one job with the headers of the request, and wait for it if they say so; return the response."""
-        accepted = await self.accept_job(request, submission, location=location)
+        accepted = await self.accept_job(request, submission, location=location, refusal=refusal)
         status = 201 if accepted.created else 200
         if accepted.waited and not accepted.job.status.finished:
             status = 202
         return json_response(await self.warned(request, accepted.job), status, accepted.headers)
 
     async def accept_job(
-        self, request: Request, submission: JobSubmission, *, location: str, of_app: bool = False
+        self,
+        request: Request,
+        submission: JobSubmission,
+        *,
+        location: str,
+        of_app: bool = False,
+        refusal: Refusal | None = None,
     ) -> Accepted:
-        """Do the same, but return the job. The request of an app needs no right to use the queue of its flow."""
+        """Do the same, but return the job. The request of an app needs no right to use the queue of its flow.
+
+        An input that is refused, here or by the caller (``refusal``), may have been accepted when the same request was
+        sent before, since schemas and limits change: then the job of that request is returned.
+        """
         submission = _with_key(submission, request.header(b"idempotency-key"))
         submission = _with_user(submission, request.principal)
-        await self._check_submissions(request, [submission], lambda _: "", of_app=of_app)
+        if not of_app:
+            _require_rights(request.principal, submission, "")
+        limits: Headers = []
+        try:
+            if refusal is not None:
+                raise refusal
+            await self._check_submissions(request, [submission], lambda _: "")
+        except (InvalidInput, TooLarge) as error:
+            submitted = await self._sent_before(request, submission, error)
+        else:
+            (submitted,), limits = await self._submit(request, [submission])
         wait = _preferred_wait(request.header(b"prefer"))
-        (submitted,), limits = await self._submit(request, [submission])
         job = submitted.job
         headers = [(b"location", f"{location}{job.id}".encode()), *limits]
         if wait is not None:
             headers.append((b"preference-applied", f"wait={wait:g}".encode()))
             job = await self.wait(request, job.id, wait)
         return Accepted(job=job, created=submitted.created, waited=wait is not None, headers=headers)
+
+    async def _sent_before(self, request: Request, submission: JobSubmission, refusal: Refusal) -> Submitted:
+        """Return the job of an earlier request with the same key and content; raises ``refusal`` if there is none."""
+        key = submission.idempotency_key
+        found = None if key is None else await self.jobs(request).submitted_before(submission)
+        if found is None:
+            raise refusal
+        return Submitted(job=found, created=False)
 
     @route(
         "POST",
@@ -171,6 +203,8 @@ class SubmitRoutes(JobRoutes):
         submissions = [
             _with_user(_merged(batch.defaults, job, index), request.principal) for index, job in enumerate(batch.jobs)
         ]
+        for index, submission in enumerate(submissions):
+            _require_rights(request.principal, submission, f"jobs[{index}].")
         await self._check_submissions(request, submissions, lambda index: f"jobs[{index}].")
         submitted, limits = await self._submit(request, submissions)
         created = [
@@ -248,8 +282,6 @@ class SubmitRoutes(JobRoutes):
         request: Request,
         submissions: Sequence[JobSubmission],
         prefix: Callable[[int], str],
-        *,
-        of_app: bool = False,
     ) -> None:
         """Raise InvalidInput, TooLarge or Forbidden for the first submission that cannot be accepted."""
         for index, submission in enumerate(submissions):
@@ -258,9 +290,6 @@ class SubmitRoutes(JobRoutes):
                 raise TooLarge(
                     f"{at}input has {len(bytes(submission.input))} bytes; at most {self.sizes.input} are allowed"
                 )
-            if not of_app:
-                _require_no_app(submission, at)
-                require_queue(request.principal, submission.task_type, submission.model_profile, prefix=at)
             check_moment(submission.run_at, f"{at}run_at")
             _check_expiry(submission, at)
             if submission.callback is not None:
@@ -273,10 +302,12 @@ class SubmitRoutes(JobRoutes):
             await self.jobs(request).queues.check(queues, known, lambda index: f"{prefix(index)}model_profile")
 
 
-def _require_no_app(submission: JobSubmission, prefix: str) -> None:
+def _require_rights(principal: Principal, submission: JobSubmission, prefix: str) -> None:
+    """Raise InvalidInput or Forbidden unless the sender may submit jobs of this owner and this queue."""
     if submission.owner_service.startswith(APP_OWNER):
         detail = f"must not begin with {APP_OWNER}: jobs of apps are started by calling the app"
         raise InvalidInput.of(f"{prefix}owner_service", detail)
+    require_queue(principal, submission.task_type, submission.model_profile, prefix=prefix)
 
 
 def _check_expiry(submission: JobSubmission, prefix: str) -> None:
