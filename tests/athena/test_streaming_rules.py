@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.athena.protocol.data import Status
-from penstock.athena.webgate.streaming.input import InputEnded, SessionInput, Step, UnexpectedFrame
-from penstock.athena.webgate.streaming.output import Marks, OutputEnded, SessionOutput
+from penstock.athena.sessions.input import InputEnded, SessionInput, Step, UnexpectedFrame
+from penstock.athena.sessions.output import Marks, OutputEnded, SessionOutput
 
 BEGIN, CONTINUE, END, ONCE = Status
 

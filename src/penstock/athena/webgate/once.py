@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
-import re
 from typing import Final
 
+from penstock.athena.app_ids import WrongAppId, check_app_id, identify_user
 from penstock.athena.authentication import Authentication, Caller, Refused
 from penstock.athena.protocol import codes
 from penstock.athena.protocol.addressing import for_service
@@ -23,11 +22,6 @@ from penstock.web.response import Headers, Response, json_response
 log = logs.get(__name__)
 
 _CONTENT_TYPE: Final = "application/json"
-_USER: Final = re.compile(r"[^\x00-\x1f\x7f-\x9f\ufffd]{1,200}")
-
-
-class WrongAppId(Exception):
-    """The app id that a message states does not belong to the key of its sender."""
 
 
 class OnceCalls:
@@ -79,23 +73,3 @@ class OnceCalls:
         self, request: Request, service: Service, message: RequestMessage, sid: str
     ) -> tuple[list[DataObject], Headers]:
         return await self._services.once(request, service, for_service(message, service.name), sid=sid)
-
-
-def check_app_id(message: RequestMessage, caller: Caller) -> None:
-    """Raise WrongAppId unless the app id in a message's header is that of the sender's credentials.
-
-    Keys without credentials have no app id, so with them any may be stated, or none.
-    """
-    if caller.app_id is None:
-        return
-    if not message.app_id:
-        raise WrongAppId("app_id cannot be empty")
-    if message.app_id != caller.app_id:
-        raise WrongAppId("app_id and api_key does not match")
-
-
-def identify_user(request: Request, message: RequestMessage) -> None:
-    """Note the end user that a message states as ``uid``, for the usage of its calls."""
-    user = message.text("uid")
-    if user and request.principal.user is None and _USER.fullmatch(user):
-        request.principal = dataclasses.replace(request.principal, user=user)

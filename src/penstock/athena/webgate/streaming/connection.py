@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections import deque
 from typing import Final
 
+from penstock.athena.app_ids import WrongAppId
 from penstock.athena.protocol import codes
 from penstock.athena.protocol.codes import Code, Outcome
 from penstock.athena.protocol.data import DataType
-from penstock.athena.webgate.once import WrongAppId
+from penstock.athena.sessions.forms import WrongMode
+from penstock.athena.sessions.input import InputEnded, UnexpectedFrame
 from penstock.athena.webgate.streaming import messages
 from penstock.athena.webgate.streaming.alarm import Alarm
-from penstock.athena.webgate.streaming.input import InputEnded, UnexpectedFrame
 from penstock.athena.webgate.streaming.messages import ClientMessage, Command
-from penstock.athena.webgate.streaming.opening import Opening, WrongMode
+from penstock.athena.webgate.streaming.opening import Opening
 from penstock.athena.webgate.streaming.session import TIME_OUT, Link, Session
 from penstock.athena.webgate.streaming.sessions import Sessions
 from penstock.errors import InvalidInput, Overloaded, PenstockError

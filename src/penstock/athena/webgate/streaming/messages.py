@@ -11,7 +11,6 @@ import msgspec
 
 from penstock.athena.protocol.data import DataType
 from penstock.athena.protocol.requests import Limits, RequestMessage, decode_request
-from penstock.athena.webgate.streaming.input import SessionInput
 from penstock.errors import InvalidInput
 from penstock.web.reading import decode
 
@@ -61,21 +60,6 @@ def read(message: bytes | str, limits: Limits, types: Mapping[str, DataType] = _
     for name in ("cmd", "cid", "sid"):
         request.header.pop(name, None)
     return ClientMessage(command=command, cid=cid, sid=sid, request=request)
-
-
-def mark(message: RequestMessage, session: SessionInput) -> bool:
-    """Mark the data of a message by the rules of its session, leave out what was received before a cut, and return
-    whether it is the last message with data. Raises UnexpectedFrame.
-    """
-    step = session.take(
-        message.stated_status,
-        {name: None if name in message.unmarked else one.status for name, one in message.payload.items()},
-        {name: one.seq for name, one in message.payload.items() if one.seq is not None},
-    )
-    message.payload = {name: one for name, one in message.payload.items() if name in step.statuses}
-    for name, one in message.payload.items():
-        one.status = step.statuses[name]
-    return step.last
 
 
 def _without_older_form(body: bytes) -> bytes:

@@ -5,27 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
+from penstock.athena.app_ids import check_app_id, identify_user
 from penstock.athena.authentication import Caller
 from penstock.athena.protocol.addressing import ServiceRequest, for_service
 from penstock.athena.protocol.codes import Outcome
 from penstock.athena.protocol.engine_calls import CallInput
 from penstock.athena.protocol.requests import RequestMessage
 from penstock.athena.services import Service, Services
-from penstock.athena.webgate.once import check_app_id, identify_user
-from penstock.athena.webgate.streaming.forms import EngineForm, Form, ModelForm
-from penstock.athena.webgate.streaming.input import SessionInput
+from penstock.athena.sessions.forms import form_for, session_schema
+from penstock.athena.sessions.input import SessionInput, mark
 from penstock.athena.webgate.streaming.limits import StreamLimits
-from penstock.athena.webgate.streaming.messages import mark
 from penstock.athena.webgate.streaming.session import Link, Session
 from penstock.athena.webgate.streaming.sessions import Sessions
 from penstock.athena.webgate.streaming.talk import Talk
 from penstock.models.host.calls import LiveCall
-from penstock.models.replica.runtime import Segment, SessionSchema
+from penstock.models.replica.runtime import Segment
 from penstock.web.request import Request
-
-
-class WrongMode(Exception):
-    """The model takes no sessions."""
 
 
 class Opening:
@@ -61,8 +56,8 @@ class Opening:
         talk = self._talk(self._services.new_sid(self._service), cid)
         data = SessionInput()
         whole = mark(message, data)
-        schema = self._session_schema(whole=whole)
-        form = self._form(schema, talk.sid)
+        schema = session_schema(self._service, whole=whole)
+        form = form_for(self._service, schema, talk.sid)
         request = for_service(message, self._service.name)
         first, part = form.first(request)
         session = Session(talk, form, link, data=data, limits=self.limits, retries=self._retries)
@@ -84,22 +79,6 @@ class Opening:
 
     def _talk(self, sid: str, cid: str) -> Talk:
         return Talk(sid, cid)
-
-    def _session_schema(self, *, whole: bool) -> SessionSchema | None:
-        """Return how the model takes sessions; None for a call whose input is the one message.
-
-        An engine that takes sessions gets one even then. Raises WrongMode.
-        """
-        schema = self._service.deployment.schema
-        session = None if schema is None else schema.session
-        if session is None and not whole:
-            raise WrongMode(f"{self._service.name} takes no sessions: send everything in one message with status 3")
-        return None if whole and self._service.engine is None else session
-
-    def _form(self, session: SessionSchema | None, sid: str) -> Form:
-        if self._service.engine is not None:
-            return EngineForm(self._service, sid)
-        return ModelForm(self._service, session)
 
     async def _call(self, request: ServiceRequest, first: CallInput, session: Session, *, in_parts: bool) -> LiveCall:
         """Begin the call within the sender's quotas, which are held until the session ends."""

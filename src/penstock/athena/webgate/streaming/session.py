@@ -13,13 +13,12 @@ from penstock.athena.protocol.addressing import for_service, in_message
 from penstock.athena.protocol.codes import Outcome
 from penstock.athena.protocol.engine_calls import CallInput
 from penstock.athena.protocol.requests import RequestMessage
+from penstock.athena.sessions.forms import Form
+from penstock.athena.sessions.input import SessionInput, mark
+from penstock.athena.sessions.output import SessionOutput
 from penstock.athena.sound import audio_us
 from penstock.athena.webgate.streaming.alarm import Alarm
-from penstock.athena.webgate.streaming.forms import Form
-from penstock.athena.webgate.streaming.input import SessionInput
 from penstock.athena.webgate.streaming.limits import StreamLimits
-from penstock.athena.webgate.streaming.messages import mark
-from penstock.athena.webgate.streaming.output import SessionOutput
 from penstock.athena.webgate.streaming.talk import Talk
 from penstock.errors import InvalidInput, Overloaded, PenstockError, ServiceError
 from penstock.models.host.calls import LiveCall

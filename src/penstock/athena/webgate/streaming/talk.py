@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from penstock.athena.protocol.codes import Outcome
 from penstock.athena.protocol.data import DataObject, Status
 from penstock.athena.protocol.responses import ResponseMessage, encode_response
-from penstock.athena.webgate.streaming.output import Marks
+from penstock.athena.sessions.output import Marks
 
 
 class Talk:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from penstock.athena.protocol.data import Status
+from penstock.athena.protocol.requests import RequestMessage
 
 
 class UnexpectedFrame(Exception):
@@ -106,6 +107,21 @@ class SessionInput:
 
     def _all_ended(self) -> bool:
         return not self._open and self._required <= self._ended and bool(self._ended)
+
+
+def mark(message: RequestMessage, session: SessionInput) -> bool:
+    """Mark the data of a message by the rules of its session, leave out what was received before a cut, and return
+    whether it is the last message with data. Raises UnexpectedFrame.
+    """
+    step = session.take(
+        message.stated_status,
+        {name: None if name in message.unmarked else one.status for name, one in message.payload.items()},
+        {name: one.seq for name, one in message.payload.items() if one.seq is not None},
+    )
+    message.payload = {name: one for name, one in message.payload.items() if name in step.statuses}
+    for name, one in message.payload.items():
+        one.status = step.statuses[name]
+    return step.last
 
 
 def _check_first(header: Status | None, statuses: Mapping[str, Status | None]) -> None:

@@ -17,6 +17,10 @@ from penstock.models.replica.runtime import Segment, SessionSchema
 Result = tuple[DataObject, Status | None]  # with the status that the model stated, if it did
 
 
+class WrongMode(Exception):
+    """The model takes no sessions."""
+
+
 class Form(Protocol):
     """Converts the messages of one session, and the chunks of its model."""
 
@@ -97,3 +101,22 @@ class ModelForm:
         if json == b"null" and not segments:
             return []
         return [(one, None) for one in model_output(json, segments, self._stated)]
+
+
+def session_schema(service: Service, *, whole: bool) -> SessionSchema | None:
+    """Return how a model takes sessions; None for a call whose input is the one message, which is ``whole``.
+
+    An engine that takes sessions gets one even then. Raises WrongMode.
+    """
+    schema = service.deployment.schema
+    session = None if schema is None else schema.session
+    if session is None and not whole:
+        raise WrongMode(f"{service.name} takes no sessions: send everything in one message with status 3")
+    return None if whole and service.engine is None else session
+
+
+def form_for(service: Service, session: SessionSchema | None, sid: str) -> Form:
+    """Return the form for a session with a service, or for a call whose input is one message."""
+    if service.engine is not None:
+        return EngineForm(service, sid)
+    return ModelForm(service, session)
