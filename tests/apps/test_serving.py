@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,9 +13,11 @@ from penstock.apps.manifest import BrokenApp
 from penstock.apps.serving.served import ServedApp
 from penstock.assembly.app import AppGatewayAssembly, ServiceGatewayAssembly, ServiceWorkerAssembly
 from penstock.errors import SettingsError
+from penstock.part import started
 from penstock.settings import load_settings
-from tests.support.gateways import serving, settings_for
+from tests.support.gateways import HttpCaller, serving, settings_for
 from tests.support.sounds import write_app
+from tests.support.waiting import until
 
 
 @pytest.fixture
@@ -128,3 +131,32 @@ async def test_an_app_that_no_worker_has_yet_is_unavailable_and_not_unknown(app:
     ):
         assert (response.status, (await response.json())["code"]) == (503, "app_unavailable")
         assert (await caller.get("/apps/sounds/health")).status == 404
+
+
+async def test_tasks_are_checked_by_the_schema_that_the_worker_of_the_service_has(app: Path, database_url: str) -> None:
+    settings = settings_for(database_url, penstock_apps_dir=app.parent)
+    api = ServiceGatewayAssembly(settings, served(app), "audio-gen-api")
+    worker = ServiceWorkerAssembly(settings, served(app), "audio-gen-worker")
+    early = {"input": {"txt": "rain"}, "idempotency_key": "before the worker"}
+    wrong = {"input": {"text": "rain", "seconds": "long"}}
+    async with serving(api) as caller:
+        status, first = await _send(caller, early)
+        assert status == 202
+        async with started(worker.parts):
+
+            async def checked() -> bool:
+                return (await _send(caller, wrong))[0] == 422
+
+            await until(checked, "the schema is published")
+            _, problem = await _send(caller, wrong)
+            assert [one["field"] for one in problem["errors"]] == ["input.seconds"]
+            assert (await _send(caller, {"input": {"text": "rain"}}))[0] == 202
+            assert (await _send(caller, {"input": {"text": "rain"} | {"second": 1}}))[0] == 422
+            again, same = await _send(caller, early)
+            assert (again, same["task_id"]) == (202, first["task_id"])
+        await worker.close()
+
+
+async def _send(caller: HttpCaller, task: dict[str, Any]) -> tuple[int, Any]:
+    async with caller.session.post(f"{caller.address}/tasks", json=task) as response:
+        return response.status, await response.json()

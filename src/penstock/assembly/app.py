@@ -12,6 +12,7 @@ from dataclasses import replace
 from functools import cached_property
 
 from penstock.apps.serving.roots import at_root
+from penstock.apps.serving.schemas import SchemaPublishing
 from penstock.apps.serving.served import ServedApp
 from penstock.apps.serving.tasks import TaskRoutes
 from penstock.assembly.gateway import GatewayAssembly
@@ -96,7 +97,13 @@ class ServiceWorkerAssembly(WorkerAssembly):
 
     @property
     def parts(self) -> list[WorkerPart]:
-        return [self.worker_models.part, self.embedding_part, *self.shared_parts]
+        schemas = SchemaPublishing(self.database, self.models.host)
+        return [
+            self.worker_models.part,
+            WorkerPart(start=schemas.start, stop=schemas.stop),
+            self.embedding_part,
+            *self.shared_parts,
+        ]
 
 
 def _listening(settings: Settings, app: ServedApp, component: str) -> Settings:

@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from penstock.apps.layout import Layout, Service
 from penstock.apps.results import with_links
+from penstock.apps.serving.schemas import TaskCheck
 from penstock.apps.serving.views import ServiceHealth, Task, TaskRequest
 from penstock.blobs.links import BlobLinks
 from penstock.errors import (
@@ -87,13 +88,20 @@ class TaskRoutes:
     """Accepts tasks of one service, which are jobs of its model. Tasks that flows have started are read here too."""
 
     def __init__(
-        self, layout: Layout, service: Service, *, submitting: SubmitRoutes, links: BlobLinks, database: Database
+        self,
+        layout: Layout,
+        service: Service,
+        *,
+        submitting: SubmitRoutes,
+        links: BlobLinks,
+        database: Database,
     ) -> None:
         self._layout = layout
         self._service = service
         self._submitting = submitting
         self._links = links
         self._database = database
+        self._check = TaskCheck(database, service.model)
         self.sizes = submitting.sizes
 
     @_sending("/", name="sendTaskToRoot", summary="Send a task; the same as POST /tasks")
@@ -101,8 +109,9 @@ class TaskRoutes:
         "/tasks",
         name="sendTask",
         summary="Send a task",
-        description="With an idempotency key the same task is done once, however often it is sent. With `Prefer: wait` "
-        "the response has the result, if the task ends in time.",
+        description="The input is checked by the schema of the model while a worker has it, otherwise by the worker. "
+        "With an idempotency key the same task is done once, however often it is sent. With `Prefer: wait` the "
+        "response has the result, if the task ends in time.",
     )
     async def send(self, request: Request) -> Response:
         request.query({})
@@ -118,7 +127,8 @@ class TaskRoutes:
             tags=given.tags,
             callback=given.callback,
         )
-        accepted = await self._submitting.accept_job(request, submission, location="/tasks/")
+        refusal = await self._check.refusal(given.input)
+        accepted = await self._submitting.accept_job(request, submission, location="/tasks/", refusal=refusal)
         job = await self._submitting.warned(request, accepted.job)
         status = 200 if job.status.finished else 202
         return json_response(await self._task(request.principal.tenant, job), status, accepted.headers)

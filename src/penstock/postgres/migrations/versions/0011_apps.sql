@@ -13,6 +13,16 @@ CREATE TABLE app (
     CHECK ((manifest IS NULL) = (version = ''))
 ) WITH (fillfactor = 50);
 
+-- The schemas of the inputs of models that workers of services have. Workers renew seen_at. There are several of a model while a
+-- new version is deployed.
+CREATE TABLE app_model (
+    model       text NOT NULL,
+    fingerprint text NOT NULL,
+    schema      json NOT NULL,
+    seen_at     timestamptz NOT NULL,
+    PRIMARY KEY (model, fingerprint)
+) WITH (fillfactor = 50);
+
 CREATE INDEX series_of_apps ON series (tenant_id) WHERE owner_service LIKE 'app/%';
 
 -- How far the events of a tenant have become records of requests. There is a row for each tenant that has made a request.
