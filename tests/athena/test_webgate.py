@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
+import msgspec
 import pytest
 
 from penstock.athena.protocol.session_ids import is_session_id
@@ -127,9 +128,12 @@ class TestCalls:
         assert reply.status == 200, reply.body
         assert reply.json["payload"]["result"]["text"] == {"said": "cold Ada cold Ada ", "bytes": len(PNG)}
 
-    async def test_a_message_may_be_nearly_empty(self, operator: HttpCaller, credential: dict[str, Any]) -> None:
-        reply = await post(operator, signed(credential), {"header": {"app_id": "app-1"}})
+    async def test_numbers_may_be_sent_as_text(self, operator: HttpCaller, credential: dict[str, Any]) -> None:
+        """Clients of the original do so."""
+        parameter = {"ocr": {"scale": "2.5", "boxes": {"format": "json"}}}
+        reply = await post(operator, signed(credential), envelope(parameter=parameter))
         assert reply.status == 200, reply.body
+        assert reply.json["payload"]["boxes"]["text"]["scale"] == 2.5
 
     @pytest.mark.parametrize(
         ("changes", "status", "code", "field"),
@@ -144,6 +148,7 @@ class TestCalls:
             ({"payload": []}, 400, 10163, "payload"),
             ({"header": {"app_id": "app-1", "nested": {}}}, 400, 10163, "header.nested"),
             ({"extra": {}}, 400, 10163, "extra"),
+            ({"payload": {"img": {"image": "", "encoding": "tiff"}}}, 400, 10163, "payload.img.encoding"),
         ],
     )
     async def test_a_mistake_names_the_field(
@@ -195,7 +200,8 @@ class TestCalls:
     ) -> None:
         header = {"app_id": "app-1", "uid": "grace"}
         sound = {"audio": base64.b64encode(bytes(24_000)).decode(), "encoding": "raw", "sample_rate": 8000}
-        message = envelope(header=header, payload={"snd": sound})
+        message = envelope(header=header)
+        message["payload"]["snd"] = sound
         assert (await post(operator, signed(credential), message)).status == 200
 
         async def counted() -> bool:
@@ -317,7 +323,7 @@ class TestSenders:
     async def test_a_body_with_a_signed_digest_cannot_be_changed(
         self, operator: HttpCaller, credential: dict[str, Any]
     ) -> None:
-        body = b'{"header": {"app_id": "app-1"}}'
+        body = msgspec.json.encode(envelope())
         date = format_datetime(datetime.now(UTC), usegmt=True)
         digest = "SHA-256=" + base64.b64encode(hashlib.sha256(body).digest()).decode()
         text = f"date: {date}\nPOST {OCR} HTTP/1.1\ndigest: {digest}"

@@ -21,7 +21,7 @@ OCR = Service(
         Parameter(key="scale", type="number", minimum=0, maximum=10),
         Parameter(key="act"),
     ],
-    inputs=[Data(key="img", type="image", encoding="jpg"), Data(key="note", type="text")],
+    inputs=[Data(key="img", type="image", encoding="jpg")],
     outputs=[Data(key="boxes", type="text", format="json"), Data(key="crop", type="image")],
 )
 # Returns what it got as JSON, and the image reversed. ``act`` makes it misbehave.

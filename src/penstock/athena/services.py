@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import asyncio
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final
 from weakref import WeakKeyDictionary
 
 import msgspec
 
+from penstock.athena import documents
 from penstock.athena.protocol.addressing import ServiceRequest, in_message
-from penstock.athena.protocol.data import DataObject, Status
+from penstock.athena.protocol.data import DataObject, DataType, Status
 from penstock.athena.protocol.engine_calls import CallInput, engine_input, engine_output
 from penstock.athena.protocol.members import Members, members_of
 from penstock.athena.protocol.model_calls import model_input, model_output
+from penstock.athena.protocol.schemas.document import Document
+from penstock.athena.protocol.schemas.rules import Rules
 from penstock.athena.protocol.session_ids import SessionIds
 from penstock.athena.sound import audio_us
-from penstock.errors import InvalidInput, ModelUnavailable, NotFound, Overloaded
+from penstock.errors import (
+    InvalidInput,
+    MalformedBody,
+    ModelBroken,
+    ModelTimeout,
+    ModelUnavailable,
+    NotFound,
+    Overloaded,
+)
 from penstock.models.host.calls import CallResult, LiveCall
 from penstock.models.host.deployment import Deployment
 from penstock.models.host.host import ModelHost
@@ -38,7 +50,11 @@ _any: Final = msgspec.json.Decoder()
 
 
 class Service:
-    """One version of a model, as the protocol addresses it."""
+    """One version of a model, as the protocol addresses it.
+
+    Raises InvalidInput for a document beside its manifest that is wrong, and msgspec.ValidationError for a description
+    in its schema that cannot be read.
+    """
 
     def __init__(self, deployment: Deployment) -> None:
         schema = deployment.schema
@@ -47,27 +63,29 @@ class Service:
         self.name = deployment.model.name
         self.engine = fields.service_in(schema.input)
         self._members = Members(by_name={}) if self.engine is not None else members_of(schema.input)
+        self.document = documents.beside(deployment.model) or Document(documents.made(deployment, schema, self.engine))
+        self.rules = Rules(self.document)
 
     @property
-    def sub(self) -> str:
-        """The kind of the service, with which session ids begin."""
-        return "ase" if self.engine is None else self.engine.sub
+    def ids(self) -> frozenset[str]:
+        """The names by which it is found: that of its model, and that of its document."""
+        return frozenset({self.name, self.document.service_id})
 
     @property
-    def routes(self) -> Sequence[str]:
-        """The paths that its own schema states, beside ``/{version}/private/{name}``."""
-        route = "" if self.engine is None else self.engine.route
-        return () if not route else [route]
+    def input_types(self) -> Mapping[str, DataType]:
+        """The types of its data objects, by name."""
+        return self.document.input_types
 
     @property
-    def hosts(self) -> Sequence[str]:
-        """The host names that its own schema states."""
-        return () if self.engine is None else [self.engine.hosts]
+    def timeout(self) -> float | None:
+        """The most seconds that a once call may take, by its document; None: as long as its model allows."""
+        stated = self.document.session_timeout
+        return None if stated is None else stated.total_seconds()
 
     def input(self, part: ServiceRequest, sid: str) -> CallInput:
         """Return what a request states as the input of the model, checked against the model's schema.
 
-        Raises InvalidInput that names the fields of the message.
+        ``rules`` have checked the message already. Raises InvalidInput that names the fields of the message.
         """
         given = engine_input(part, sid) if self.engine is not None else model_input(part, self._members)
         shown = _any.decode(given.json)
@@ -134,15 +152,21 @@ class Services:
 
     def new_sid(self, service: Service | None = None) -> str:
         """Return a new id for a call or session."""
-        return self._session_ids.next("ase" if service is None else service.sub, datetime.now(UTC))
+        return self._session_ids.next("ase" if service is None else service.document.sub, datetime.now(UTC))
 
     async def find(self, name: str, reader: Reader, version: str = "") -> Service:
-        """Return the service that a sender sees under a name.
+        """Return the service that a sender sees under a name: that of a model, or that of a service's document.
 
         ``version`` counts where the model has that version, with or without a ``v`` before it; otherwise the newest is
         returned. Raises NotFound, ModelBroken, ModelUnavailable.
         """
-        deployment = self.models.find(name, reader=reader)
+        try:
+            deployment = self.models.find(name, reader=reader)
+        except NotFound:
+            for service in self.known():
+                if name in service.ids and self.may_call(service, reader):
+                    return service
+            raise
         versions = self.models.entry(name, reader).versions
         stated = version if version in versions else version.removeprefix("v")
         return await self.of(versions.get(stated, deployment))
@@ -150,31 +174,61 @@ class Services:
     async def of(self, deployment: Deployment) -> Service:
         """Return a model as a service. Raises ModelUnavailable."""
         known = self._known.get(deployment)
+        if known is not None:
+            return known
+        if deployment.schema is None:
+            await deployment.describe()
+        made = self._made(deployment)
+        if isinstance(made, Service):
+            return made
+        raise ModelBroken(f"the description of the service {deployment.model.name} cannot be used: {made}")
+
+    def _made(self, deployment: Deployment) -> Service | str:
+        """Return a model whose schema is known as a service, or why its description cannot be used."""
+        known = self._known.get(deployment)
         if known is None:
-            if deployment.schema is None:
-                await deployment.describe()
             try:
                 known = self._known[deployment] = Service(deployment)
             except msgspec.ValidationError as error:
-                raise ModelUnavailable(f"the description of {deployment.model.name} is wrong: {error}") from None
+                return str(error)
+            except (InvalidInput, MalformedBody) as error:
+                return error.message
         return known
 
     def known(self) -> Iterator[Service]:
         """Yield the services whose schemas are known, of all owners."""
         for deployment in self.host.deployments():
-            if deployment.schema is not None:
-                known = self._known.get(deployment)
-                if known is None:
-                    try:
-                        known = self._known[deployment] = Service(deployment)
-                    except msgspec.ValidationError:
-                        continue
-                yield known
+            made = "" if deployment.schema is None else self._made(deployment)
+            if isinstance(made, Service):
+                yield made
+
+    async def sub_service(self, service: Service, message: object, reader: Reader) -> Service:
+        """Return the service to which a category passes a message; the service itself if it is not a category.
+
+        Raises InvalidInput for a message that meets no rules, and NotFound.
+        """
+        routes = service.document.sub_routes
+        if not routes.is_category:
+            return service
+        chosen = routes.choose(message)
+        if chosen is None:
+            raise InvalidInput.of("body", f"meets no rules by which {service.name} chooses a service")
+        return await self.find(chosen.service, reader)
+
+    def sees(self, name: str, reader: Reader) -> bool:
+        """Return whether a sender sees a service under a name."""
+        try:
+            self.models.find(name, reader=reader)
+        except NotFound:
+            return any(name in service.ids and self.may_call(service, reader) for service in self.known())
+        except ModelUnavailable:
+            pass
+        return True
 
     def by_route(self, path: str, hosts: Sequence[str]) -> list[Service]:
         """Return the services whose own routes are that path; those that name one of the hosts come first."""
-        found = [service for service in self.known() if path in service.routes]
-        return sorted(found, key=lambda service: not set(hosts) & set(service.hosts))
+        found = [service for service in self.known() if path in service.document.routes]
+        return sorted(found, key=lambda service: not set(hosts) & set(service.document.hosts))
 
     def may_call(self, service: Service, reader: Reader) -> bool:
         """Return whether a sender sees exactly this model under its name."""
@@ -215,9 +269,14 @@ class Services:
                 service.deployment, json, given.segments, request_id=sid, tenant=request.principal.tenant
             )
 
-        async with call.admitted() as headers:
-            result = await result_of(request, call.begin(begin))
-        return service.collected(result, part), headers
+        try:
+            async with asyncio.timeout(service.timeout), call.admitted() as headers:
+                result = await result_of(request, call.begin(begin))
+        except TimeoutError:
+            raise ModelTimeout(f"the service {service.name} took longer than {service.timeout:g} s") from None
+        results = service.collected(result, part)
+        service.rules.cast(results)
+        return results, headers
 
     def require_place(self, service: Service) -> None:
         """Raise Overloaded where a call would wait and the settings say that calls do not."""

@@ -32,7 +32,7 @@ class Addresses:
         path = unquote(request.url_path)
         if b"serviceId=" in request.query_string or _SHORT.fullmatch(path):
             return True
-        return any(path in service.routes for service in self._services.known())
+        return any(path in service.document.routes for service in self._services.known())
 
     async def find(self, request: Request, caller: Caller) -> Service:
         """Return the service that a request is for. Raises NotFound, ModelUnavailable."""

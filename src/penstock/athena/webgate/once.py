@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Final
+import asyncio
+from collections.abc import Coroutine, Mapping, Sequence
+from typing import Any, Final, TypeVar
 
 from penstock.athena.app_ids import WrongAppId, check_app_id, identify_user
 from penstock.athena.authentication import Authentication, Caller, Refused
 from penstock.athena.protocol import codes
-from penstock.athena.protocol.addressing import for_service
+from penstock.athena.protocol.addressing import for_service, in_message, joined
 from penstock.athena.protocol.codes import INVALID_APP_ID
 from penstock.athena.protocol.data import DataObject
-from penstock.athena.protocol.requests import Limits, RequestMessage, decode_request
+from penstock.athena.protocol.requests import Limits, RequestMessage, message_in, read_request
 from penstock.athena.services import Service, Services
 from penstock.athena.webgate.addresses import Addresses
+from penstock.athena.webgate.division import Division, Part, divide, hand_on, with_results
 from penstock.athena.webgate.replies import Replies, not_found, refusal
-from penstock.errors import NotFound, PenstockError
-from penstock.telemetry import logs
+from penstock.errors import InvalidInput, NotFound, PenstockError
 from penstock.web.request import Request
 from penstock.web.response import Headers, Response, json_response
 
-log = logs.get(__name__)
+T = TypeVar("T")
 
 _CONTENT_TYPE: Final = "application/json"
 
@@ -57,19 +59,90 @@ class OnceCalls:
         try:
             body = await request.content()
             caller.check_body(body)
-            message = decode_request(body, limits=self._limits)
-            check_app_id(message, caller)
-            identify_user(request, message)
-            results, headers = await self._results(request, service, message, sid)
-            return self._replies.results(results, sid=sid, headers=headers)
+            return await self._respond(request, caller, service, message_in(body), sid)
         except Refused as refused:
             return refusal(refused)
         except WrongAppId as error:
             return self._replies.outcome(codes.as_outcome(INVALID_APP_ID, str(error)), sid=sid)
         except PenstockError as error:
-            return self._replies.failure(error, sid=sid)
+            return self._replies.failure(error, sid=sid, code_map=service.document.code_map)
 
-    async def _results(
-        self, request: Request, service: Service, message: RequestMessage, sid: str
+    async def _respond(
+        self, request: Request, caller: Caller, service: Service, message: dict[str, Any], sid: str
+    ) -> Response:
+        stated = _stated(message)
+        check_app_id(stated, caller)
+        identify_user(request, stated)
+        service = await self._services.sub_service(service, message, caller.reader)
+        division = divide(message, lambda name: self._services.sees(name, caller.reader))
+        if division is None:
+            sent, results, headers = await self._one(request, caller, service, Part.whole(service.name, message), sid)
+            header = service.rules.response_header(sent.header)
+        else:
+            results, headers = await self._several(request, caller, division, sid)
+            header = {}
+        return self._replies.results(results, sid=sid, headers=headers, header=header)
+
+    async def _one(
+        self,
+        request: Request,
+        caller: Caller,
+        service: Service,
+        part: Part,
+        sid: str,
+        before: Sequence[DataObject] | None = None,
+    ) -> tuple[RequestMessage, list[DataObject], Headers]:
+        """Call one service with its part of a message; ``before`` are the results of the service before it in a row."""
+        try:
+            message = part.message
+            rules = service.rules.first if before is None else service.rules.later
+            stated = read_request(rules(message, **app_id_of(caller, first=before is None)), limits=self._limits)
+            wanted = for_service(stated, part.service)
+            if before is not None:
+                wanted = with_results(wanted, hand_on(before, service.input_types))
+            results, headers = await self._services.once(request, service, wanted, sid=sid)
+        except InvalidInput as error:
+            raise in_message(error, part.fields) if part.fields else error from None
+        return stated, results, headers
+
+    async def _several(
+        self, request: Request, caller: Caller, division: Division, sid: str
     ) -> tuple[list[DataObject], Headers]:
-        return await self._services.once(request, service, for_service(message, service.name), sid=sid)
+        """Call the services of a message; return the results of all, each named after its service."""
+        services = [await self._services.find(part.service, caller.reader) for part in division.parts]
+        pairs = list(zip(division.parts, services, strict=True))
+        found: list[tuple[RequestMessage, list[DataObject], Headers]] = []
+        if division.in_a_row:
+            for part, service in pairs:
+                before = found[-1][1] if found else None
+                found.append(await self._one(request, caller, service, part, sid, before))
+        else:
+            found = await together([self._one(request, caller, service, part, sid) for part, service in pairs])
+        results = [
+            one for part, (_, own, _) in zip(division.parts, found, strict=True) for one in joined(part.service, own)
+        ]
+        return results, found[-1][2]
+
+
+async def together(calls: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+    """Return what calls return that run side by side; the first failure ends the others, and is raised."""
+    tasks = [asyncio.ensure_future(call) for call in calls]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def app_id_of(caller: Caller, *, first: bool) -> dict[str, str]:
+    """Return the app id for messages that state none, as the rules take it."""
+    principal = caller.principal
+    return {"app_id": caller.app_id or principal.key or principal.tenant_name} if first else {}
+
+
+def _stated(message: Mapping[str, Any]) -> RequestMessage:
+    """Return a message as far as it concerns who sends it, before the rules of a document add to it."""
+    header = message.get("header")
+    fields = header.items() if isinstance(header, dict) else ()
+    return RequestMessage(header={name: value for name, value in fields if isinstance(value, str | int | float)})

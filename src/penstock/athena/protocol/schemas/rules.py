@@ -21,6 +21,7 @@ _SECTIONS: Final = {
     "payload": None,
 }  # levels of members that rules may add; None: not even it
 _NUMBERS: Final = frozenset({"integer", "number"})
+_FROM_TEXT: Final = frozenset({"integer", "number", "boolean"})
 
 
 class Rules:
@@ -45,6 +46,7 @@ class Rules:
             if name not in message and grow is not None and _sets_something(inner):
                 message[name] = {}
             _fill(inner, message.get(name), grow=grow or 0)
+        _convert(schema, message)
         self._first.check(message)
         _rename(schema, message)
         return message
@@ -52,6 +54,7 @@ class Rules:
     def later(self, message: dict[str, Any]) -> dict[str, Any]:
         """Return a later message of a session, of which nothing is required; the message itself is changed."""
         _fill(self._document.given, message, grow=0)
+        _convert(self._document.given, message)
         self._later.check(message)
         _rename(self._document.given, message)
         return message
@@ -136,6 +139,18 @@ def _sets_something(schema: Any, depth: int = 0) -> bool:
         isinstance(one, Mapping) and ("constVal" in one or "defaultVal" in one or _sets_something(one, depth + 1))
         for one in properties_of(schema).values()
     )
+
+
+def _convert(schema: Any, value: Any, depth: int = 0) -> None:
+    """Turn texts into the numbers and booleans that the schema wants: clients of the original send texts."""
+    if depth > _MAX_DEPTH or not isinstance(schema, Mapping) or not isinstance(value, dict):
+        return
+    for name, inner in properties_of(schema).items():
+        one = value.get(name)
+        if isinstance(one, str) and isinstance(inner, Mapping) and inner.get("type") in _FROM_TEXT:
+            value[name] = as_type(one, inner["type"])
+        elif isinstance(one, dict):
+            _convert(inner, one, depth + 1)
 
 
 def _rename(schema: Any, value: Any, depth: int = 0) -> None:
