@@ -29,6 +29,7 @@ from tests.athena.strategies import data_objects, fields, requests
 
 NUMBERS = st.integers(-(2**31), 2**31 - 1)
 NAMES = st.text(st.characters(codec="utf-8"), max_size=12)
+BEGIN = {"status": "0"}
 RELAXED = settings(max_examples=150, deadline=None)
 
 
@@ -55,17 +56,22 @@ def _textual(message: RequestMessage) -> RequestMessage:
             for service, one in message.parameter.items()
         },
         payload={name: _textual_object(one) for name, one in message.payload.items()},
+        unmarked=message.unmarked,
     )
 
 
 @st.composite
-def rpc_requests(draw: st.DrawFn, *, services: int = 1) -> RpcRequest:
+def rpc_requests(draw: st.DrawFn, *, services: int = 1, marks: bool = True) -> RpcRequest:
     """Requests as the forms carry them, for one service or several."""
     message = _textual(draw(requests()))
     kinds = st.sampled_from(["text", "audio", "image", "video", "other"])
     for one in message.parameter.values():
         for attributes in one.expected.values():
             attributes["data_type"] = draw(kinds)
+    for name, piece in message.payload.items():
+        if marks and draw(st.booleans()):
+            message.unmarked |= {name}
+            piece.status = Status.ONCE
     names = list(message.parameter)[:services]
     message.parameter = {
         name: one for name, one in message.parameter.items() if name in names and (one.values or one.expected)
@@ -117,7 +123,7 @@ def test_a_request_survives_the_form_of_the_web_gateway(
 
 
 @RELAXED
-@given(rpc_requests().filter(_without_dots))
+@given(rpc_requests(marks=False).filter(_without_dots))
 def test_a_request_survives_the_form_of_the_document(request: RpcRequest) -> None:
     """Also numbers of data objects that its 32 bits cannot hold, and fields of the header that the route lacks."""
     encoded = general.encode(request)
@@ -127,7 +133,7 @@ def test_a_request_survives_the_form_of_the_document(request: RpcRequest) -> Non
 
 
 @RELAXED
-@given(rpc_requests().filter(_without_dots))
+@given(rpc_requests(marks=False).filter(_without_dots))
 def test_a_json_message_survives_all_forms_in_turn(request: RpcRequest) -> None:
     """JSON, loader, document, web gateway, JSON."""
     body = encode_request(request.message)
@@ -292,11 +298,12 @@ def test_unpacked_data_is_bounded() -> None:
     assert "50000" in raised.value.problems[0].detail
 
 
-def test_data_without_a_status_is_whole_or_the_begin_of_a_stream() -> None:
-    """As the original reads it."""
-    for state, status in ((LoaderInput.ONCE, Status.ONCE), (LoaderInput.STREAM, Status.BEGIN)):
-        given_input = LoaderInput(state=state, pl=[Payload(meta=MetaDesc(name="a"))])
-        assert loader.decode_input(given_input.SerializeToString()).message.payload["a"].status is status
+def test_data_without_a_status_is_noted() -> None:
+    """Whether it is whole or the begin of a stream depends on its session."""
+    given_input = LoaderInput(pl=[Payload(meta=MetaDesc(name="a")), Payload(meta=MetaDesc(name="b", attribute=BEGIN))])
+    message = loader.decode_input(given_input.SerializeToString()).message
+    assert message.unmarked == {"a"}
+    assert (message.payload["a"].status, message.payload["b"].status) == (Status.ONCE, Status.BEGIN)
 
 
 def test_what_a_form_has_no_place_for_is_refused() -> None:

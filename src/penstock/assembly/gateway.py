@@ -157,6 +157,7 @@ class GatewayAssembly(Shared):
             self.access.part,
             sidecar.part(self.infra),
             *self.brokers.parts(self.jobs.wakeups),
+            self.athena.grpc_part,  # the last: its calls need all others
         ]
 
     @cached_property

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from penstock.access.part import AccessParts
+from penstock.athena.atom import part as atom_part
 from penstock.athena.authentication import Authentication
 from penstock.athena.credentials.cache import CredentialCache
 from penstock.athena.credentials.http import CredentialRoutes
@@ -31,6 +33,9 @@ from penstock.postgres.pool import Database
 from penstock.quotas.admission import Quotas
 from penstock.settings import Settings
 from penstock.web.route import routes_of
+
+if TYPE_CHECKING:
+    from penstock.athena.atom.atom import Atom
 
 
 class AthenaParts:
@@ -116,6 +121,15 @@ class AthenaParts:
         limits = Limits(max_data_bytes=max_bytes)
         calls = OnceCalls(self.authentication, self.services, self.addresses, self.replies, limits)
         return WebGateRoutes(calls, self.websockets, self.addresses, max_body_bytes=max_bytes)
+
+    @cached_property
+    def atom(self) -> Atom | None:
+        """Services over gRPC, where the settings state its port. Raises SettingsError if a package is missing."""
+        return atom_part.atom(self._settings, self.authentication, self.services)
+
+    @property
+    def grpc_part(self) -> Part:
+        return atom_part.part(self.atom)
 
     @property
     def part(self) -> Part:

@@ -6,7 +6,20 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal
 
-from penstock.settings.kinds import DAY, MEBIBYTE, SECOND, choice, count, duration, flag, integer, port, several, size
+from penstock.settings.kinds import (
+    DAY,
+    HOUR,
+    MEBIBYTE,
+    SECOND,
+    choice,
+    count,
+    duration,
+    flag,
+    integer,
+    port,
+    several,
+    size,
+)
 from penstock.settings.variable import setting
 
 
@@ -58,4 +71,9 @@ class AthenaSettings:
     )
     penstock_athena_grpc_message_bytes: int = setting(
         size, 4 * MEBIBYTE, "largest message that the gRPC server receives"
+    )
+    penstock_athena_grpc_idle: timedelta = setting(
+        duration(SECOND, HOUR),
+        timedelta(seconds=60),
+        "how long a call or session over gRPC is kept without a message or poll of its client",
     )

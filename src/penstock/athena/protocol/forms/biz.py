@@ -6,7 +6,7 @@ that a request states, are not made: a server must not connect to where its clie
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -56,7 +56,7 @@ def encode_call(request: RpcRequest, route: Route) -> bytes:
         session_state=UpCall.ONCE if request.once else UpCall.STREAM,
         session=route.session,
         business_args={service: _arguments(one) for service, one in message.parameter.items()},
-        data_list=_data_list(message.payload.values()),
+        data_list=_data_list(message.payload.values(), message.unmarked),
         **{"from": route.sender},
     )
     biz = ServerBiz(
@@ -73,7 +73,7 @@ def decode_call(data: bytes, limits: Limits = DEFAULT) -> tuple[RpcRequest, Rout
     call = given.up_call
     mistakes = Mistakes()
     once = call.session_state == UpCall.ONCE
-    objects = ObjectsReader(mistakes, limits, missing=Status.ONCE if once else Status.BEGIN)
+    objects = ObjectsReader(mistakes, limits)
     header = objects.header(("global_route", "headers"), given.global_route.headers)
     parameter: dict[str, ServiceParameter] = {}
     if len(call.business_args) > limits.max_objects:
@@ -83,7 +83,7 @@ def decode_call(data: bytes, limits: Limits = DEFAULT) -> tuple[RpcRequest, Rout
     payload = objects.pieces(("up_call", "data_list"), call.data_list)
     mistakes.check()
     service = text_of(header.pop(_SERVICE, "")) or (next(iter(parameter)) if len(parameter) == 1 else "")
-    message = RequestMessage(header=header, parameter=parameter, payload=payload)
+    message = RequestMessage(header=header, parameter=parameter, payload=payload, unmarked=frozenset(objects.unmarked))
     route = Route(
         call=call.call,
         sender=getattr(call, "from"),
@@ -118,7 +118,7 @@ def decode_result(data: bytes, limits: Limits = DEFAULT) -> tuple[ResponseMessag
     given = parsed(ServerBiz, data)
     result = given.up_result
     mistakes = Mistakes()
-    objects = ObjectsReader(mistakes, limits, missing=Status.ONCE)
+    objects = ObjectsReader(mistakes, limits)
     header = objects.texts(("global_route", "headers"), given.global_route.headers)
     status = objects.status(("up_result",), str(result.status))
     payload = objects.pieces(("up_result", "data_list"), result.data_list)
@@ -154,10 +154,13 @@ def _service(objects: ObjectsReader, service: str, given: ArgsData) -> ServicePa
     )
 
 
-def _data_list(objects: Iterable[DataObject]) -> list[GeneralData]:
+def _data_list(objects: Iterable[DataObject], unmarked: Collection[str] = ()) -> list[GeneralData]:
     return [
         GeneralData(
-            meta=MetaDesc(name=one.name, dataType=one.type.name, attribute=attributes_of(one)), data=bytes_of(one)
+            meta=MetaDesc(
+                name=one.name, dataType=one.type.name, attribute=attributes_of(one, marked=one.name not in unmarked)
+            ),
+            data=bytes_of(one),
         )
         for one in objects
     ]

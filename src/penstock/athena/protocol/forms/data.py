@@ -48,10 +48,11 @@ def texts_of(values: Mapping[str, Scalar]) -> dict[str, str]:
     return {name: text_of(value) for name, value in values.items()}
 
 
-def attributes_of(one: DataObject) -> dict[str, str]:
-    """Return the attributes of a data object as texts, its status and number among them."""
+def attributes_of(one: DataObject, *, marked: bool = True) -> dict[str, str]:
+    """Return the attributes of a data object as texts; its number is one, and its status unless it is not marked."""
     found = texts_of(one.attributes)
-    found[_STATUS] = str(int(one.status))
+    if marked:
+        found[_STATUS] = str(int(one.status))
     if one.seq is not None:
         found[_SEQ] = str(one.seq)
     return found
@@ -75,15 +76,14 @@ def bytes_of(one: DataObject) -> bytes:
 
 
 class ObjectsReader:
-    """Reads the data objects of one message, and collects its mistakes. ``missing`` is the status of an object that
-    states none."""
+    """Reads the data objects of one message, and collects its mistakes."""
 
-    def __init__(self, mistakes: Mistakes, limits: Limits, *, missing: Status) -> None:
+    def __init__(self, mistakes: Mistakes, limits: Limits) -> None:
         self._mistakes = mistakes
         self._limits = limits
         self._left = limits.max_data_bytes
-        self._missing = missing
         self.found: dict[str, DataObject] = {}
+        self.unmarked: set[str] = set()  # the objects whose status was not stated
 
     def header(self, path: Path, values: Mapping[str, str]) -> Attributes:
         """Return the fields of a header; its status is a number."""
@@ -124,7 +124,10 @@ class ObjectsReader:
         texts = self.texts(path, attributes)
         found = DataObject(name=name, type=self.type(path, number))
         status = self.status(path, texts.pop(_STATUS, None))
-        found.status = self._missing if status is None else status
+        if status is None:
+            self.unmarked.add(name)
+        else:
+            found.status = status
         found.seq = self._seq(path, texts.pop(_SEQ, None))
         found.attributes = texts
         found.data = self._plain(path, found, data)

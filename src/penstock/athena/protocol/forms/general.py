@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from penstock.athena.protocol.data import DataObject, DataType, Status
+from penstock.athena.protocol.data import DataObject, DataType
 from penstock.athena.protocol.forms.data import ObjectsReader, bytes_of, texts_of
 from penstock.athena.protocol.forms.request import NotRepresentable, RpcRequest, parsed
 from penstock.athena.protocol.messages.general_pb2 import ONCE, STREAM, GeneralData, GlobalRoute
@@ -70,7 +70,7 @@ def decode(given: General, limits: Limits = DEFAULT) -> RpcRequest:
     route = parsed(GlobalRoute, given.route)
     mistakes = Mistakes()
     once = route.session_state == ONCE
-    objects = ObjectsReader(mistakes, limits, missing=Status.ONCE if once else Status.BEGIN)
+    objects = ObjectsReader(mistakes, limits)
     header = objects.header(("header",), given.header)
     header |= {name: value for name, place in _FIELDS.items() if (value := getattr(route, place))}
     parameter = _nested(objects, given.parameter, limits)
@@ -92,7 +92,7 @@ def encode_data(objects: Iterable[DataObject]) -> list[bytes]:
 def decode_data(data: Iterable[bytes], limits: Limits = DEFAULT) -> list[DataObject]:
     """Return data objects. Raises MalformedBody and InvalidInput."""
     mistakes = Mistakes()
-    found = _objects(data, ObjectsReader(mistakes, limits, missing=Status.ONCE))
+    found = _objects(data, ObjectsReader(mistakes, limits))
     mistakes.check()
     return list(found.values())
 

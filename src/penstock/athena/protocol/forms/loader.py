@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from penstock.athena.protocol.codes import SERVER_ERROR
 from penstock.athena.protocol.data import DataObject, Status
@@ -28,7 +28,7 @@ def encode_input(request: RpcRequest) -> bytes:
         headers=texts_of(message.header),
         params=texts_of(own.values),
         expect=[_expected(name, attributes) for name, attributes in own.expected.items()],
-        pl=_payload(message.payload.values()),
+        pl=_payload(message.payload.values(), message.unmarked),
         sync_id=request.number,
     ).SerializeToString(deterministic=True)
 
@@ -38,7 +38,7 @@ def decode_input(data: bytes, limits: Limits = DEFAULT) -> RpcRequest:
     given = parsed(LoaderInput, data)
     mistakes = Mistakes()
     once = given.state == LoaderInput.ONCE
-    objects = ObjectsReader(mistakes, limits, missing=Status.ONCE if once else Status.BEGIN)
+    objects = ObjectsReader(mistakes, limits)
     header = objects.header(("headers",), given.headers)
     own = ServiceParameter(
         values=objects.texts(("params",), given.params), expected=objects.expected(("expect",), given.expect)
@@ -50,6 +50,7 @@ def decode_input(data: bytes, limits: Limits = DEFAULT) -> RpcRequest:
         header=header,
         parameter={service: own} if own.values or own.expected else {},
         payload=payload,
+        unmarked=frozenset(objects.unmarked),
     )
     return RpcRequest(service=service, message=message, once=once, number=given.sync_id)
 
@@ -69,7 +70,7 @@ def decode_output(data: bytes, limits: Limits = DEFAULT) -> tuple[str, ResponseM
     """Return the service and its response. Raises MalformedBody and InvalidInput."""
     given = parsed(LoaderOutput, data)
     mistakes = Mistakes()
-    objects = ObjectsReader(mistakes, limits, missing=Status.ONCE)
+    objects = ObjectsReader(mistakes, limits)
     status = objects.status((), str(given.status))
     payload = objects.pieces(("pl",), given.pl)
     mistakes.check()
@@ -86,9 +87,14 @@ def int32(code: int) -> int:
     return code if -(2**31) <= code < 2**31 else SERVER_ERROR.number
 
 
-def _payload(objects: Iterable[DataObject]) -> list[Payload]:
+def _payload(objects: Iterable[DataObject], unmarked: Collection[str] = ()) -> list[Payload]:
     return [
-        Payload(meta=MetaDesc(name=one.name, dataType=one.type.name, attribute=attributes_of(one)), data=bytes_of(one))
+        Payload(
+            meta=MetaDesc(
+                name=one.name, dataType=one.type.name, attribute=attributes_of(one, marked=one.name not in unmarked)
+            ),
+            data=bytes_of(one),
+        )
         for one in objects
     ]
 

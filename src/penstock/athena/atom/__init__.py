@@ -1,0 +1,1 @@
+"""The gRPC server of Athena Serving, for engines and every other model. It needs the extra ``athena``."""

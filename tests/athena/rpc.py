@@ -1,0 +1,98 @@
+"""A client of the gRPC server that speaks as the original's does, with messages built from the .proto files."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from penstock.athena.protocol.messages.loader_pb2 import LoaderInput, LoaderOutput, MetaDesc, Payload
+from penstock.athena.protocol.messages.xsf_pb2 import DataMeta, ReqData, Request, ResData, Response, Session
+from tests.support.gateways import HttpCaller
+
+END = (LoaderOutput.END, LoaderOutput.ONCE)
+
+
+class RpcClient:
+    """Calls one server."""
+
+    def __init__(self, channel: grpc.aio.Channel, key: str = "") -> None:
+        self.channel = channel
+        self._metadata = (("authorization", f"Bearer {key}"),) if key else ()
+
+    async def raw(self, message: bytes, *, method: str = "/utils.XsfCall/call", **options: Any) -> bytes:
+        """Send any bytes as the message of a method."""
+        options.setdefault("metadata", self._metadata)
+        options.setdefault("timeout", 20)
+        multi_callable: Any = self.channel.unary_unary(method)
+        reply: bytes = await multi_callable(message, **options)
+        return reply
+
+    async def call(self, op: str, handle: str = "", data: Sequence[bytes] = (), **param: object) -> ResData:
+        """Call an operation; parameters are stated as texts."""
+        request = ReqData(
+            op=op,
+            s=Session(h=handle, t="trace"),
+            param={name: str(value) for name, value in param.items()},
+            data=[DataMeta(data=one) for one in data],
+        )
+        return ResData.FromString(await self.raw(request.SerializeToString()))
+
+    async def loader(
+        self, op: str, handle: str = "", given: LoaderInput | None = None, **param: object
+    ) -> LoaderOutput:
+        """Call an operation with a loader's message; return the loader's output."""
+        data = [] if given is None else [given.SerializeToString()]
+        response = await self.call(op, handle, data, **param)
+        return LoaderOutput.FromString(response.data[0].data)
+
+    async def once(self, service: str, handle: str, *pieces: Payload, **params: str) -> LoaderOutput:
+        """Call a service once, and poll until its result is there."""
+        given = LoaderInput(serviceId=service, state="ONCE", params=params, pl=pieces)
+        return await self.rest(handle, await self.loader("AIIn", handle, given, SeqNo=1, version="v2"))
+
+    async def rest(self, handle: str, output: LoaderOutput) -> LoaderOutput:
+        """Poll until there is a result."""
+        while output.code == 0 and not output.pl and output.status not in END:
+            output = await self.loader("AIOut", handle, waitTime=5000)
+        return output
+
+    async def results(self, handle: str) -> list[LoaderOutput]:
+        """Poll a session to its end; return the outputs with results, and the last one."""
+        found: list[LoaderOutput] = []
+        while True:
+            output = await self.loader("AIOut", handle, waitTime=5000)
+            if output.pl or output.status in END:
+                found.append(output)
+            if output.status in END:
+                return found
+
+    async def tool(self, query: str, headers: str = '{"method": "GET"}') -> str:
+        """Run a command of the tool box."""
+        message = Request(query=query, headers=headers).SerializeToString()
+        return Response.FromString(await self.raw(message, method="/utils.ToolBox/cmdserver")).body
+
+
+def text(name: str, data: str | bytes, status: int | None = None, **attributes: str) -> Payload:
+    """Return a piece of text."""
+    if status is not None:
+        attributes["status"] = str(status)
+    content = data.encode() if isinstance(data, str) else data
+    return Payload(meta=MetaDesc(name=name, dataType="TEXT", attribute=attributes), data=content)
+
+
+def part(service: str, number: int, *pieces: Payload, **params: str) -> LoaderInput:
+    """Return a message of a session."""
+    return LoaderInput(serviceId=service, state="STREAM", params=params, pl=pieces, sync_id=number)
+
+
+@asynccontextmanager
+async def rpc_client(caller: HttpCaller, key: str = "") -> AsyncIterator[RpcClient]:
+    """Connect to the gRPC server of a gateway that runs in this process."""
+    atom = caller.parts.athena.atom
+    assert atom is not None
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{atom.server.port}") as channel:
+        yield RpcClient(channel, key)
