@@ -13,6 +13,7 @@ from penstock.models.replica.runtime import Runtime
 
 _CLASSES: Final = {  # module:class; a replica imports only what its own runtime needs
     "aiges": "aiges:AigesRuntime",
+    "aiges-native": "aiges_native:AigesNativeRuntime",
     "http": "http:HttpRuntime",
     "native": "native:NativeRuntime",
     "openai": "openai:OpenaiRuntime",
