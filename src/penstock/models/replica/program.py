@@ -155,6 +155,10 @@ class Program:
         """Wait until the program has ended."""
         self._ended.wait()
 
+    def has_ended(self, *, within: float) -> bool:
+        """Return whether the program ends within that many seconds."""
+        return self._ended.wait(within)
+
     def how_it_ended(self) -> str:
         """Describe how the program ended, after the end of its output."""
         if not self._ended.wait(_CLOSED_SECONDS):

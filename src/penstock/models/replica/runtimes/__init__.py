@@ -14,6 +14,7 @@ from penstock.models.replica.runtime import Runtime
 _CLASSES: Final = {  # module:class; a replica imports only what its own runtime needs
     "aiges": "aiges:AigesRuntime",
     "aiges-native": "aiges_native:AigesNativeRuntime",
+    "aiges-plugin": "aiges_plugin:AigesPluginRuntime",
     "http": "http:HttpRuntime",
     "native": "native:NativeRuntime",
     "openai": "openai:OpenaiRuntime",
