@@ -43,6 +43,7 @@ fix: $(VENV)/.installed-dev ## format, mend what can be mended mechanically, wri
 	$(BIN)/python -m scripts.settings_table
 	$(BIN)/python -m scripts.app_variables_table
 	$(BIN)/python -m scripts.athena_codes_table
+	$(BIN)/python -m scripts.aiges_keys_table
 
 bench: $(VENV)/.installed-dev ## measure throughput and latency and print a table (minutes)
 	$(BIN)/python -m benchmarks $(ARGS)

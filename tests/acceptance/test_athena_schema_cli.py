@@ -107,3 +107,43 @@ async def test_a_document_is_made_from_a_model_of_a_gateway(tmp_path: Path) -> N
     first, second = (headers for *_, headers in server.requests)
     assert first["Authorization"] == "Bearer ps_secret"
     assert "Authorization" not in second
+
+
+_WRAPPER = """
+from aiges.dto import Response, ResponseData
+from aiges.sdk import StringBodyField, StringParamField, WrapperBase
+
+class UserRequest(object):
+    lang = StringParamField(key="lang", minLength=2, maxLength=5, required=True)
+    text = StringBodyField(key="text", value=b"x")
+
+class UserResponse(object):
+    accept1 = StringBodyField(key="words")
+
+class Wrapper(WrapperBase):
+    serviceId = "split"
+    version = "v2"
+    requestCls = UserRequest()
+    responseCls = UserResponse()
+"""
+
+
+async def test_a_folder_of_the_original_is_a_model(tmp_path: Path) -> None:
+    """With its aiges.toml, and without a manifest."""
+    engine = tmp_path / "engine"
+    engine.mkdir()
+    (engine / "wrapper.py").write_text(_WRAPPER)
+    (engine / "aiges.toml").write_text("[split]\n[fc]\nmax = 2\nbest = 1\n[pprof]\nhost = 'h'\n")
+    found = (await run_command(tmp_path, "athena", "inspect", "engine")).json
+    assert [(one["name"], one["runtime"], one["concurrency"]) for one in found["manifests"]] == [("split", "aiges", 2)]
+    assert {one["key"]: one["effect"] for one in found["keys"]} == {
+        "fc.max": "honoured",
+        "fc.best": "not needed",
+        "pprof.host": "unsupported",
+    }
+    assert "aiges.config" not in await run_on_terminal(tmp_path, "athena", "inspect", "engine")
+    document = (await run_command(tmp_path, "athena", "schema", "generate", "engine", "--dialect", "legacy")).json
+    assert document["meta"]["route"] == "/v2/private/split"
+    parameter = document["schemainput"]["properties"]["parameter"]["properties"]["split"]
+    assert parameter["properties"]["lang"] == {"type": "string", "minLength": 2, "maxLength": 5}
+    assert parameter["required"] == ["lang"]

@@ -221,6 +221,19 @@ async def test_the_time_limit_counts_from_the_last_part_or_chunk(models: Models)
     assert model.restarts == 0
 
 
+async def test_sessions_may_have_a_time_limit_of_their_own(models: Models) -> None:
+    """A shorter one counts also where a call with a longer one began before."""
+    slow = ECHO.replace("return greeting", "import threading; threading.Event().wait(1); return greeting")
+    model = await models.serve("echo", slow, timeout=30, session_timeout=0.3, concurrency=2)
+    call = models.begin(model, {"greeting": "call"})
+    session, _chunks = begin(models, model, {"greeting": "hi"})
+    with pytest.raises(ModelTimeout, match=r"no part and no chunk for 0.3 s"):
+        await session.done
+    assert not call.done.done()
+    session.close()
+    assert msgspec.json.decode((await call.done).json) == "call"
+
+
 async def test_a_replica_that_dies_ends_its_sessions_at_once(models: Models) -> None:
     """They are not retried, and a sender that waits is woken."""
     code = ASYNC_ECHO.replace("number += 1", "import os; os._exit(9)")

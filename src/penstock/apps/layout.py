@@ -13,6 +13,7 @@ from typing import Final
 from penstock.apps.manifest import AppManifest, BrokenApp
 from penstock.errors import FieldProblem
 from penstock.flows.program.folders import MODELS
+from penstock.models import aiges_file
 from penstock.models.folder import ManifestFiles, ModelsFolder
 from penstock.models.manifest import FILE_NAME, Model
 
@@ -183,7 +184,8 @@ class Layout:
 
 def _models_of(apps: Path, folder: str) -> dict[str, tuple[str, Model]]:
     """Return the models in folders of apps, by name, each with the path of its manifest."""
-    patterns = (f"{folder}/{MODELS}/*.toml", f"{folder}/{MODELS}/*/{FILE_NAME}")
+    below = (FILE_NAME, aiges_file.FILE_NAME)
+    patterns = (f"{folder}/{MODELS}/*.toml", *(f"{folder}/{MODELS}/*/{name}" for name in below))
     found = ModelsFolder(ManifestFiles(root=apps, patterns=patterns))
     found.scan()
     return {model.name: (found.files[key], model) for key, model in found.models.items()}

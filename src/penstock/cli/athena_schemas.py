@@ -146,11 +146,12 @@ def _of_files(path: Path) -> Description:
 
     from penstock.athena.protocol.schemas.description import of_schema
     from penstock.models import describing
+    from penstock.models.manifest import file_in
     from penstock.settings import Settings
     from penstock.telemetry import logs
 
     logs.configure(level="error", stream=sys.stderr)
-    manifest = (path / "model.toml" if path.is_dir() else path).absolute()
+    manifest = (file_in(path) if path.is_dir() else path).absolute()
     model, schema = asyncio.run(describing.schema_of(manifest, private=Settings.descriptions()))
     sessions = schema.session is not None
     return of_schema(schema.input, schema.output, name=model.name, version=model.version, sessions=sessions)

@@ -86,7 +86,7 @@ def _models(stated: Sequence[str]) -> Iterator[Model]:
     for one in stated:
         path = Path(one).absolute()
         if path.is_file():
-            yield manifest.read(path)
+            yield from manifest.read_all(path)[0]
         elif path.is_dir() and (found := list(_read([ManifestFiles(root=path, patterns=_PATTERNS)]))):
             yield from found
         else:
@@ -115,7 +115,7 @@ def _read(sources: Iterable[ManifestFiles]) -> Iterator[Model]:
     """Yield the models of folders; those whose manifests are wrong are reported."""
     for path in sorted({path for source in sources for path in source.paths() if path.name not in _NO_MODEL}):
         try:
-            yield manifest.read(path)
+            yield from manifest.read_all(path)[0]
         except PenstockError as error:
             typer.echo(f"penstock: {path}: {error.message}", err=True)
 

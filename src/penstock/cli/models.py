@@ -284,11 +284,12 @@ def try_out(
     import asyncio
 
     from penstock.models import trial
+    from penstock.models.manifest import file_in
     from penstock.settings import Settings
     from penstock.telemetry import logs as our_logs
 
     our_logs.configure(level="error", stream=sys.stderr)
-    path = (manifest / "model.toml" if manifest.is_dir() else manifest).absolute()
+    path = (file_in(manifest) if manifest.is_dir() else manifest).absolute()
     report = asyncio.run(trial.run(path, private=Settings.descriptions()))
     model_views.show_trial(report, as_json=as_json)
     if not report.sound:

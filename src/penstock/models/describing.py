@@ -12,12 +12,13 @@ from penstock.models.replica.runtime import Schema
 
 
 async def schema_of(path: Path, *, private: Iterable[str] = ()) -> tuple[Model, Schema]:
-    """Return the model of a manifest, an absolute path, with its schema; a process reads it if only the code states it.
+    """Return the (first) model of a manifest, an absolute path, with its schema.
 
+    A process reads the schema if only the code states it.
     ``private`` names variables that the model must not see. Raises InvalidInput for the manifest itself, and
     ModelUnavailable for code that cannot be imported.
     """
-    model = manifest.read(path)
+    model = manifest.read_all(path)[0][0]
     host = ModelHost(private=private)
     await host.start()
     try:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from penstock.models import manifest
+from penstock.models import aiges_file, manifest
+from penstock.models.aiges_keys import Note
 from penstock.models.manifest import FILE_NAME, BrokenManifest, Key, Model
 from penstock.processes.watching import watch
 from penstock.telemetry import logs
@@ -24,7 +25,7 @@ class ManifestFiles:
     """Where manifests are: files in and below ``root`` that match ``patterns``."""
 
     root: Path
-    patterns: tuple[str, ...] = ("*.toml", f"*/{FILE_NAME}")
+    patterns: tuple[str, ...] = ("*.toml", f"*/{FILE_NAME}", f"*/{aiges_file.FILE_NAME}")
     variables: Callable[[], Mapping[str, Mapping[str, str]]] = dict
 
     @classmethod
@@ -33,14 +34,17 @@ class ManifestFiles:
 
         ``variables`` returns defaults for the environment of an app's models, by the name of its folder.
         """
-        return cls(root=root, patterns=("*/models/*.toml", f"*/models/*/{FILE_NAME}"), variables=variables)
+        below = (FILE_NAME, aiges_file.FILE_NAME)
+        patterns = ("*/models/*.toml", *(f"*/models/*/{name}" for name in below))
+        return cls(root=root, patterns=patterns, variables=variables)
 
     def paths(self) -> list[Path]:
         if not self.root.is_dir():
             return []
         found = {path for pattern in self.patterns for path in self.root.glob(pattern)}
         hidden = {path for path in found if any(part.startswith(".") for part in path.relative_to(self.root).parts)}
-        return sorted(found - hidden)[:_MAX_MANIFESTS]
+        other = {path for path in found if path.name == aiges_file.FILE_NAME and path.with_name(FILE_NAME) in found}
+        return sorted(found - hidden - other)[:_MAX_MANIFESTS]
 
     def may_hold(self, changed: Path) -> bool:
         """Return whether a changed file or folder may be, or have, a manifest."""
@@ -51,7 +55,7 @@ class ManifestFiles:
 
 
 class ModelsFolder:
-    """``NAME.toml``, or ``NAME/model.toml``, for each model, in one folder or several."""
+    """``NAME.toml``, ``NAME/model.toml`` or ``NAME/aiges.toml``, for each model, in one folder or several."""
 
     def __init__(self, *sources: ManifestFiles) -> None:
         self.sources = sources
@@ -59,6 +63,7 @@ class ModelsFolder:
         self.files: dict[Key, str] = {}  # the file of each, relative to its folder
         self.problems: dict[str, str] = {}  # by file
         self.broken: dict[str, BrokenManifest] = {}  # invalid manifests, by file
+        self._notes: dict[str, list[Note]] = {}  # on the keys of each aiges.toml
         self._locks: set[Path] = set()  # lock files of the models' environments
         self._scanning = threading.Lock()
 
@@ -71,31 +76,46 @@ class ModelsFolder:
             self._scan()
 
     def _scan(self) -> None:
-        before = {file: self.models[key] for key, file in self.files.items()}
+        before: dict[str, list[Model]] = {}
+        for key, file in self.files.items():
+            before.setdefault(file, []).append(self.models[key])
         models: dict[Key, Model] = {}
         files: dict[Key, str] = {}
         problems: dict[str, str] = {}
         broken: dict[str, BrokenManifest] = {}
         for file, path, variables in self._files():
             try:
-                model = manifest.read(path, defaults=variables)
+                found, notes = manifest.read_all(path, defaults=variables)
             except BrokenManifest as error:
                 problems[file], broken[file] = error.message, error
                 continue
-            key = model.key
-            if key in models:
-                problems[file] = f"model {model.name} version {model.version} is also defined in {files[key]}"
-            else:
-                models[key], files[key] = model, file
+            self._report(file, notes)
+            for model in found:
+                key = model.key
+                if key in models:
+                    problems[file] = f"model {model.name} version {model.version} is also defined in {files[key]}"
+                else:
+                    models[key], files[key] = model, file
         for file in problems.keys() & before.keys():  # use the last valid form, unless another file defines the model
-            key = before[file].key
-            if key not in models:
-                models[key], files[key] = before[file], file
+            for model in before[file]:
+                if model.key not in models:
+                    models[model.key], files[model.key] = model, file
         for file, reason in problems.items():
             if self.problems.get(file) != reason:
                 log.warning("manifest_refused", file=file, reason=reason)
         self.models, self.files, self.problems, self.broken = models, files, problems, broken
         self._locks = {one.lock for model in models.values() for one in model.environments}
+
+    def _report(self, file: str, notes: list[Note]) -> None:
+        """Log the keys of an aiges.toml that ask for what does not happen, when it has changed."""
+        if self._notes.get(file, []) != notes:
+            self._notes[file] = notes
+            keys: dict[str, list[str]] = {}
+            for note in notes:
+                if note.matters:
+                    keys.setdefault(note.reason, []).append(note.key)
+            for reason, without in keys.items():
+                log.warning("aiges_keys_without_effect", file=file, keys=", ".join(without), reason=reason)
 
     def find(self, name: str, version: str) -> Model | None:
         """Return the model of the present manifest; None if there is none, or if it cannot be used."""

@@ -16,6 +16,8 @@ import msgspec
 from msgspec import Struct, field
 
 from penstock.errors import FieldProblem, InvalidInput
+from penstock.models import aiges_file
+from penstock.models.aiges_keys import Note
 from penstock.models.environments.environment import Environment
 from penstock.models.manifest_checks import environments_of, mistakes_of
 from penstock.models.manifest_keys import Manifest, duration, size_in_bytes
@@ -37,6 +39,7 @@ class Model(Struct, kw_only=True, frozen=True):
     owner: str | None = None  # the tenant that registered it; None: the operator
     reach: tuple[str, ...] | None = None  # networks besides the public internet that it may connect to; None: any
     timeout: timedelta
+    session_timeout: timedelta
     start_timeout: timedelta
     cancel_grace: timedelta | None
     unload_after: timedelta | None
@@ -101,6 +104,32 @@ def read(path: Path, *, defaults: Mapping[str, str] = MappingProxyType({})) -> M
         ) from None
 
 
+def read_all(path: Path, *, defaults: Mapping[str, str] = MappingProxyType({})) -> tuple[list[Model], list[Note]]:
+    """Return the models of a file: one of a manifest, one or several of an ``aiges.toml``, with notes on its keys.
+
+    Raises BrokenManifest.
+    """
+    if path.name != aiges_file.FILE_NAME:
+        return [read(path, defaults=defaults)], []
+    name = path.parent.name
+    models: list[Model] = []
+    try:
+        file = aiges_file.read(path, tables_of(path))
+        for stated in file.manifests:
+            name = stated["name"]
+            given = {**stated, "environment": {one: value for one, value in defaults.items() if one not in os.environ}}
+            models.append(check(given, folder=path.parent, source="folder"))
+    except InvalidInput as error:
+        raise BrokenManifest(error.problems, model=name, version=None) from None
+    return models, file.notes
+
+
+def file_in(folder: Path) -> Path:
+    """Return the file that describes the model in a folder: its manifest, or else its ``aiges.toml``."""
+    other = folder / aiges_file.FILE_NAME
+    return other if other.is_file() and not (folder / FILE_NAME).is_file() else folder / FILE_NAME
+
+
 def tables_of(path: Path) -> dict[str, Any]:
     """Return the tables of a TOML file. Raises InvalidInput if it cannot be read, is too large, or is not TOML."""
     try:
@@ -152,6 +181,7 @@ def _model(manifest: Manifest, folder: Path, source: str, owner: str | None, rea
         owner=owner,
         reach=reach,
         timeout=duration(manifest.timeout),
+        session_timeout=duration(manifest.timeout if manifest.session_timeout is None else manifest.session_timeout),
         start_timeout=duration(manifest.start_timeout),
         cancel_grace=None if manifest.cancel_grace is None else duration(manifest.cancel_grace),
         unload_after=None if manifest.unload_after is None else duration(manifest.unload_after),

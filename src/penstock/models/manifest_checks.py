@@ -20,7 +20,7 @@ from penstock.suggestions import did_you_mean
 
 _MAX_REGISTERED_REPLICAS: Final = 8  # the limit for a model that is registered over HTTP
 _MAX_PROBLEMS: Final = 40  # mistakes that are reported for one manifest
-_DURATIONS: Final = ("timeout", "start_timeout", "cancel_grace", "unload_after")
+_DURATIONS: Final = ("timeout", "session_timeout", "start_timeout", "cancel_grace", "unload_after")
 
 
 def mistakes_of(

@@ -46,6 +46,7 @@ class Stated(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     batching: Batching | None = None
     queue: Annotated[int, Meta(ge=1, le=100_000)] = 128  # calls that may wait for a replica
     timeout: Seconds | str = 60.0  # of one call in a replica
+    session_timeout: Seconds | str | None = None  # of a session without a part or chunk; None: the timeout
     start_timeout: Seconds | str = 300.0  # of importing and loading
     cancel_grace: Seconds | str | None = None  # the time for a cancelled call to stop; None: the host's setting
     unload_after: Seconds | str | None = None  # the idle time after which replicas end; None: never

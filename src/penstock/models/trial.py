@@ -56,12 +56,12 @@ class Report:
 
 
 async def run(path: Path, *, private: Iterable[str] = ()) -> Report:
-    """Load the model of a manifest, an absolute path, and call it with its examples.
+    """Load the (first) model of a manifest, an absolute path, and call it with its examples.
 
     ``private`` names variables that the model must not see, as it does not see them in a gateway either. Raises
     InvalidInput for the manifest itself.
     """
-    model = manifest.read(path)
+    model = manifest.read_all(path)[0][0]
     report = Report(model.name, model.version, model.manifest.runtime)
     host = ModelHost(private=private)
     await host.start()

@@ -9,6 +9,7 @@ from typing import Final
 
 from penstock.models.host.calls import LiveCall
 from penstock.models.host.in_flight import InFlight
+from penstock.models.host.sessions import LiveSession
 
 _STOP_SECONDS: Final = 1.0  # for a call to stop after its time limit, before its replica is killed
 _FLUSH_SECONDS: Final = 0.005  # a replica keeps a result for twice as long at most
@@ -26,12 +27,15 @@ class Deadlines:
         in_flight: InFlight,
         *,
         timeout: float,
+        session_timeout: float,
         time_out: Callable[[LiveCall], None],
         overstay: Callable[[], None],
         flush: Callable[[], None],
     ) -> None:
         self._in_flight = in_flight
         self._timeout = timeout
+        self._session_timeout = session_timeout
+        self._shortest = min(timeout, session_timeout)
         self._time_out = time_out
         self._overstay = overstay
         self._flush = flush
@@ -41,8 +45,12 @@ class Deadlines:
 
     def watch(self) -> None:
         """Start the timers that newly sent calls need."""
-        if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(self._timeout, self._check_timeout)
+        loop = asyncio.get_running_loop()
+        soonest = loop.time() + self._shortest
+        if self._timer is None or self._timer.when() > soonest:  # the timer may be for calls with a longer limit
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = loop.call_at(soonest, self._check_timeout)
         if self._in_flight.ahead and self._flush_timer is None:
             self._flush_timer = asyncio.get_running_loop().call_later(_FLUSH_SECONDS, self._check_flush)
 
@@ -70,7 +78,8 @@ class Deadlines:
         now = time.perf_counter()
         due: list[float] = []
         for call in list(self._in_flight.running.values()):
-            overdue = now - call.limited_from - self._timeout
+            limit = self._session_timeout if isinstance(call, LiveSession) else self._timeout
+            overdue = now - call.limited_from - limit
             if overdue < 0:
                 due.append(-overdue)
             elif not call.stop_at:

@@ -335,6 +335,7 @@ class Deployment:
         self.metrics.count_failed("timeout")
         limit = f"{self.model.timeout.total_seconds():g} s"
         if isinstance(call, LiveSession):
+            limit = f"{self.model.session_timeout.total_seconds():g} s"
             call.fail(ModelTimeout(f"the session with model {self.model.name} had no part and no chunk for {limit}"))
         else:
             call.fail(ModelTimeout(f"model {self.model.name} took longer than {limit}"))

@@ -82,6 +82,7 @@ class Replica:
         self._deadlines = Deadlines(
             self.in_flight,
             timeout=model.timeout.total_seconds(),
+            session_timeout=model.session_timeout.total_seconds(),
             time_out=self._time_out,
             overstay=self._overstay,
             flush=self._flush,
@@ -323,7 +324,7 @@ class Replica:
 
     def _overstay(self) -> None:
         self.overstayed = True
-        self.kill(f"a call took longer than {self.model.timeout.total_seconds():g} s and could not be stopped")
+        self.kill("a call or session exceeded its time limit and could not be stopped")
 
     def _flush(self) -> None:
         self._process.send_control(frames.encode(frames.FLUSH))
