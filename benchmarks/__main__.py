@@ -12,6 +12,7 @@ import uvloop
 from benchmarks import (
     access,
     apps,
+    athena_streams,
     burndown,
     callbacks,
     claims,
@@ -54,6 +55,7 @@ SCENARIOS = {
     "flow_replay": flow_replay.run_scenario,
     "flows": flows.run,
     "apps": apps.run,
+    "athena_streams": athena_streams.run,
 }
 
 
