@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -13,6 +14,7 @@ from penstock.athena.protocol.data import DataObject, DataType
 from penstock.athena.webgate.division import divide, hand_on
 from penstock.errors import InvalidInput
 from penstock.masking import Secret
+from penstock.models.checking import Checker
 from tests.support.engines import OCR, put_engine, put_python
 from tests.support.gateways import HttpCaller, Reply, running_gateway
 from tests.support.waiting import until
@@ -241,3 +243,38 @@ class TestSeveralServices:
     def test_a_payload_of_another_kind_is_refused(self, payload: Any) -> None:
         with pytest.raises(InvalidInput):
             divide({"parameter": {"a": {}, "b": {}}, "payload": payload}, {"a", "b"}.__contains__)
+
+
+class TestDescriptions:
+    """OpenAPI of a service, and the page to try it."""
+
+    async def test_a_service_is_described_as_openapi(self, caller: HttpCaller) -> None:
+        async with caller.session.get(caller.address + "/v1/private/reader/openapi.json") as response:
+            found = await response.json()
+        assert response.status == 200
+        assert list(found["paths"]) == ["/read"]
+        given = found["paths"]["/read"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+        stated = given["properties"]["parameter"]["properties"]["s67c9c78c"]["properties"]
+        assert stated["language"] == {"type": "string", "default": "zh"}
+        assert stated["scale"] == {"const": 3}
+        assert found["x-athena"]["inputs"] == {"img": "image"}
+        assert found["x-athena"]["routes"] == ["/read", "/v2/private/reader", "/v1/private/reader"]
+        for schema in (given, found["paths"]["/read"]["post"]["responses"]["200"]["content"]["application/json"]):
+            Checker.check_schema(schema.get("schema", schema), "schema")
+
+    async def test_a_description_needs_the_sender_of_a_call(self, caller: HttpCaller) -> None:
+        reply = await caller.call("GET", "/v1/private/reader/openapi.json", headers={"Authorization": ""})
+        assert reply.status == 401
+        reply = await caller.call("GET", "/v1/private/none/openapi.json")
+        assert (reply.status, reply.json) == (404, {"message": "not found"})
+
+    async def test_the_page_loads_its_parts_from_this_server_only(self, caller: HttpCaller) -> None:
+        async with caller.session.get(caller.address + "/v1/private/reader/try") as response:
+            text = await response.text()
+            assert response.headers["Content-Security-Policy"].startswith("default-src 'none'")
+        parts = re.findall(r'(?:src|href)="([^"]+)"', text)
+        assert sorted(parts) == ["/athena/try/page.css", "/athena/try/page.js", "data:,"]
+        for path in parts[:2] if "data:" not in parts[0] else parts[1:]:
+            async with caller.session.get(caller.address + path) as response:
+                assert response.status == 200
+                assert b"http://" not in await response.read()

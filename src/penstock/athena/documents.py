@@ -46,4 +46,5 @@ def made(deployment: Deployment, schema: Schema, engine: Service | None) -> dict
     name = deployment.model.name
     if engine is not None:
         return document_of(of_engine(engine, name=name, version=f"v{deployment.model.version}"))
-    return document_of(of_model(name=name, input=schema.input, output=schema.output))
+    sessions = schema.session is not None
+    return document_of(of_model(name=name, input=schema.input, output=schema.output, sessions=sessions))

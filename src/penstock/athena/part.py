@@ -18,7 +18,9 @@ from penstock.athena.protocol.responses import Bodies
 from penstock.athena.protocol.session_ids import Origin, SessionIds
 from penstock.athena.services import Services
 from penstock.athena.tokens import AccessTokens
+from penstock.athena.webgate import page
 from penstock.athena.webgate.addresses import Addresses
+from penstock.athena.webgate.descriptions import DescriptionRoutes
 from penstock.athena.webgate.oauth import OAuthRoutes
 from penstock.athena.webgate.once import OnceCalls
 from penstock.athena.webgate.replies import Replies
@@ -133,9 +135,14 @@ class AthenaParts:
 
     @property
     def part(self) -> Part:
-        topics = (CredentialRoutes(self.credentials), OAuthRoutes(self.authentication, self.tokens), self.webgate)
+        topics = (
+            CredentialRoutes(self.credentials),
+            OAuthRoutes(self.authentication, self.tokens),
+            DescriptionRoutes(self.authentication, self.services, self.replies),
+            self.webgate,
+        )
         return Part(
-            routes=[route for topic in topics for route in routes_of(topic)],
+            routes=[*(route for topic in topics for route in routes_of(topic)), *page.parts()],
             fallbacks=[self.webgate.fallback],
             stop=self.websockets.stop,
         )
