@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import struct
 from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import given, settings
@@ -18,7 +19,7 @@ from penstock.models.replica.call_files import CallFiles
 from penstock.models.replica.file_bytes import FileBytes
 from penstock.models.replica.frames import Decoder, Frame, ProtocolError
 from penstock.models.replica.incoming import Groups
-from penstock.models.replica.runtime import Segment
+from penstock.models.replica.runtime import Cancelled, Segment
 from penstock.models.replica.sessions import Session
 from penstock.models.replica.wire import ReplicaWire
 from tests.support.models import Models
@@ -121,6 +122,18 @@ def test_orders_of_a_host_that_make_no_sense_are_refused() -> None:
     replica.groups.forget(session)
     for late in (part(1), frames.encode(frames.END, 1), frames.encode(frames.CANCEL, 1), part(1, number=99)):
         assert replica.groups.feed(late) == []  # the session has ended meanwhile: no error
+
+
+def test_a_cancel_wakes_a_thread_that_waits_for_a_part() -> None:
+    replica = Replica()
+    for wake in (Session.cancel, Session.abandon):
+        session = replica.session()
+        with ThreadPoolExecutor(1) as thread:
+            receiving = thread.submit(session.receive)
+            while session._wake_receiver is None:
+                assert not receiving.done()
+            wake(session)
+            assert isinstance(receiving.exception(timeout=10), Cancelled)
 
 
 @given(st.binary(max_size=60), st.binary(max_size=60))
