@@ -350,6 +350,8 @@ async def test_a_wrapper_that_cannot_start_says_why(models: Models, method: str,
             return "the weights are missing"
         def wrapperInit(self, config):
             {method}
+        def wrapperOnceExec(self, params, reqData):
+            return answer("r", b"never")
     """
     with pytest.raises(ModelUnavailable, match=words):
         await (await serve(models, "broken", text)).load()
@@ -361,8 +363,15 @@ async def test_a_wrapper_that_cannot_be_imported_says_why(models: Models) -> Non
 
 
 async def test_a_method_that_needs_more_than_it_is_given_is_reported_at_the_start(models: Models) -> None:
-    text = "class Wrapper(WrapperBase):\n    def wrapperOnceExec(self, params, reqData, a, b, c):\n        pass"
+    text = "class Wrapper(WrapperBase):\n    def wrapperOnceExec(self, params, reqData, a, b, c):\n        return a"
     with pytest.raises(ModelUnavailable, match="has a parameter 'c', which it is never given"):
+        await (await serve(models, "broken", text)).load()
+
+
+async def test_a_wrapper_without_methods_is_reported_at_the_start(models: Models) -> None:
+    """Methods that only return None count as none, as published wrappers leave them."""
+    text = "class Wrapper(WrapperBase):\n    def wrapperOnceExec(self, params, reqData):\n        return None"
+    with pytest.raises(ModelUnavailable, match="the wrapper has neither wrapperOnceExec nor"):
         await (await serve(models, "broken", text)).load()
 
 

@@ -55,6 +55,8 @@ def run(data_fd: int, control_fd: int, arena_fd: int) -> None:
         case _:
             _give_up(control, _no_runtime(runtime))
     output.flush()
+    if runtime.leaves_threads:
+        os._exit(0)
 
 
 def _arena(fd: int, size: int) -> memoryview | None:

@@ -5,19 +5,28 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import Any, Final
 from uuid import uuid4
 
 from penstock.failures import CallFailed, Category
-from penstock.models.replica.aiges import calls, codes, configuration, fields, kinds, responses, wrapper
+from penstock.models.replica.aiges import calls, codes, configuration, fields, kinds, responses, schema_file, wrapper
 from penstock.models.replica.aiges.calls import EngineCall, Item
-from penstock.models.replica.aiges.running import Registry, Running
-from penstock.models.replica.runtime import Call, Output, Schema, Segment, Spec
+from penstock.models.replica.aiges.running import Registry
+from penstock.models.replica.runtime import Output, Schema, Segment, Spec
 
 LOAD: Final = "AILoad"  # values of header.op, as the original's RPC names them
 UNLOAD: Final = "AIUnLoad"
 
 _NO_RESOURCE: Final = 0
+
+
+class Method(Enum):
+    """What runs a single call of a wrapper."""
+
+    ONCE = auto()
+    ASYNC = auto()
+    SESSION = auto()  # of one part
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,20 +52,27 @@ class Engine:
         self._may_load = bool(options.get("load_resources", False))
         self._resources: set[str] = set()
         self._loading = threading.Lock()
+        self._service = self.wrapper.service
+        self._service.sessions = self._service.sessions and bool(options.get("sessions", True))
+        loader = self._loader()
+        self.method = self._method()
+        self.called_back = bool(options.get("callbacks", loader.get("asyncMode", self.wrapper.called_back)))
+        self.realtime = bool(options.get("realtime", loader.get("realTimeRlt", False)))
+
+    @property
+    def streaming(self) -> bool:
+        """Whether results may come by callbacks: from sessions, or from asynchronous calls."""
+        return self._service.sessions or self.method is not Method.ONCE
 
     def describe(self) -> Schema:
         """Return the schema that the wrapper's fields make; the manifest's where it has none."""
-        stated = self.spec.schema
-        service = self.wrapper.service
+        stated, service = self.spec.schema, self._service
+        made = schema_file.schema_of(service, description=stated.description)
+        made.cancels = True
         if not (service.parameters or service.inputs or service.outputs) and stated.input:
-            stated.input[fields.KEYWORD] = fields.input_schema(service)[fields.KEYWORD]
-            return stated
-        return Schema(
-            input=fields.input_schema(service),
-            output=fields.output_schema(service),
-            description=stated.description,
-            cancels=True,
-        )
+            made.input = {**stated.input, fields.KEYWORD: made.input[fields.KEYWORD]}
+            made.output = stated.output
+        return made
 
     def load(self) -> None:
         """Initialize the wrapper, and load its resources. Raises CallFailed (``unavailable``)."""
@@ -88,11 +104,6 @@ class Engine:
         sid = data.header.get("sid") or uuid4().hex
         return Given(data, data.passed(self._header_pass, sid), sid, self._resource(data))
 
-    def begin(self, call: Call, sid: str) -> Running:
-        running = Running(call, sid)
-        self.registry.begin(running)
-        return running
-
     def result(self, response: Any, method: str, code: int) -> list[Item]:
         """Return the data of a response. Raises CallFailed if it states an error, with ``code``, or has none."""
         number = responses.error_number(response)
@@ -115,6 +126,28 @@ class Engine:
         else:
             self._unload(name)
         return Output(b'{"payload":{}}')
+
+    def _method(self) -> Method:
+        """Return what runs single calls. Raises CallFailed (``unavailable``)."""
+        has_async = self.wrapper.implements("wrapperOnceExecAsync")
+        if has_async and self.spec.options.get("callbacks", False):
+            return Method.ASYNC
+        if self.wrapper.implements("wrapperOnceExec"):
+            return Method.ONCE
+        if has_async:
+            return Method.ASYNC
+        if self._service.sessions:
+            return Method.SESSION
+        detail = "the wrapper has neither wrapperOnceExec nor wrapperOnceExecAsync, nor wrapperCreate and wrapperWrite"
+        raise codes.failed(codes.INIT_RAISED, detail, category=Category.UNAVAILABLE)
+
+    def _loader(self) -> Mapping[str, Any]:
+        """Return the table ``[aiges]`` of ``aiges.toml``. Raises CallFailed (``unavailable``)."""
+        try:
+            found = configuration.loader_config(self.spec.options, self.spec.folder).get("aiges", {})
+        except ValueError as error:
+            raise codes.failed(codes.INIT_RAISED, str(error), category=Category.UNAVAILABLE) from None
+        return found if isinstance(found, Mapping) else {}
 
     def _resource(self, data: EngineCall) -> int | str:
         name = data.header.get("res_id", "")

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from penstock.models.replica import output
 from penstock.models.replica.aiges import calls, codes, responses
 from penstock.models.replica.aiges.engine import Engine, Given
-from penstock.models.replica.interrupting import Interruptible
+from penstock.models.replica.aiges.running import Running
+from penstock.models.replica.aiges.threads import interruptible
 from penstock.models.replica.runtime import BlockingRuntime, Call, Output, Schema, Spec
 
 
 class OnceEngine(BlockingRuntime):
     """Runs calls of a wrapper that has no sessions."""
+
+    leaves_threads: ClassVar[bool] = True
 
     def __init__(self, spec: Spec, engine: Engine) -> None:
         super().__init__(spec)
@@ -33,7 +36,8 @@ class OnceEngine(BlockingRuntime):
         done = engine.operation(given.data)
         if done is not None:
             return done
-        running = engine.begin(call, given.sid)
+        running = Running(call, given.sid)
+        engine.registry.begin(running)
         try:
             response = executed(engine, given, call)
             items = engine.result(response, "wrapperOnceExec", codes.EXEC)
@@ -44,15 +48,8 @@ class OnceEngine(BlockingRuntime):
 
 def executed(engine: Engine, given: Given, call: Call) -> Any:
     """Return what ``wrapperOnceExec`` returns; it is interrupted when the caller leaves. Raises CallFailed."""
-    section = Interruptible((call,))
     try:
-        section.enter()
-        try:
-            return engine.wrapper.once(given.params, given.data, given.sid, given.resource)
-        finally:
-            section.leave()
+        return interruptible(call, lambda: engine.wrapper.once(given.params, given.data, given.sid, given.resource))
     except Exception as error:  # the wrapper's code
         output.failed(error)
         raise responses.raised(error, "wrapperOnceExec") from error
-    finally:
-        section.end()

@@ -104,20 +104,34 @@ class Streams:
         return bool(self._open) and not any(self._open.values())
 
 
+class Pieces:
+    """Results that are returned together, with the data of each key joined."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, list[Item]] = {}
+        self._bytes = 0
+
+    def add(self, items: Sequence[Item]) -> None:
+        """Add results. Raises CallFailed for more than one frame can hold."""
+        self._bytes += sum(len(item.data) for item in items)
+        if self._bytes > frames.LARGEST:
+            raise codes.failed(codes.INVALID_OUTPUT, f"the engine's results have more than {frames.LARGEST} bytes")
+        for item in items:
+            self._found.setdefault(item.key, []).append(item)
+
+    def joined(self) -> list[Item]:
+        return [_joined(pieces) for pieces in self._found.values()]
+
+
 async def whole(results: Results) -> list[Item]:
     """Return all results of a call, with the data of each key joined. Raises the error that ended them."""
     streams = Streams()
-    found: dict[str, list[Item]] = {}
-    total = 0
+    found = Pieces()
     while True:
         items = await results.next()
-        total += sum(len(item.data) for item in items)
-        if total > frames.LARGEST:
-            raise codes.failed(codes.INVALID_OUTPUT, f"the engine's results have more than {frames.LARGEST} bytes")
-        for item in items:
-            found.setdefault(item.key, []).append(item)
+        found.add(items)
         if streams.feed(items) or not items:
-            return [_joined(pieces) for pieces in found.values()]
+            return found.joined()
 
 
 def _joined(pieces: Sequence[Item]) -> Item:

@@ -7,7 +7,7 @@ import threading
 from collections import Counter
 from typing import Any, Protocol
 
-from penstock.failures import CallFailed, Category
+from penstock.failures import Category
 from penstock.models.replica.aiges import codes
 from penstock.models.replica.runtime import Call
 
@@ -100,11 +100,3 @@ class Registry:
                 with self._lock:
                     return self._running.get(name)
         return None
-
-
-def failure_of(error: BaseException | None, where: str) -> CallFailed:
-    """Return the failure of a session whose thread has ended, with the exception or without."""
-    if error is None:
-        return codes.failed(codes.EXEC_RAISED, f"{where} has ended before its session")
-    kind, text = type(error).__name__, " ".join(str(error).split())
-    return codes.failed(codes.EXEC_RAISED, f"{where}: {kind}: {text}" if text else f"{where}: {kind}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from penstock.failures import CallFailed, Category
 from penstock.models.replica import output
@@ -14,6 +14,9 @@ from penstock.models.replica.aiges.calls import EngineCall
 from penstock.models.replica.aiges.fields import Service
 from penstock.models.replica.aiges.signatures import GIVEN, SignatureError, bound
 from penstock.models.replica.importing import imported
+
+if TYPE_CHECKING:
+    from aiges.stream import WorkerThread
 
 CLASS: Final = "wrapper:Wrapper"
 
@@ -41,6 +44,13 @@ class Wrapper:
         from aiges.declared import implements  # noqa: PLC0415  (as above)
 
         return implements(self._class, name)
+
+    @property
+    def called_back(self) -> bool:
+        """Whether the results of sessions come by a callback, as far as its code shows."""
+        from aiges.declared import called_back  # noqa: PLC0415  (as above)
+
+        return called_back(self._class)
 
     # Life
 
@@ -82,6 +92,39 @@ class Wrapper:
         """Return what ``wrapperOnceExec`` returns."""
         return self._methods["wrapperOnceExec"](dict(params), data_list(data), tag, resource)
 
+    def once_async(self, params: Mapping[str, str], data: EngineCall, sid: str, resource: int | str) -> None:
+        """Begin an asynchronous call, whose result comes by a callback. Raises CallFailed."""
+        self._checked(codes.ASYNC, "wrapperOnceExecAsync", dict(params), data_list(data), sid, resource, sid)
+
+    def create(self, params: Mapping[str, str], sid: str, resource: int | str) -> Handle:
+        """Create a session. Raises CallFailed."""
+        from aiges.stream import holding  # noqa: PLC0415  (as above)
+
+        with holding() as held:
+            handle = Handle(held)
+            try:
+                created = self._reported("wrapperCreate", dict(params), sid, resource, sid)
+                number = created if isinstance(created, int) else responses.error_number(created)
+                if number:
+                    raise codes.refused(codes.CREATE, number, self.error_text(number))
+                handle.name = _name_of(created)
+            except BaseException:  # also if the caller leaves meanwhile
+                handle.release()
+                raise
+        return handle
+
+    def write(self, handle: str, data: EngineCall, sid: str) -> None:
+        """Pass a part to a session. Raises CallFailed."""
+        self._checked(codes.WRITE, "wrapperWrite", handle, data_list(data), sid)
+
+    def read(self, handle: str, sid: str) -> Any:
+        """Return what ``wrapperRead`` returns. Raises CallFailed."""
+        return self._reported("wrapperRead", handle, sid)
+
+    def destroy(self, handle: str, sid: str) -> None:
+        """Destroy a session. Raises CallFailed."""
+        self._checked(codes.DESTROY, "wrapperDestroy", handle, sid)
+
     def error_text(self, number: int) -> str:
         """Return the wrapper's text for a number; "" if it has none, or fails to give it."""
         try:
@@ -97,15 +140,17 @@ class Wrapper:
 
     def _checked(self, code: int, name: str, *values: Any) -> None:
         """Call a method that returns the number of an error, or 0. Raises CallFailed."""
+        number = responses.number_of(self._reported(name, *values), name)
+        if number:
+            raise codes.refused(code, number, self.error_text(number))
+
+    def _reported(self, name: str, *values: Any) -> Any:
+        """Call a method whose exceptions are reported to the caller. Raises CallFailed."""
         try:
-            number = responses.number_of(self._called(name, *values), name)
-        except CallFailed:
-            raise
+            return self._called(name, *values)
         except Exception as error:  # the wrapper's code
             output.failed(error)
             raise responses.raised(error, name) from error
-        if number:
-            raise codes.refused(code, number, self.error_text(number))
 
     def _made(self) -> Any:
         """Return an instance, constructed as the original's plug-in does where the class takes its arguments."""
@@ -117,6 +162,28 @@ class Wrapper:
     def _text(self, number: Any) -> str:
         text = self.error_text(number) if isinstance(number, int) else ""
         return f": {text}" if text else ""
+
+
+class Handle:
+    """A session of the wrapper, with the handles of our own pools that it holds."""
+
+    def __init__(self, held: list[WorkerThread]) -> None:
+        self.name = ""
+        self._held = held
+
+    def release(self) -> None:
+        """Give the handles back, whether the wrapper has done so or not."""
+        for one in self._held:
+            one.release()
+
+
+def _name_of(created: Any) -> str:
+    """Return the handle that ``wrapperCreate`` returned. Raises CallFailed."""
+    name = created if isinstance(created, str) else getattr(created, "handle", None)
+    if not isinstance(name, str) or not name:
+        what = "nothing" if created is None else f"a {type(created).__name__} without a handle"
+        raise codes.failed(codes.CREATE, f"wrapperCreate returned {what}")
+    return name
 
 
 def data_list(given: EngineCall) -> Any:

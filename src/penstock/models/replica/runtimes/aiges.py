@@ -12,6 +12,7 @@ from penstock.models.replica.runtime import Runtime, Spec, unknown_options
 
 _OPTIONS: Final = (
     "class", "config", "toml", "environment", "interpreter", "header_pass", "resources", "load_resources",
+    "sessions", "callbacks", "realtime",
 )  # fmt: skip
 
 
@@ -28,6 +29,9 @@ class AigesRuntime(Runtime):
         toml = "aiges.toml"                # the file of that table; read if it is there
         header_pass = ["uid"]              # fields of a call's header that the wrapper gets as parameters, besides sid
         resources = { words = "words.zip" }  # files for wrapperLoadRes, by the names that header.res_id states
+        sessions = false                   # the wrapper takes no sessions, though it has the methods
+        callbacks = true                   # single calls are asynchronous, and results of sessions come by callbacks
+        realtime = true                    # without callbacks: read results after each part, not only at the end
         load_resources = true              # calls may load resources, too: header.op = "AILoad"
 
     ``docs/athena/wrappers.md`` is its guide.
@@ -41,8 +45,10 @@ class AigesRuntime(Runtime):
         """Import the wrapper. Raises CallFailed (``unavailable``)."""
         from penstock.models.replica.aiges.engine import Engine  # noqa: PLC0415  (a host runs no code of models)
         from penstock.models.replica.aiges.once import OnceEngine  # noqa: PLC0415
+        from penstock.models.replica.aiges.streaming import StreamingEngine  # noqa: PLC0415
 
-        return OnceEngine(spec, Engine(spec))
+        engine = Engine(spec)
+        return StreamingEngine(spec, engine) if engine.streaming else OnceEngine(spec, engine)
 
     @classmethod
     def check(cls, options: Mapping[str, Any], folder: Path) -> Sequence[tuple[str, str]]:
@@ -76,8 +82,9 @@ def _mistakes(options: Mapping[str, Any], folder: Path) -> Iterator[tuple[str, s
     passed = options.get("header_pass", [])
     if not isinstance(passed, list) or not all(isinstance(one, str) for one in passed):
         yield "header_pass", "must be a list of names of fields in a call's header"
-    if not isinstance(options.get("load_resources", False), bool):
-        yield "load_resources", "must be true or false"
+    for name in ("load_resources", "sessions", "callbacks", "realtime"):
+        if not isinstance(options.get(name, False), bool):
+            yield name, "must be true or false"
     yield from _resource_mistakes(options.get("resources", {}), folder)
 
 
