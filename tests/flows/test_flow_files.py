@@ -9,7 +9,7 @@ import pytest
 from penstock.flows.kernel.records import Held
 from penstock.flows.process.program import Limits
 from tests.flows.conftest import Start, Write
-from tests.flows.test_flow_process import result
+from tests.support.flow_stores import result
 
 HEAD = "from penstock.flows import flow, run\n"
 GOOD = HEAD + '@flow(name="{0}", version="1")\nasync def good() -> str:\n    return "{0}"\n'

@@ -12,14 +12,14 @@ from uuid import UUID, uuid4
 import msgspec
 import pytest
 
-from penstock.flows.kernel.records import Completed, Failed, Held
+from penstock.flows.kernel.records import Completed
 from penstock.flows.process.errors import HistoryTooLarge, NotResident, NoTurn, ProgramLost, UnknownFlow
 from penstock.flows.process.flow_process import FlowProcess
 from penstock.flows.process.program import Limits
 from penstock.flows.program import frames
 from penstock.flows.program.folders import FlowFolders
 from tests.flows.conftest import Start, Write
-from tests.support.flow_stores import StoredRun, complete_all
+from tests.support.flow_stores import StoredRun, complete_all, result
 from tests.support.waiting import until
 
 GREETING = """
@@ -34,23 +34,6 @@ async def greeting(name: str) -> str:
     return f"{text}, {later}"
 """
 QUICK = Limits(warn_after=timedelta(seconds=0.1), kill_after=timedelta(seconds=1))  # a stack is read in between
-
-
-async def result(process: FlowProcess, flow: str, value: Any = None, **more: Any) -> Any:
-    """Return the result of a run, whose calls return their input, or its fault's message."""
-    run = StoredRun(flow, {} if value is None else value, **more)
-    turn = await process.begin(run.history())
-    while True:
-        match outcome := turn.last.outcome:
-            case Completed():
-                return msgspec.json.decode(outcome.result)
-            case Failed():
-                return outcome.fault.message
-            case Held():
-                return outcome
-        run.commit(turn)
-        complete_all(run, lambda step: msgspec.json.decode(step.input or b"null"))
-        turn = await process.deliver(run.run_id, run.unread)
 
 
 async def test_a_run_begins_and_gets_its_mail(start: Start, write: Write) -> None:

@@ -48,7 +48,7 @@ class Driver:
         else:
             self.resident.deliver(mail)
         if self.resident.effects and not self.resident.ended:
-            for no, awaitable in self.resident.effects:
+            for no, awaitable, _context in self.resident.effects:
                 self.resident.recorded(_elsewhere(effects.outcome(no, awaitable)))
         turn = self.resident.turn()
         if self.ahead and turn.recorded and not self.resident.ended:

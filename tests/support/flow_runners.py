@@ -58,7 +58,7 @@ async def running(
         private=frozenset({"DATABASE_URL"}),
         watched=apps is not None,
         limits=limits,
-        defaults=None if apps is None else apps.all_variables,
+        defaults=None if apps is None else apps.variables,
     )
     publishing = None if apps is None else apps_part(apps, database=database, process=process, models=None)
     runner = FlowRunner(

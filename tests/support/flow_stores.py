@@ -13,7 +13,10 @@ from msgspec import Raw
 from penstock.failures import Category
 from penstock.flows.kernel.loop import VERSION
 from penstock.flows.kernel.records import (
+    Completed,
+    Failed,
     Fault,
+    Held,
     History,
     Mail,
     MailKind,
@@ -26,6 +29,7 @@ from penstock.flows.kernel.records import (
     StoredTurn,
     Turn,
 )
+from penstock.flows.process.flow_process import FlowProcess
 
 START = 1_000.0
 
@@ -161,3 +165,20 @@ def complete_all(run: StoredRun, answer: Answer, kinds: Iterable[StepKind] = (St
             run.complete(step.no, answer(step))
         except Exception as error:  # noqa: BLE001  (a step may fail in any way)
             run.fail(step.no, fault(str(error)))
+
+
+async def result(process: FlowProcess, flow: str, value: Any = None, **more: Any) -> Any:
+    """Return the result of a run, whose calls return their input, or its fault's message."""
+    run = StoredRun(flow, {} if value is None else value, **more)
+    turn = await process.begin(run.history())
+    while True:
+        match outcome := turn.last.outcome:
+            case Completed():
+                return msgspec.json.decode(outcome.result)
+            case Failed():
+                return outcome.fault.message
+            case Held():
+                return outcome
+        run.commit(turn)
+        complete_all(run, lambda step: msgspec.json.decode(step.input or b"null"))
+        turn = await process.deliver(run.run_id, run.unread)

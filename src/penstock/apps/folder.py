@@ -60,16 +60,6 @@ class AppsFolder:
         self.scan()
         return {app.folder.name: app.manifest.defaults() for app in self.apps.values() if app.manifest is not None}
 
-    def all_variables(self) -> Mapping[str, str]:
-        """Return the defaults of the variables of all apps, for code that shares a process.
-
-        If two apps define a variable, the app whose folder's name sorts first gives the value.
-        """
-        found: dict[str, str] = {}
-        for defaults in self.variables().values():
-            found = {**defaults, **found}
-        return found
-
     def _files(self) -> list[Path]:
         found = self.root.glob(f"*/{FILE_NAME}") if self.root.is_dir() else ()
         return sorted(path for path in found if path.parent.name[0] not in "._")[:_MAX_APPS]

@@ -23,7 +23,7 @@ async def check(root: Path, only: str | None = None) -> tuple[list[str], list[Ap
     models = ModelsFolder(ManifestFiles.of_apps(root, folder.variables))
     models.scan()
     private = frozenset(Settings.descriptions())
-    process = FlowProcess(FlowFolders(apps=root), ours=os.environ, private=private, defaults=folder.all_variables)
+    process = FlowProcess(FlowFolders(apps=root), ours=os.environ, private=private, defaults=folder.variables)
     await process.start()
     try:
         apps = [app for app in folder.apps.values() if only is None or app.folder.name == only]

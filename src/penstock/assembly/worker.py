@@ -45,7 +45,7 @@ class WorkerAssembly(Shared):
         folders = FlowFolders(flows=self.settings.penstock_flows_dir, apps=self.settings.penstock_apps_dir)
         if not folders.roots:
             return []
-        defaults = None if apps_folder is None else apps_folder.all_variables
+        defaults = None if apps_folder is None else apps_folder.variables
         process = flows.flow_process(folders, ours=os.environ, defaults=defaults)
         parts = [flows.worker_part(process, self.settings, database=self.database, jobs=self.jobs)]
         if apps_folder is not None:

@@ -15,11 +15,14 @@ from penstock.workers.part import WorkerPart
 
 
 def flow_process(
-    folders: FlowFolders, *, ours: Mapping[str, str], defaults: Callable[[], Mapping[str, str]] | None = None
+    folders: FlowFolders,
+    *,
+    ours: Mapping[str, str],
+    defaults: Callable[[], Mapping[str, Mapping[str, str]]] | None = None,
 ) -> FlowProcess:
     """Return the process that runs the flows of some folders, which are watched.
 
-    ``ours`` is the environment of this process, and ``defaults`` returns further variables.
+    ``ours`` is the environment of this process, and ``defaults`` returns further variables for the code of each app.
     """
     private = frozenset(Settings.descriptions())
     return FlowProcess(folders, ours=ours, private=private, watched=True, defaults=defaults)

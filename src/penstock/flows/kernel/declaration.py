@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextvars import Context
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final, Generic, ParamSpec, TypeVar
@@ -49,6 +50,7 @@ class Flow(Generic[P, R]):
         self.description = description
         self.options = options
         self.file = function.__code__.co_filename
+        self.context = Context()  # in which its code begins
         signature = FunctionSignature(function.__name__, "flow")
         signature.problems += _problems(function, name, version)
         signature.read(function)

@@ -69,7 +69,7 @@ def _call(run: Run, no: int, effect: Function) -> None:
     try:
         value = effect.attempt()
         if inspect.isawaitable(value):
-            run.effects.append((no, effect.wait(value)))
+            run.effects.append((no, effect.wait(value), contextvars.copy_context()))
         else:
             run.recorded(completed(no, value))
     except BaseException as error:  # noqa: BLE001  (whatever it is, it becomes the outcome)

@@ -7,11 +7,11 @@ functions that have to run elsewhere) have ended. A turn that is not stored leav
 
 from __future__ import annotations
 
-import contextvars
 import inspect
 from asyncio import TimerHandle
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from contextvars import Context
 from typing import Any
 
 from msgspec import Raw, structs
@@ -35,7 +35,9 @@ from penstock.flows.kernel.records import (
 )
 from penstock.flows.kernel.steps import Handle
 
-Effect = tuple[int, Awaitable[Any]]  # the number of a RECORD step, and what computes its value
+Effect = tuple[
+    int, Awaitable[Any], Context
+]  # the number of a RECORD step, and what computes its value in which context
 
 
 class Run:
@@ -162,7 +164,7 @@ class Run:
         """End the run's tasks, and drop effects that have not begun; the owner cancels those that have."""
         self.loop.unwind()
         self.open.clear()
-        for _no, effect in self.effects:
+        for _no, effect, _context in self.effects:
             if inspect.iscoroutine(effect) and inspect.getcoroutinestate(effect) == inspect.CORO_CREATED:
                 effect.close()
 
@@ -279,7 +281,7 @@ class Run:
     # The code
 
     def _start(self, given: Raw) -> None:
-        self._main = self.loop.start_task(self._code(bytes(given)), "", name="flow", context=contextvars.Context())
+        self._main = self.loop.start_task(self._code(bytes(given)), "", name="flow", context=self.flow.context.copy())
         self._go_on()
 
     async def _code(self, given: bytes) -> bytes:
@@ -291,7 +293,7 @@ class Run:
         if main is None or not main.done() or self.loop.stopped:
             return
         failed = main.cancelled() or main.exception() is not None
-        if failed and self.compensations.start():
+        if failed and self.flow.context.copy().run(self.compensations.start):
             self.loop.run_until_idle()
         if self.ledger.held is None and (not failed or self.compensations.done):
             self.outcome = outcomes.outcome_of(main, cancelled=self._cancelled)

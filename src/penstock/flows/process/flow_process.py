@@ -45,11 +45,11 @@ class FlowProcess:
         private: frozenset[str],
         watched: bool = False,
         limits: Limits | None = None,
-        defaults: Callable[[], Mapping[str, str]] | None = None,
+        defaults: Callable[[], Mapping[str, Mapping[str, str]]] | None = None,
     ) -> None:
         """``ours`` is the environment of this process; variables in ``private`` are not passed on. With ``watched`` the
-        code is loaded again when files change. ``defaults`` returns variables for flow code that ``ours`` lacks; it is
-        called in a thread, before each start."""
+        code is loaded again when files change. ``defaults`` returns variables for the code of each app that ``ours``
+        lacks, by the name of the app's folder; it is called in a thread, before each start."""
         self.flows: Mapping[tuple[str, str], FlowDescription] = {}  # by name and version
         self.problems: Mapping[str, str] = {}  # by file: why it cannot be used
         self.resident: dict[UUID, Program] = {}
@@ -196,7 +196,7 @@ class FlowProcess:
         skipped: dict[str, str] = {}
         while not self._stopping.is_set():
             defaults = {} if self._defaults is None else await asyncio.to_thread(self._defaults)
-            program = Program(self.folders, {**defaults, **self._environment}, self._limits, self._guardian)
+            program = Program(self.folders, self._environment, self._limits, self._guardian, variables=defaults)
             try:
                 await program.start(skipped)
             except ProgramLost as error:

@@ -52,8 +52,15 @@ class Program:
     """A running process, and the requests that it executes."""
 
     def __init__(
-        self, folders: FlowFolders, environment: Mapping[str, str], limits: Limits, guardian: Guardian
+        self,
+        folders: FlowFolders,
+        environment: Mapping[str, str],
+        limits: Limits,
+        guardian: Guardian,
+        *,
+        variables: Mapping[str, Mapping[str, str]],
     ) -> None:
+        """``variables`` are defaults for the code of each app that ``environment`` lacks, by the name of its folder."""
         self.flows: list[FlowDescription] = []
         self.problems: dict[str, str] = {}  # by the paths of files
         self.loading: str | None = None  # the path of the file that it is loading
@@ -61,6 +68,7 @@ class Program:
         self.how_it_ended = ""
         self._folders = folders
         self._environment = environment
+        self._variables = variables
         self._limits = limits
         self._guardian = guardian
         self._ready = asyncio.Event()  # set when it has loaded its files or has ended
@@ -179,6 +187,7 @@ class Program:
         ours, theirs = socket.socketpair()
         stack_read, stack_write = os.pipe()
         unsent = make_file()
+        variables = make_file(msgspec.json.encode(self._variables))
         self._unsent = Unsent(os.dup(unsent))
         try:
             with theirs:
@@ -186,13 +195,13 @@ class Program:
                     *bound(
                         [
                             sys.executable, "-P", "-m", "penstock.flows.program",
-                            str(theirs.fileno()), str(stack_write), str(unsent),
+                            str(theirs.fileno()), str(stack_write), str(unsent), str(variables),
                             *self._folders.arguments(), *skipped,
                         ]
                     ),
                     stdin=DEVNULL, stdout=PIPE, stderr=PIPE, env=dict(self._environment),
                     cwd=next((root for root in self._folders.roots if root.is_dir()), "/"),
-                    pass_fds=(theirs.fileno(), stack_write, unsent), start_new_session=True,
+                    pass_fds=(theirs.fileno(), stack_write, unsent, variables), start_new_session=True,
                 )  # fmt: skip
         except BaseException:
             ours.close()
@@ -201,6 +210,7 @@ class Program:
         finally:
             os.close(stack_write)
             os.close(unsent)
+            os.close(variables)
         loop = asyncio.get_running_loop()
         ours.setblocking(False)
         self._transport, _ = await loop.create_unix_connection(lambda: _Channel(self), sock=ours)

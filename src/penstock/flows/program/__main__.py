@@ -1,6 +1,7 @@
-"""Run flow code: ``python -m penstock.flows.program SOCKET_FD STACK_FD UNSENT_FD FLOWS APPS [SKIPPED…]``.
+"""Run flow code: ``python -m penstock.flows.program SOCKET_FD STACK_FD UNSENT_FD VARIABLES_FD FLOWS APPS [SKIPPED…]``.
 
-FLOWS and APPS are folders, empty if there is none, and SKIPPED are files in them that are not loaded.
+FLOWS and APPS are folders, empty if there is none, and SKIPPED are files in them that are not loaded. VARIABLES_FD is a
+file with the variables of apps, as JSON.
 
 One thread executes the requests that come over the socket, in order. SIGUSR1 writes its stack to STACK_FD, at any
 time. UNSENT_FD is memory for a turn that is not sent yet. The program ends when the socket is closed.
@@ -32,7 +33,7 @@ _READ_BYTES: Final = 2**18
 _NEW_CONTAINERS: Final = 100_000  # before a collection of garbage: ``Runs`` makes others, by the number of runs
 
 
-def main(folders: FlowFolders, socket_fd: int, stack_fd: int, unsent_fd: int, *skipped: str) -> None:
+def main(folders: FlowFolders, socket_fd: int, stack_fd: int, unsent_fd: int, variables_fd: int, *skipped: str) -> None:
     """Load the folders and execute requests until the socket is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C on the service's terminal is for the service
     for descriptor in (socket_fd, stack_fd):
@@ -60,8 +61,13 @@ def main(folders: FlowFolders, socket_fd: int, stack_fd: int, unsent_fd: int, *s
 
     asyncio_order.install()
     hooks.install()
-    loaded = loading.load(folders, skipped=skipped, loading=lambda file: send(frames.Loading(file)))
-    send(frames.Ready([flow.describe() for flow in loaded.flows.values()], loaded.problems))
+    with open(variables_fd, "rb") as file:  # closes the descriptor
+        variables = msgspec.json.decode(file.read(), type=dict[str, dict[str, str]])
+    loaded = loading.load(
+        folders, skipped=skipped, loading=lambda file: send(frames.Loading(file)), variables=variables
+    )
+    described = [flow.context.copy().run(flow.describe) for flow in loaded.flows.values()]
+    send(frames.Ready(described, loaded.problems))
     collect_rarely(_NEW_CONTAINERS)
     effects = EffectsThread()
     _serve(connection, Runs(loaded.flows, effects, send, keep), effects)
@@ -94,8 +100,8 @@ def _serve(connection: socket.socket, runs: Runs, effects: EffectsThread) -> Non
 
 if __name__ == "__main__":
     with suppress(BrokenPipeError, ConnectionResetError):  # the service has gone
-        flows, apps = (Path(path) if path else None for path in sys.argv[4:6])
-        socket_fd, stack_fd, unsent_fd = map(int, sys.argv[1:4])
-        main(FlowFolders(flows=flows, apps=apps), socket_fd, stack_fd, unsent_fd, *sys.argv[6:])
+        flows, apps = (Path(path) if path else None for path in sys.argv[5:7])
+        descriptors = map(int, sys.argv[1:5])
+        main(FlowFolders(flows=flows, apps=apps), *descriptors, *sys.argv[7:])  # type: ignore[arg-type]
     sys.stdout.flush()
     os._exit(0)  # threads of side effects may still run

@@ -56,7 +56,10 @@ class EffectsThread:
 
     async def _run(self, request: int, begun: list[Effect]) -> None:
         try:
-            outcomes = await asyncio.gather(*[effects.outcome(no, awaitable) for no, awaitable in begun])
+            create = asyncio.get_running_loop().create_task
+            outcomes = await asyncio.gather(
+                *[create(effects.outcome(no, awaitable), context=context) for no, awaitable, context in begun]
+            )
         finally:
             del self._tasks[request]
         self.done.append((request, outcomes))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib.util
 import sys
 import traceback
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
+from contextvars import Context
 from importlib.abc import Loader
 from importlib.machinery import EXTENSION_SUFFIXES, ExtensionFileLoader, FileFinder, SourceFileLoader
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 
 from penstock.flows.kernel import origins
 from penstock.flows.kernel.declaration import Flow, take_registered
-from penstock.flows.program import app_modules
+from penstock.flows.program import app_environment, app_modules
 from penstock.flows.program.checking import NotAllowed, checked_code
 from penstock.flows.program.folders import FlowFolders, module_name
 from penstock.models.replica.contract.signature import ContractError
@@ -31,8 +32,18 @@ class Loaded:
         self.problems: dict[str, str] = {}
 
 
-def load(folders: FlowFolders, *, skipped: Collection[str], loading: Callable[[str], None]) -> Loaded:
-    """Load all files except the ``skipped`` ones; call ``loading`` before each. No error leaves this function."""
+def load(
+    folders: FlowFolders,
+    *,
+    skipped: Collection[str],
+    loading: Callable[[str], None],
+    variables: Mapping[str, Mapping[str, str]] | None = None,
+) -> Loaded:
+    """Load all files except the ``skipped`` ones; call ``loading`` before each. No error leaves this function.
+
+    ``variables`` are the defaults of environment variables for the code of each app, by the name of its folder.
+    """
+    variables = variables or {}
     loaded = Loaded(folders)
     for root in folders.roots:
         origins.add_folder(str(root))
@@ -41,23 +52,33 @@ def load(folders: FlowFolders, *, skipped: Collection[str], loading: Callable[[s
     if folders.flows is not None:
         sys.path.append(str(folders.flows))
     app_modules.install(folders)
+    app_environment.install({app_modules.package_of(app): variables.get(app.name, {}) for app in folders.app_folders()})
     sys.path_importer_cache.clear()
     for path in folders.files():
         if str(path) in skipped:
             continue
         loading(str(path))
         take_registered()
+        context = _context(path, folders)
         try:
-            _import(path, folders)
+            context.run(_import, path, folders)
         except BaseException as error:  # noqa: BLE001  (foreign code; whatever it raises concerns this file only)
             loaded.problems[str(path)] = _reason(error, folders)
             continue
-        _add(loaded, path)
+        _add(loaded, path, context)
     return loaded
 
 
-def _add(loaded: Loaded, path: Path) -> None:
+def _context(path: Path, folders: FlowFolders) -> Context:
+    """Return the context of a file's code: that of its app, or an empty one."""
+    home = folders.home(path)
+    is_app = home is not None and home != folders.flows
+    return app_environment.context_of(app_modules.package_of(home)) if is_app and home is not None else Context()
+
+
+def _add(loaded: Loaded, path: Path, context: Context) -> None:
     for flow in take_registered():
+        flow.context = context
         key = (flow.name, flow.version)
         if key in loaded.flows:
             there = loaded.folders.label(loaded.files[key])

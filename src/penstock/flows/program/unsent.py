@@ -15,14 +15,16 @@ _BYTES: Final = 2**18
 _LENGTH: Final = 8  # bytes
 
 
-def make_file() -> int:
-    """Return the descriptor of a new file for one program."""
+def make_file(content: bytes = bytes(_BYTES)) -> int:
+    """Return the descriptor of a new file for one program, which has this content and is at its beginning."""
     if hasattr(os, "memfd_create"):
-        fd = os.memfd_create("penstock-unsent", os.MFD_CLOEXEC)
+        fd = os.memfd_create("penstock-flows", os.MFD_CLOEXEC)
     else:
         with tempfile.TemporaryFile() as file:
             fd = os.dup(file.fileno())
-    os.truncate(fd, _BYTES)
+    with open(fd, "wb", closefd=False) as file:
+        file.write(content)
+    os.lseek(fd, 0, os.SEEK_SET)
     return fd
 
 
