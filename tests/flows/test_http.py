@@ -8,8 +8,11 @@ from typing import Any
 
 import pytest
 
+from penstock.flows import attention
 from penstock.jobs.service import JobService
+from penstock.masking import Secret
 from penstock.postgres.pool import Database
+from penstock.tenants import scopes
 from tests.support.databases import execute
 from tests.support.flow_runners import Running, running
 from tests.support.gateways import HttpCaller, running_gateway
@@ -154,6 +157,25 @@ async def test_metrics_count_runs_that_no_runner_can_execute(database_url: str) 
             await gateway.post("/jobs", {"owner_service": "t", "task_type": "flow", "model_profile": "gone@1"})
         lines = (await gateway.get("/metrics")).body.decode().splitlines()
     assert 'penstock_flow_stranded_runs{flow="gone@1"} 3.0' in lines
+
+
+async def test_readiness_and_a_route_for_operators_show_runs_that_need_attention(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attention, "_REMEMBER_SECONDS", 0.0)
+    async with running_gateway(database_url, ai_service_token=Secret("operators-token")) as gateway:
+        ready = await gateway.get("/readyz")
+        assert (ready.status, "flows" in ready.json) == (200, False)
+        run = (await gateway.post("/jobs", {"owner_service": "t", "task_type": "flow", "model_profile": "gone@1"})).json
+        ready = await gateway.get("/readyz")
+        assert (ready.status, ready.json["status"], ready.json["flows"]) == (200, "ready", "attention")
+        found = (await gateway.get("/flows/trouble")).json
+        assert found == {"held": [], "stranded": [{"flow": "gone@1", "runs": 1, "reason": ""}]}
+        tenants = await gateway.post("/keys", {"name": "of a tenant", "scopes": [scopes.JOBS_READ]})
+        key = {"Authorization": f"Bearer {tenants.json['key']}"}
+        assert (await gateway.call("GET", "/flows/trouble", headers=key)).status == 403
+        await gateway.post(f"/flows/runs/{run['id']}/cancel?force=true")
+        assert "flows" not in (await gateway.get("/readyz")).json
 
 
 async def test_a_run_is_moved_only_to_a_version_that_a_runner_has(gateway: HttpCaller, runner: Running) -> None:

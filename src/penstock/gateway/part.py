@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from penstock.blobs.objects.stores import ObjectStores
 from penstock.brokers.broker import Broker
+from penstock.flows.attention import Attention
 from penstock.flows.service import FlowService
 from penstock.gateway.measures import measures
 from penstock.gateway.system import SystemRoutes
@@ -20,4 +21,6 @@ def part(
 ) -> Part:
     """Return the routes for health and metrics, which include counts of jobs, brokers and the store of files."""
     measured = measures(database, jobs, flows, stores)
-    return Part(routes=routes_of(SystemRoutes(database, brokers=brokers, stores=stores, measures=measured)))
+    attention = Attention(flows.trouble)
+    system = SystemRoutes(database, brokers=brokers, stores=stores, measures=measured, attention=attention)
+    return Part(routes=routes_of(system))

@@ -12,6 +12,7 @@ from msgspec import Struct
 from penstock.blobs.objects.stores import ObjectStores
 from penstock.brokers.broker import Broker
 from penstock.errors import DatabaseUnavailable, SchemaMismatch
+from penstock.flows.attention import Attention
 from penstock.gateway.measures import Measure
 from penstock.postgres.pool import Database
 from penstock.telemetry import metrics
@@ -31,20 +32,28 @@ class Health(Struct, frozen=True, kw_only=True):
 
 class Readiness(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Whether the process can serve requests. Brokers and a store of larger files that are unavailable do not prevent
-    that."""
+    that, nor do runs of flows that need attention."""
 
     status: str
     files: Literal["available", "unavailable"]
     brokers: dict[str, str] = {}  # "connected" or "unavailable", by name, if brokers are used
+    flows: Literal["ok", "attention"] = "ok"  # "attention": runs are held, or of versions that no runner has
 
 
 class SystemRoutes:
     """The health and metrics of a gateway."""
 
     def __init__(
-        self, database: Database, *, brokers: Sequence[Broker], stores: ObjectStores, measures: Sequence[Measure]
+        self,
+        database: Database,
+        *,
+        brokers: Sequence[Broker],
+        stores: ObjectStores,
+        measures: Sequence[Measure],
+        attention: Attention,
     ) -> None:
         self._brokers = brokers
+        self._attention = attention
         self._database = database
         self._stores = stores
         self._measures = measures
@@ -70,7 +79,8 @@ class SystemRoutes:
         tag="System",
         summary="Check whether PostgreSQL responds, has the right schema and accepts writes",
         description="While the store of larger files cannot be used, `files` is `unavailable` and the gateway is still "
-        "ready: only requests that need such a file fail, with 503.",
+        "ready: only requests that need such a file fail, with 503. `flows` is `attention` while runs are held because "
+        "their code has changed, or while no runner has their version; `GET /api/v1/flows/trouble` counts them.",
         responses={
             200: ResponseSpec(
                 description="PostgreSQL is ready", type=Readiness, example={"status": "ready", "files": "available"}
@@ -84,7 +94,14 @@ class SystemRoutes:
         await self._database.ping()
         usable = (await self._stores.state()).problem is None
         states = {one.name: "connected" if one.connected.is_set() else "unavailable" for one in self._brokers}
-        return json_response(Readiness(status="ready", files="available" if usable else "unavailable", brokers=states))
+        return json_response(
+            Readiness(
+                status="ready",
+                files="available" if usable else "unavailable",
+                brokers=states,
+                flows=await self._attention.state(),
+            )
+        )
 
     @route(
         "GET",

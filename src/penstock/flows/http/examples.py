@@ -64,3 +64,8 @@ HISTORY: Final[dict[str, Any]] = {
         "mail": [],
     },
 }
+
+TROUBLE: Final[dict[str, Any]] = {
+    "held": [{"flow": "order@2", "runs": 3, "reason": "changed"}],
+    "stranded": [{"flow": "order@1", "runs": 1, "reason": ""}],
+}

@@ -16,6 +16,7 @@ from penstock.flows.views import (
     RunPage,
     RunTree,
     StoredHistory,
+    Trouble,
 )
 from penstock.jobs.filters import JobFilter
 from penstock.jobs.http.allowed import may_use
@@ -42,6 +43,22 @@ class _List(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 class ReadRoutes(RunRoutes):
     """Returns runs, with their steps or their whole history."""
+
+    @route(
+        "GET",
+        "/api/v1/flows/trouble",
+        name="flowTrouble",
+        tag="Flows",
+        scope=scopes.OPERATOR,
+        summary="Count the runs of all tenants that need attention",
+        description="Held runs wait because their code cannot continue, stranded ones because no runner has their "
+        "version. Each tenant lists its own with `GET /api/v1/flows/runs?held=true` and `?stranded=true`.",
+        responses={200: ResponseSpec(description="The counts", type=Trouble, example=examples.TROUBLE)},
+        errors=(InvalidInput, DatabaseUnavailable),
+    )
+    async def trouble(self, request: Request) -> Response:
+        request.query({})
+        return json_response(await self._service.trouble())
 
     @route(
         "GET",
