@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +11,7 @@ from penstock.flows.kernel.records import Held
 from penstock.flows.process.program import Limits
 from tests.flows.conftest import Start, Write
 from tests.support.flow_stores import result
+from tests.support.waiting import until
 
 HEAD = "from penstock.flows import flow, run\n"
 GOOD = HEAD + '@flow(name="{0}", version="1")\nasync def good() -> str:\n    return "{0}"\n'
@@ -273,3 +275,13 @@ async def test_what_is_harmless_is_allowed(start: Start, write: Write) -> None:
     write("helpers.py", HELPERS)
     process = await start()
     assert await result(process, "helps", {"name": "harmless", "effect": False}) == "done"
+
+
+async def test_a_package_that_is_moved_into_the_folder_is_loaded(start: Start, write: Write, tmp_path: Path) -> None:
+    write("one.py", GOOD.format("one"))
+    process = await start(watched=True)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "__init__.py").write_text(GOOD.format("moved"))
+    elsewhere.rename(tmp_path / "flows" / "package")
+    await until(lambda: ("moved", "1") in process.flows, "the package is loaded")
