@@ -11,9 +11,36 @@ import grpc.aio
 
 from penstock.athena.protocol.messages.loader_pb2 import LoaderInput, LoaderOutput, MetaDesc, Payload
 from penstock.athena.protocol.messages.xsf_pb2 import DataMeta, ReqData, Request, ResData, Response, Session
+from penstock.models.host.deployment import Deployment
 from tests.support.gateways import HttpCaller
 
 END = (LoaderOutput.END, LoaderOutput.ONCE)
+SHOUT = """
+    class Model:
+        def predict(self, text: str, times: int = 1) -> str:
+            return text.upper() * times
+"""
+RELAY = """
+    from collections.abc import AsyncIterator
+
+    class Model:
+        async def predict(self, greeting: str) -> str:
+            return greeting
+
+        async def session(self, greeting: str, parts: AsyncIterator[str]) -> AsyncIterator[str]:
+            yield greeting
+            async for part in parts:
+                yield part.upper()
+            yield "end"
+"""
+SLOW = """
+    import asyncio
+
+    class Model:
+        async def predict(self, text: str) -> str:
+            await asyncio.Event().wait()
+            return text
+"""
 
 
 class RpcClient:
@@ -21,11 +48,11 @@ class RpcClient:
 
     def __init__(self, channel: grpc.aio.Channel, key: str = "") -> None:
         self.channel = channel
-        self._metadata = (("authorization", f"Bearer {key}"),) if key else ()
+        self.metadata = [("authorization", f"Bearer {key}")] if key else []
 
     async def raw(self, message: bytes, *, method: str = "/utils.XsfCall/call", **options: Any) -> bytes:
         """Send any bytes as the message of a method."""
-        options.setdefault("metadata", self._metadata)
+        options.setdefault("metadata", self.metadata)
         options.setdefault("timeout", 20)
         multi_callable: Any = self.channel.unary_unary(method)
         reply: bytes = await multi_callable(message, **options)
@@ -96,3 +123,12 @@ async def rpc_client(caller: HttpCaller, key: str = "") -> AsyncIterator[RpcClie
     assert atom is not None
     async with grpc.aio.insecure_channel(f"127.0.0.1:{atom.server.port}") as channel:
         yield RpcClient(channel, key)
+
+
+def data_of(outputs: list[LoaderOutput]) -> list[str]:
+    """Return the data of all results."""
+    return [one.data.decode() for output in outputs for one in output.pl]
+
+
+def model(gateway: HttpCaller, name: str) -> Deployment:
+    return gateway.parts.models.find(name)

@@ -20,38 +20,10 @@ from penstock.athena.protocol.messages.general_pb2 import GeneralData, GlobalRou
 from penstock.athena.protocol.messages.loader_pb2 import LoaderInput, LoaderOutput
 from penstock.athena.protocol.messages.xsf_pb2 import DataMeta, ReqData, ResData, Session
 from penstock.athena.protocol.requests import RequestMessage, ServiceParameter
-from penstock.models.host.deployment import Deployment
-from tests.athena.rpc import RpcClient, part, rpc_client, text
+from tests.athena.rpc import RELAY, SHOUT, SLOW, RpcClient, data_of, model, part, rpc_client, text
 from tests.support.engines import put_python
 from tests.support.gateways import HttpCaller, running_gateway
 from tests.support.waiting import until
-
-SHOUT = """
-    class Model:
-        def predict(self, text: str, times: int = 1) -> str:
-            return text.upper() * times
-"""
-RELAY = """
-    from collections.abc import AsyncIterator
-
-    class Model:
-        async def predict(self, greeting: str) -> str:
-            return greeting
-
-        async def session(self, greeting: str, parts: AsyncIterator[str]) -> AsyncIterator[str]:
-            yield greeting
-            async for part in parts:
-                yield part.upper()
-            yield "end"
-"""
-SLOW = """
-    import asyncio
-
-    class Model:
-        async def predict(self, text: str) -> str:
-            await asyncio.Event().wait()
-            return text
-"""
 
 
 @pytest.fixture(scope="module")
@@ -68,14 +40,6 @@ async def gateway(module_database_url: str, tmp_path_factory: pytest.TempPathFac
 async def client(gateway: HttpCaller) -> AsyncIterator[RpcClient]:
     async with rpc_client(gateway) as client:
         yield client
-
-
-def model(gateway: HttpCaller, name: str) -> Deployment:
-    return gateway.parts.models.find(name)
-
-
-def data_of(outputs: list[LoaderOutput]) -> list[str]:
-    return [one.data.decode() for output in outputs for one in output.pl]
 
 
 def slow_call(handle: str) -> bytes:

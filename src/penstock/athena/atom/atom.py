@@ -25,14 +25,14 @@ class Atom:
         message_bytes = settings.penstock_athena_grpc_message_bytes
         limits = Limits(max_data_bytes=max(Limits().max_data_bytes, message_bytes))
         self._grace: timedelta = settings.penstock_shutdown_grace
-        self._exchanges = Exchanges(settings.penstock_athena_grpc_idle)
-        operations = Operations(Opening(services), self._exchanges, services, limits)
+        self.exchanges = Exchanges(settings.penstock_athena_grpc_idle)
+        operations = Operations(Opening(services), self.exchanges, services, limits)
         self.server = GrpcServer(
             settings.http_host,
             port,
             {
                 calls.SERVICE: {"call": calls.XsfCalls(operations).call},
-                toolbox.SERVICE: {"cmdserver": toolbox.ToolBox(self._exchanges).cmdserver},
+                toolbox.SERVICE: {"cmdserver": toolbox.ToolBox(self.exchanges).cmdserver},
             },
             check=SenderCheck(authentication),
             max_message_bytes=message_bytes,
@@ -45,7 +45,7 @@ class Atom:
 
     async def stop(self) -> None:
         """Let calls and sessions end by themselves for a while, then end them."""
-        self._exchanges.draining = True
-        await self.server.drain(self._exchanges.none_left(), self._grace)
-        await self._exchanges.stop()
+        self.exchanges.draining = True
+        await self.server.drain(self.exchanges.none_left(), self._grace)
+        await self.exchanges.stop()
         await self.server.stop()

@@ -1,0 +1,223 @@
+"""The life of the gRPC server: how it starts, what it needs, what idle clients leave, and how it stops."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import socket
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from penstock.assembly.gateway import GatewayAssembly
+from penstock.athena.atom.exchange import OnceExchange
+from penstock.athena.atom.exchanges import Exchanges, Refusal, key_of
+from penstock.athena.atom.order import MAX_AHEAD_BYTES, Order, TooFarAhead
+from penstock.athena.protocol.data import DataObject
+from penstock.errors import SettingsError
+from penstock.tenants.principal import OPERATOR
+from tests.athena.rpc import RELAY, RpcClient, data_of, model, part, rpc_client, text
+from tests.support.engines import put_python
+from tests.support.gateways import HttpCaller, running_gateway, settings_for
+from tests.support.waiting import until, within
+
+KEY = key_of(OPERATOR, "h")
+
+
+@asynccontextmanager
+async def relaying(url: str, folder: Path, **changes: Any) -> AsyncIterator[tuple[HttpCaller, RpcClient]]:
+    put_python(folder, "relay", RELAY, extra="concurrency = 200")
+    async with (
+        running_gateway(url, models_folder=folder, penstock_athena_grpc_port=0, **changes) as caller,
+        rpc_client(caller) as client,
+    ):
+        yield caller, client
+
+
+def exchanges_of(gateway: HttpCaller) -> Exchanges:
+    atom = gateway.parts.athena.atom
+    assert atom is not None
+    return atom.exchanges
+
+
+async def begin(client: RpcClient, handle: str = "s") -> None:
+    output = await client.loader("AIIn", handle, part("relay", 1, text("p", "a", 0), greeting="hi"), SeqNo=1)
+    assert output.code == 0, output.err
+
+
+async def test_without_a_port_nothing_is_served(module_database_url: str) -> None:
+    async with running_gateway(module_database_url) as caller:
+        assert caller.parts.athena.atom is None
+
+
+async def test_a_missing_package_is_named_at_the_start(
+    module_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The check finds packages by their names, before anything of gRPC is imported."""
+    found = importlib.util.find_spec
+
+    def without_grpc(name: str, package: str | None = None) -> object:
+        return None if name == "grpc" else found(name, package)
+
+    monkeypatch.setattr("penstock.athena.atom.packages.find_spec", without_grpc)
+    parts = GatewayAssembly(settings_for(module_database_url, penstock_athena_grpc_port=0))
+    with pytest.raises(SettingsError, match=r"PENSTOCK_ATHENA_GRPC_PORT.*penstock\[athena\]"):
+        _ = parts.gateway
+    await parts.close()
+
+
+async def test_a_port_in_use_is_named_at_the_start(module_database_url: str) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        parts = GatewayAssembly(settings_for(module_database_url, penstock_athena_grpc_port=port))
+        try:
+            with pytest.raises(SettingsError, match=f"PENSTOCK_ATHENA_GRPC_PORT.*port {port}"):
+                await parts.gateway.start()
+        finally:
+            await parts.gateway.stop()
+            await parts.close()
+
+
+async def test_an_idle_session_ends_with_its_reason(database_url: str, tmp_path: Path) -> None:
+    """No message and no poll has come for a second."""
+    idle = timedelta(seconds=1)
+    async with relaying(database_url, tmp_path, penstock_athena_grpc_idle=idle) as (gateway, client):
+        await begin(client)
+        await until(lambda: len(exchanges_of(gateway)) == 0, "the session has ended")
+        ended = await client.loader("AIOut", "s")
+        assert (ended.code, ended.err) == (10019, "the session was idle for too long")
+
+
+async def test_a_session_that_is_polled_is_not_idle(database_url: str, tmp_path: Path) -> None:
+    """A poll that waits for longer than that keeps it."""
+    idle = timedelta(seconds=1)
+    async with relaying(database_url, tmp_path, penstock_athena_grpc_idle=idle) as (_, client):
+        await begin(client)
+        for expected in (["hi"], ["A"], []):  # the last one waits for two seconds
+            assert data_of([await client.loader("AIOut", "s", waitTime=2000)]) == expected
+        assert (await client.loader("AIIn", "s", part("relay", 2, text("p", "b", 2)), SeqNo=2)).code == 0
+
+
+async def test_sessions_may_end_while_the_server_stops(database_url: str, tmp_path: Path) -> None:
+    """New ones are refused meanwhile, and the health check says so."""
+    async with relaying(database_url, tmp_path, penstock_shutdown_grace=timedelta(seconds=20)) as (gateway, client):
+        await begin(client)
+        atom = gateway.parts.athena.atom
+        assert atom is not None
+        stopping = asyncio.create_task(atom.stop())
+        health = health_pb2_grpc.HealthStub(client.channel)
+
+        async def not_serving() -> bool:
+            return bool((await health.Check(health_pb2.HealthCheckRequest())).status == 2)
+
+        await until(not_serving, "the server reports that it stops")
+        assert (await client.loader("AIIn", "new", part("relay", 1, text("p", "a", 0)), SeqNo=1)).code == 10101
+        await client.loader("AIIn", "s", part("relay", 2, text("p", "b", 2)), SeqNo=2)
+        assert data_of(await client.results("s"))[-1] == "end"
+        await within(stopping)
+        with pytest.raises(grpc.aio.AioRpcError, match="UNAVAILABLE"):
+            await client.loader("AIOut", "s")
+
+
+async def test_sessions_that_do_not_end_are_cut_after_the_grace(database_url: str, tmp_path: Path) -> None:
+    async with relaying(database_url, tmp_path, penstock_shutdown_grace=timedelta(seconds=1)) as (gateway, client):
+        await begin(client)
+        atom = gateway.parts.athena.atom
+        assert atom is not None
+        await within(atom.stop(), 20)
+        assert model(gateway, "relay").in_flight == 0
+
+
+# Exchanges and orders
+
+
+class Work:
+    """A call that a test ends."""
+
+    def __init__(self) -> None:
+        self.end = asyncio.Event()
+        self.exchange = OnceExchange(self._run())
+
+    async def _run(self) -> Sequence[DataObject]:
+        await self.end.wait()
+        return [DataObject(name="r")]
+
+
+async def test_places_are_given_back_however_an_exchange_ends() -> None:
+    exchanges = Exchanges(timedelta(seconds=60))
+    exchanges.most = 1
+    for stops in (False, True):
+        exchanges.reserve(KEY)
+        with pytest.raises(Refusal, match="exists already"):
+            exchanges.reserve(KEY)
+        with pytest.raises(Refusal, match="in progress"):
+            exchanges.reserve(key_of(OPERATOR, "other"))
+        exchanges.add(KEY, Work().exchange)
+        if stops:
+            await exchanges.stop()
+        else:
+            exchanges.end(KEY)
+        await within(exchanges.none_left())
+        assert len(exchanges) == 0
+
+
+async def test_a_handle_that_was_never_begun_leaves_nothing() -> None:
+    """The call was refused while it was accepted."""
+    exchanges = Exchanges(timedelta(seconds=60))
+    exchanges.reserve(KEY)
+    exchanges.end(KEY)
+    with pytest.raises(Refusal) as raised:
+        async with exchanges.using(KEY):
+            pass
+    assert raised.value.outcome.code == 10008
+
+
+async def test_an_rpc_that_is_cancelled_ends_its_exchange() -> None:
+    exchanges = Exchanges(timedelta(seconds=60))
+    work = Work()
+    exchanges.reserve(KEY)
+    exchanges.add(KEY, work.exchange)
+
+    async def poll() -> None:
+        async with exchanges.using(KEY) as exchange:
+            await exchange.poll(60)
+
+    task = asyncio.create_task(poll())
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert len(exchanges) == 0
+    await exchanges.stop()
+    with pytest.raises(asyncio.CancelledError):
+        await work.exchange.poll(0)
+
+
+def test_messages_are_handed_out_in_order() -> None:
+    order: Order[str] = Order(4)
+    assert order.put(6, "b", 1) == []
+    assert order.put(6, "b", 1) == []
+    assert order.put(5, "a", 1) == ["a", "b"]
+    assert order.put(4, "old", 1) == []
+    assert order.next == 7
+
+
+def test_messages_that_wait_are_bounded_in_number_and_bytes() -> None:
+    """The one that all wait for is always taken."""
+    order: Order[int] = Order(0)
+    assert order.put(2, 2, MAX_AHEAD_BYTES) == []
+    with pytest.raises(TooFarAhead):
+        order.put(3, 3, 1)
+    assert order.put(1, 1, MAX_AHEAD_BYTES) == [1, 2]
+    for number in range(4, 68):
+        assert order.put(number, number, 0) == []
+    with pytest.raises(TooFarAhead):
+        order.put(68, 68, 0)
+    assert order.put(3, 3, 0) == list(range(3, 68))
