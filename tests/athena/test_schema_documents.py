@@ -66,7 +66,7 @@ def test_every_limit_that_an_engine_declares_is_kept(dialect: Dialect) -> None:
     }
     assert stated["required"] == ["lang"]
     img = document["schemainput"]["properties"]["payload"]["properties"]["img"]
-    assert "webp" in img["properties"]["encoding"]["enum"]
+    assert "webp" in img["properties"]["encoding"]["examples"]
     assert img["properties"]["encoding"][default] == "webp"
     assert img["properties"]["status"]["enum"] == [3]
     assert img["required"] == ["image"]
@@ -193,7 +193,7 @@ def _rules(**given_by: Any) -> Rules:
 
 
 def test_defaults_are_set_where_nothing_is_stated() -> None:
-    """Also in the description of a result that the request does not mention."""
+    """What the request does not say of results is for the engine to say."""
     found = _rules().first(_message())
     assert found["header"] == {"app_id": "1", "appid": "1", "status": 3}
     assert found["parameter"]["ocr"] == {
@@ -201,11 +201,9 @@ def test_defaults_are_set_where_nothing_is_stated() -> None:
         "name": "x1",
         "angle": 0,
         "fast": False,
-        "boxes": {"encoding": "utf8", "compress": "raw", "format": "json", "data_type": "text"},
-        "crop": {"encoding": "png", "data_type": "image"},
     }
     assert found["payload"]["img"] == {"image": "eA==", "encoding": "webp", "status": 3, "data_type": "image"}
-    assert read_request(found).parameter["ocr"].expected["boxes"]["format"] == "json"
+    assert read_request(found).parameter["ocr"].expected == {}
 
 
 def test_constants_override_and_keys_are_replaced_after_the_check() -> None:
@@ -240,7 +238,7 @@ def test_constants_override_and_keys_are_replaced_after_the_check() -> None:
         ({"parameter": {"ocr": {}}}, "parameter.ocr.lang"),
         ({"parameter": {"ocr": {"lang": "fr"}}}, "parameter.ocr.lang"),
         ({"parameter": {"ocr": {"lang": "en", "angle": 91}}}, "parameter.ocr.angle"),
-        ({"parameter": {"ocr": {"lang": "en", "boxes": {"format": "yaml"}}}}, "parameter.ocr.boxes.format"),
+        ({"parameter": {"ocr": {"lang": "en", "boxes": {"format": 1}}}}, "parameter.ocr.boxes.format"),
         ({"payload": {}}, "payload.img"),
         ({"payload": {"img": {"image": ""}, "note": {"text": "x"}}}, "payload.img.image"),
         ({"payload": {"img": {"image": "x", "status": 1}, "note": {"text": "x"}}}, "payload.img.status"),
@@ -281,6 +279,16 @@ def test_attributes_of_results_get_the_types_of_the_schema() -> None:
     }
     Rules(Document(content)).cast([one])
     assert one.attributes == {"sample_rate": 16000, "x": "1"}
+
+
+def test_attributes_of_text_that_nobody_states_are_the_defaults() -> None:
+    """What the client or the engine states counts; the encoding of a picture is not guessed."""
+    rules = Rules(Document(document_of(of_engine(ENGINE))))
+    text = DataObject(name="boxes", attributes={"encoding": "gbk"})
+    image = DataObject(name="crop", type=DataType.IMAGE)
+    rules.cast([text, image])
+    assert text.attributes == {"encoding": "gbk", "compress": "raw", "format": "json"}
+    assert image.attributes == {}
 
 
 @pytest.mark.parametrize(

@@ -148,7 +148,7 @@ class TestCalls:
             ({"payload": []}, 400, 10163, "payload"),
             ({"header": {"app_id": "app-1", "nested": {}}}, 400, 10163, "header.nested"),
             ({"extra": {}}, 400, 10163, "extra"),
-            ({"payload": {"img": {"image": "", "encoding": "tiff"}}}, 400, 10163, "payload.img.encoding"),
+            ({"payload": {"img": {"image": "", "encoding": 7}}}, 400, 10163, "payload.img.encoding"),
         ],
     )
     async def test_a_mistake_names_the_field(

@@ -1,8 +1,8 @@
 """The documents that describe a service, in the two dialects of Athena Serving.
 
 The **legacy** dialect is what ``WrapperBase.schema()`` makes. The **current** one (aipaas) is what the loader requests:
-it describes the expected results too, and states defaults as ``defaultVal``. Both keep every limit that is declared;
-what has a default is not required.
+it describes the expected results too, and states defaults as ``defaultVal``. Both keep every limit that is declared,
+and add none: encodings and formats that engines commonly have are examples. What has a default is not required.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from typing import Any, Final
 from penstock.athena.protocol.data import DataType
 from penstock.athena.protocol.schemas.description import DataOf, Description, ParameterOf
 
-_MAX_BASE64: Final = 10_485_760  # characters of the data of one object
 _MAX_NAME: Final = 50  # characters of a field of the header
 _ENCODINGS: Final = {
     DataType.TEXT: ("utf8", "gb2312", "gbk"),
@@ -135,7 +134,7 @@ class _Writer:
         properties = self._attributes(one)
         properties["status"] = self._status()
         properties["seq"] = {"type": "integer", "minimum": 0}
-        data: dict[str, Any] = {"type": "string", "maxLength": _MAX_BASE64}
+        data: dict[str, Any] = {"type": ["string", "object", "array"] if one.format == "json" else "string"}
         if self._statuses == [3]:
             data["minLength"] = 1
         if one.example:
@@ -161,7 +160,7 @@ class _Writer:
             found["format"] = self._choice(_FORMATS, one.format or "plain")
         if one.type is DataType.AUDIO:
             found["sample_rate"] = {"type": "integer", "minimum": 1}
-            found["bit_depth"] = {"type": "integer", "enum": [8, 16, 24, 32]}
+            found["bit_depth"] = {"type": "integer", "minimum": 1}
             found["channels"] = {"type": "integer", "minimum": 1}
         return found
 
@@ -169,13 +168,16 @@ class _Writer:
         values = list(dict.fromkeys([*known, preferred])) if preferred else list(known)
         found: dict[str, Any] = {"type": "string"}
         if known:
-            found["enum"] = values
+            found["examples"] = values
         return found | ({self._default: preferred} if preferred else {})
 
     def _expected(self, one: DataOf) -> dict[str, Any]:
         """Return the schema of the object that describes an expected result."""
         properties = self._attributes(one)
-        properties["data_type"] = {"type": "string", self._default: one.type.value}
+        properties["data_type"] = {"type": "string", "examples": [one.type.value]}
+        for schema in properties.values():
+            if self._default in schema:  # only shown: what the engine states counts where the client states nothing
+                schema["default"] = schema.pop(self._default)
         return {"type": "object", "properties": properties}
 
     def _status(self) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from typing import Any, Final
 
-from penstock.athena.protocol.data import DataObject, Scalar, text_of
+from penstock.athena.protocol.data import DataObject, DataType, Scalar, text_of
 from penstock.athena.protocol.schemas.document import Document, properties_of
 from penstock.models.checking import Checker
 
@@ -20,6 +20,7 @@ _SECTIONS: Final = {
     "parameter": 2,
     "payload": None,
 }  # levels of members that rules may add; None: not even it
+_OF_TEXT: Final = ("encoding", "compress", "format")
 _NUMBERS: Final = frozenset({"integer", "number"})
 _FROM_TEXT: Final = frozenset({"integer", "number", "boolean"})
 
@@ -72,10 +73,15 @@ class Rules:
                 header[name] = stated
 
     def cast(self, results: Sequence[DataObject]) -> None:
-        """Give the attributes of results the types that the document states for them."""
+        """Complete the attributes of results: those of text by the defaults in the document, all in its types."""
         payload = properties_of(properties_of(self._document.returned).get("payload"))
         for one in results:
             types = properties_of(payload.get(one.name))
+            if one.type is DataType.TEXT:
+                for name in _OF_TEXT:
+                    default = _default_of(types.get(name))
+                    if isinstance(default, str) and name not in one.attributes:
+                        one.attributes[name] = default
             for name, value in one.attributes.items():
                 schema = types.get(name)
                 if isinstance(schema, Mapping):
@@ -88,6 +94,10 @@ class Rules:
         found = {name: header[name] for name in self._header if name in header}
         types = {name: one.get("type") if isinstance(one, Mapping) else None for name, one in self._header.items()}
         return {name: as_type(value, types[name]) for name, value in found.items()}
+
+
+def _default_of(schema: Any) -> Any:
+    return schema.get("defaultVal", schema.get("default")) if isinstance(schema, Mapping) else None
 
 
 def as_type(value: Scalar, kind: Any) -> Scalar:
