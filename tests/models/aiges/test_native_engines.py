@@ -18,13 +18,16 @@ from typing import Any
 import msgspec
 import pytest
 
+from penstock.errors import InvalidInput, ModelCrashed
 from penstock.failures import CallFailed, Category
+from penstock.models import manifest
 from penstock.models.replica import frames
 from penstock.models.replica.aiges import results
 from penstock.models.replica.aiges.c_interface import FUNCTIONS, HEADERS
 from penstock.models.replica.runtime import Call, Output, Schema, Segment, Spec
 from penstock.models.replica.runtimes.aiges_native import AigesNativeRuntime
 from penstock.models.replica.sessions import Part, Session
+from tests.support.models import Models
 from tests.support.runtimes import CollectingWire, call_with, read
 
 ROOT = Path(__file__).parents[3]
@@ -255,6 +258,38 @@ async def test_resources_are_loaded_and_named_by_calls(upper: Path) -> None:
     assert number(upper, "upperBlocks") == 0
 
 
+async def test_calls_load_and_unload_resources_where_the_manifest_allows_it(upper: Path) -> None:
+    def operation(op: str, name: str, **more: Any) -> Call:
+        return call_with(CollectingWire(), {"header": {"op": op, "res_id": name}} | more)
+
+    async def said(name: str) -> Any:
+        given = text("one two") | {"header": {"res_id": name}}
+        return read(await runtime.predict(call_with(CollectingWire(), given)))["payload"]["upper"]["text"]
+
+    words = {"payload": {"words": {"text": "one"}}}
+    async with loaded(upper, load_resources=True) as runtime:
+        assert read(await runtime.predict(operation("AILoad", "mine", **words))) == {"payload": {}}
+        assert await said("mine") == "one TWO"
+        await runtime.predict(operation("AILoad", "mine", payload={"words": {"text": "two"}}))
+        assert await said("mine") == "ONE two"
+        for number_of in range(7):
+            await runtime.predict(operation("AILoad", f"more-{number_of}", **words))
+        with pytest.raises(CallFailed, match="there are too many resources;code=4002") as failed:
+            await runtime.predict(operation("AILoad", "one too many", **words))
+        assert failed.value.code == 10903
+        await runtime.predict(operation("AIUnLoad", "mine"))
+        for call in (operation("AIUnLoad", "mine"), operation("AILoad", ""), operation("AILoad", "x;y", **words)):
+            with pytest.raises(CallFailed) as refused:
+                await runtime.predict(call)
+            assert (refused.value.category, refused.value.field) == (Category.BAD_INPUT, "header.res_id")
+        with pytest.raises(CallFailed, match="must hold one data object"):
+            await runtime.predict(operation("AILoad", "x"))
+    assert number(upper, "upperBlocks") == 0
+    async with loaded(upper) as runtime:
+        with pytest.raises(CallFailed, match="load_resources = true"):
+            await runtime.predict(operation("AILoad", "mine", **words))
+
+
 # Sessions
 
 
@@ -377,7 +412,7 @@ async def test_a_session_of_the_cpp_example_hears_all_parts(levels: Path) -> Non
     assert number(levels, "levelsAlive") == 0
 
 
-# Descriptions
+# Descriptions and options
 
 
 async def test_an_engine_without_a_description_takes_any_data(tmp_path: Path) -> None:
@@ -385,6 +420,33 @@ async def test_an_engine_without_a_description_takes_any_data(tmp_path: Path) ->
         schema = runtime.describe()
         assert schema.session is None
         assert schema.input["x-athena"]["version"] == "0.9"
+
+
+@pytest.mark.parametrize(
+    ("options", "field", "detail"),
+    [
+        ({"library": ""}, "library", "must be the path of a shared library"),
+        ({"library": "none.so"}, "library", "must exist in the manifest's folder: none.so (has it been compiled?)"),
+        ({"config": 1}, "config", "must be a table of texts, numbers and booleans"),
+        ({"config": {"a": [1]}}, "config", "must be a table of texts, numbers and booleans"),
+        ({"callbacks": "yes"}, "callbacks", "must be true or false"),
+        ({"header_pass": "uid"}, "header_pass", "must be a list of names of fields"),
+        ({"schema": "gone.json"}, "schema", "must be a file in the manifest's folder: gone.json"),
+        ({"resources": ["x"]}, "resources", "must be a table of files"),
+        ({"resources": {"x": "gone"}}, "resources.x", "must be a file in the manifest's folder: gone"),
+        ({"flags": 1}, "flags", "it has library, config, callbacks"),
+    ],
+)
+def test_a_wrong_option_is_named_with_what_is_allowed(
+    tmp_path: Path, options: dict[str, Any], field: str, detail: str
+) -> None:
+    (tmp_path / "libwrapper.so").write_bytes(b"")
+    whole = {"name": "m", "runtime": "aiges-native", "aiges-native": options}
+    with pytest.raises(InvalidInput) as refused:
+        manifest.check(whole, folder=tmp_path, source="folder")
+    ((name, found),) = [(problem.field, problem.detail) for problem in refused.value.problems]
+    assert name == f"aiges-native.{field}"
+    assert detail in found
 
 
 # What engines may not do
@@ -616,3 +678,39 @@ async def test_a_caller_that_reads_too_slowly_blocks_no_thread_of_the_engine(tmp
         with pytest.raises(CallFailed, match="the caller reads too slowly") as failed:
             await running
         assert failed.value.category is Category.RATE_LIMITED
+
+
+# Through a host
+
+
+async def test_a_replica_runs_the_examples(upper: Path, levels: Path, models: Models) -> None:
+    text_model = await models.host.add(manifest.read(upper / manifest.FILE_NAME))
+    for value in text_model.model.manifest.examples:
+        assert (await models.call(text_model, value))["payload"]["upper"]["text"] == "HELLO"
+    assert text_model.schema is not None
+    assert text_model.schema.input["x-athena"]["inputs"] == [{"key": "text", "encoding": "utf8"}]
+    session = models.session(text_model, text("one", 0))
+    await session.send(msgspec.json.encode(text("two", 2)))
+    session.finish()
+    chunks = msgspec.json.decode((await session.done).json)
+    assert [chunk["payload"]["upper"]["text"] for chunk in chunks] == ["ONE", "TWO"]
+    session.close()
+    sound_model = await models.host.add(manifest.read(levels / manifest.FILE_NAME))
+    for value in sound_model.model.manifest.examples:
+        assert "peak" in (await models.call(sound_model, value))["payload"]["levels"]["text"]
+    with pytest.raises(InvalidInput, match=r"payload.audio: is required"):
+        await models.call(sound_model, {"payload": {}})
+
+
+async def test_a_crash_stays_in_the_replica(tmp_path: Path, models: Models) -> None:
+    crash = "if (params->next != NULL) *(volatile int *)0 = 1; *result = &one;"
+    engine(tmp_path, exec=crash, write="*(volatile int *)0 = 1;")
+    model = await models.host.add(models.model("crash", "aiges-native", {"sessions": True}, retry=False))
+    with pytest.raises(ModelCrashed):
+        await models.call(model, {"parameter": {"a": "b"}})
+    assert (await models.call(model, {}))["payload"]["out"]["text"] == "text"
+    session = models.session(model, text("x", 0))
+    with pytest.raises(ModelCrashed):
+        await session.done
+    session.close()
+    assert (await models.call(model, {}))["payload"]["out"]["text"] == "text"

@@ -46,10 +46,10 @@ class NativeCalls:
         running = library.begin(call)
         try:
             if self._called_back:
-                await self._in_thread(library.execute_async, running, params, given.items, resources)
+                await self.in_thread(library.execute_async, running, params, given.items, resources)
                 items = await whole(running.results)
             else:
-                items = await self._in_thread(library.execute, running, params, given.items, resources)
+                items = await self.in_thread(library.execute, running, params, given.items, resources)
             if not items:
                 raise codes.failed(codes.INVALID_OUTPUT, "the engine returned no results")
             return calls.with_usage(calls.write(items), running.usage)
@@ -62,20 +62,20 @@ class NativeCalls:
         """Run a session, whose results are chunks of the call."""
         library = self._library
         running = library.begin(given)
-        session = _Session(given, running, library, self._in_thread)
+        session = _Session(given, running, library, self.in_thread)
         try:
             create = partial(library.create, called_back=self._called_back)
-            await self._in_thread(create, running, params, resources)
+            await self.in_thread(create, running, params, resources)
             if self._called_back:
                 await session.exchange(first)
             else:
                 await session.alternate(first, realtime=self._realtime)
         finally:
             if running.handle is not None:
-                await self._in_thread(library.destroy, running)
+                await self.in_thread(library.destroy, running)
             library.end(running, called_back=self._called_back)
 
-    async def _in_thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    async def in_thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a function of the library. A call that is cancelled meanwhile ends when the function has returned: its
         place is taken until then, and so is the memory that it was given."""
         return await finished(asyncio.wrap_future(self._pool.submit(function, *args, **kwargs)))

@@ -6,22 +6,33 @@ import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
+from uuid import uuid4
 
-from penstock.failures import CallFailed, Category
-from penstock.models.replica.aiges import calls, engine_options, kinds, schema_file
-from penstock.models.replica.aiges.calls import EngineCall, Item
+from penstock.models.replica.aiges import calls, engine_options, schema_file
+from penstock.models.replica.aiges.calls import EngineCall
 from penstock.models.replica.runtime import AsyncRuntime, Call, Output, Schema, Spec, unknown_options
 from penstock.models.replica.sessions import AsyncSessions, Session
 
 if TYPE_CHECKING:
     from penstock.models.replica.aiges.library import Library
     from penstock.models.replica.aiges.native_calls import NativeCalls
+    from penstock.models.replica.aiges.native_resources import NativeResources
 
 _log = logging.getLogger("penstock.model")
 _LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
-_OPTIONS: Final = ("library", "config", "callbacks", "realtime", "header_pass", "resources", "schema", "sessions")
+_OPTIONS: Final = (
+    "library",
+    "config",
+    "callbacks",
+    "realtime",
+    "header_pass",
+    "resources",
+    "load_resources",
+    "schema",
+    "sessions",
+)
+_FLAGS: Final = ("callbacks", "realtime", "sessions", "load_resources")
 _LIBRARY: Final = "./libwrapper.so"
-_RES_ID: Final = "res_id"  # the field of a header that names resources, divided by semicolons
 
 
 class AigesNativeRuntime(AsyncRuntime, AsyncSessions):
@@ -38,6 +49,7 @@ class AigesNativeRuntime(AsyncRuntime, AsyncSessions):
         sessions = true              # the engine takes sessions
         schema = "schema.json"       # describes the engine; that file is read, if it is there
         resources = { words = "words.txt" }  # files for wrapperLoadRes, by the names that header.res_id states
+        load_resources = true        # calls may load resources, too: header.op = "AILoad"
 
     ``include/aiges/wrapper.h`` states the interface; ``docs/athena/engines.md`` is its guide. Calls into the library
     run in as many threads as the replica has places; the interpreter's lock is free meanwhile.
@@ -48,13 +60,8 @@ class AigesNativeRuntime(AsyncRuntime, AsyncSessions):
 
     def __init__(self, spec: Spec) -> None:
         super().__init__(spec)
-        options = spec.options
-        self._called_back = bool(options.get("callbacks", False))
-        self._realtime = bool(options.get("realtime", False))
-        self._header_pass: Sequence[str] = options.get("header_pass", ())
-        self._files: Mapping[str, str] = options.get("resources", {})
-        self._resources = {name: number for number, name in enumerate(self._files, 1)}
         self._library: Library | None = None
+        self._resources: NativeResources
         self._calls: NativeCalls
 
     @classmethod
@@ -65,7 +72,7 @@ class AigesNativeRuntime(AsyncRuntime, AsyncSessions):
             problems.append(("library", f'must be the path of a shared library, such as "{_LIBRARY}"'))
         elif not (folder / library).is_file():
             problems.append(("library", f"must exist in the manifest's folder: {library} (has it been compiled?)"))
-        problems += engine_options.mistakes(options, folder, flags=("callbacks", "realtime", "sessions"))
+        problems += engine_options.mistakes(options, folder, flags=_FLAGS)
         problems += _resource_mistakes(options.get("resources", {}), folder)
         problems += unknown_options(cls.name, options, _OPTIONS)
         return problems
@@ -74,35 +81,35 @@ class AigesNativeRuntime(AsyncRuntime, AsyncSessions):
 
     def describe(self) -> Schema:
         """Load the library to read its version, and read the file that describes the engine."""
-        library = self._opened()
-        version = library.version
+        version = self._opened().version
         return schema_file.stated(self.spec, version=version) or schema_file.any_engine(self.spec, version=version)
 
     async def load(self) -> None:
         """Load the engine, on the main thread."""
-        from penstock.models.replica.aiges.native_calls import NativeCalls  # noqa: PLC0415  (as below)
+        from penstock.models.replica.aiges.native_calls import NativeCalls  # noqa: PLC0415  (a host needs no cffi)
+        from penstock.models.replica.aiges.native_resources import NativeResources  # noqa: PLC0415  (as above)
 
-        library = self._opened()
-        library.init({name: calls.text_of(value) for name, value in self.spec.options.get("config", {}).items()})
-        for name, path in self._files.items():
-            item = Item(name, (self.spec.folder / path).read_bytes(), kinds.OTHER, kinds.END)
-            library.load_resource(self._resources[name], item)
-        _log.info("version %s of the engine is loaded", library.version)
+        library, options = self._opened(), self.spec.options
+        library.init({name: calls.text_of(value) for name, value in options.get("config", {}).items()})
+        self._resources = NativeResources(library, loadable=bool(options.get("load_resources", False)))
+        self._resources.load_files(options.get("resources", {}), self.spec.folder)
         self._calls = NativeCalls(
-            library, places=self.spec.concurrency, called_back=self._called_back, realtime=self._realtime
+            library,
+            places=self.spec.concurrency,
+            called_back=bool(options.get("callbacks", False)),
+            realtime=bool(options.get("realtime", False)),
         )
+        _log.info("version %s of the engine is loaded", library.version)
 
     async def unload(self) -> None:
-        library = self._opened()
         self._calls.close()
-        for number in self._resources.values():
-            library.unload_resource(number)
-        library.fini()
+        self._resources.unload_all()
+        self._opened().fini()
 
     def _opened(self) -> Library:
         """Return the library, loaded once for this process."""
         if self._library is None:
-            from penstock.models.replica.aiges.library import Library  # noqa: PLC0415  (a host needs no cffi)
+            from penstock.models.replica.aiges.library import Library  # noqa: PLC0415  (as above)
 
             self._library = Library(self.spec.folder / self.spec.options.get("library", _LIBRARY), _note)
         return self._library
@@ -111,27 +118,18 @@ class AigesNativeRuntime(AsyncRuntime, AsyncSessions):
 
     async def predict(self, call: Call) -> Output:
         given = calls.read(call.input, call.segments)
-        return await self._calls.once(call, given, self._params(given, call), self._wanted(given))
+        if self._resources.is_operation(given):
+            await self._calls.in_thread(self._resources.operate, given)
+            return calls.write([])
+        return await self._calls.once(call, given, self._params(given), self._resources.wanted(given))
 
     async def session(self, session: Session) -> None:
         given = calls.read(session.input, session.segments)
-        await self._calls.session(session, given, self._params(given, session), self._wanted(given))
+        await self._calls.session(session, given, self._params(given), self._resources.wanted(given))
 
-    def _params(self, given: EngineCall, call: Call) -> dict[str, str]:
-        return given.passed(self._header_pass, given.header.get("sid") or call.request_id)
-
-    def _wanted(self, given: EngineCall) -> list[int]:
-        """Return the numbers of the resources that a caller names. Raises CallFailed (``bad_input``)."""
-        names = [name for name in given.header.get(_RES_ID, "").split(";") if name]
-        for name in names:
-            if name not in self._resources:
-                there = ", ".join(self._resources) or "none"
-                raise CallFailed(
-                    Category.BAD_INPUT,
-                    f"names a resource that is not loaded; there are: {there}",
-                    field="header.res_id",
-                )
-        return [self._resources[name] for name in names]
+    def _params(self, given: EngineCall) -> dict[str, str]:
+        passed: Sequence[str] = self.spec.options.get("header_pass", ())
+        return given.passed(passed, given.header.get("sid") or uuid4().hex)
 
 
 def _note(call: Call | None, level: str, message: str) -> None:

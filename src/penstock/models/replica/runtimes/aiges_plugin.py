@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
+from uuid import uuid4
 
 from penstock.failures import CallFailed, Category
 from penstock.models.replica import commands
@@ -147,14 +148,14 @@ class AigesPluginRuntime(AsyncRuntime, AsyncSessions):
 
     async def predict(self, call: Call) -> Output:
         given = calls.read(call.input, call.segments)
-        return await self._calls.once(given, self._params(given, call))
+        return await self._calls.once(given, self._params(given))
 
     async def session(self, session: Session) -> None:
         given = calls.read(session.input, session.segments)
-        await self._calls.session(session, given, self._params(given, session))
+        await self._calls.session(session, given, self._params(given))
 
-    def _params(self, given: EngineCall, call: Call) -> dict[str, str]:
-        return given.passed(self._header_pass, given.header.get("sid") or call.request_id)
+    def _params(self, given: EngineCall) -> dict[str, str]:
+        return given.passed(self._header_pass, given.header.get("sid") or uuid4().hex)
 
 
 def _described(service: Service, request: Any) -> str:
