@@ -14,6 +14,7 @@ import pytest
 from aiohttp import WSMsgType
 
 from penstock.masking import Secret
+from penstock.web.limits import Limits
 from tests.support.athena_streams import ECHO, Client, client, frame, text_in
 from tests.support.engines import put_engine, put_python
 from tests.support.gateways import HttpCaller, running_gateway
@@ -175,6 +176,20 @@ class TestMistakes:
                 await begun(socket)
                 await socket.send(frame("x" * 3000, 1))
                 assert (await socket.closed())[0] == 1009
+            await idle(caller)
+
+    async def test_large_messages_share_a_bound(self, module_database_url: str, models_folder: Path) -> None:
+        """A connection whose message finds no space is closed; the space of messages that were read is free again."""
+        async with running_gateway(
+            module_database_url, models_folder=models_folder, limits=Limits(bodies_bytes=1_000_000)
+        ) as caller:
+            async with client(caller, PATH) as socket:
+                for number in range(4):
+                    await socket.send(frame("x" * 600_000, 1 if number else 0))
+                for number in range(5):
+                    assert len((await socket.result())[1]) == (number and 600_002)
+                await socket.send(frame("x" * 1_500_000, 1))
+                assert (await socket.closed())[0] == 1013
             await idle(caller)
 
     async def test_an_error_of_the_model_ends_its_session(self, caller: HttpCaller) -> None:

@@ -1,4 +1,4 @@
-"""Memory for the request bodies that handlers hold as a whole, shared by all requests of a server."""
+"""Memory for bodies that handlers hold as a whole, and for large messages, shared by all requests of a server."""
 
 from __future__ import annotations
 
@@ -32,6 +32,13 @@ class BodySpace:
         else:
             self.taken += size
         return size
+
+    def try_take(self, size: int) -> bool:
+        """Take space at once; return False if there is not enough, or others wait for it."""
+        if self._waiting or self.taken + size > self._capacity:
+            return False
+        self.taken += size
+        return True
 
     def give_back(self, size: int) -> None:
         """Return space, and give it to those that wait."""

@@ -243,7 +243,11 @@ class Connection(Tracked, asyncio.Protocol):
         """Speak WebSocket on this connection until ``run`` returns."""
         self._close = True
         self._websocket = websocket = WebSocket(
-            request, self.writer, pause=self._inflow.pause, resume=self._inflow.resume
+            request,
+            self.writer,
+            space=self._connections.body_space,
+            pause=self._inflow.pause,
+            resume=self._inflow.resume,
         )
         if not websocket.accepted:
             return

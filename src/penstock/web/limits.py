@@ -29,7 +29,7 @@ class Limits:
     body_rate: int = 1024  # the minimum in bytes per second, while the handler reads
     body_window: timedelta = timedelta(seconds=30)  # the length of the windows in which the rate is measured
     body_buffer_bytes: int = 256 * 1024  # received and not yet read by a handler; above this, reading the socket pauses
-    bodies_bytes: int = 512 * 2**20  # of all bodies that handlers hold as a whole; beyond it requests wait
+    bodies_bytes: int = 512 * 2**20  # of all bodies that handlers hold as a whole, and large messages; then they wait
     bodies_timeout: timedelta = timedelta(seconds=10)  # of that wait; then the response is 503
 
     # Responses

@@ -14,6 +14,7 @@ from websockets.server import ServerProtocol
 
 from penstock.processes.signal import Signal
 from penstock.web.body import Disconnected
+from penstock.web.body_space import BodySpace
 from penstock.web.request import Request
 from penstock.web.writer import Writer
 
@@ -27,9 +28,17 @@ class WebSocket:
     """Messages of one client. One task receives; several may send. ``closed`` is set when either side has closed it."""
 
     def __init__(
-        self, request: Request, writer: Writer, *, pause: Callable[[], None], resume: Callable[[], None]
+        self,
+        request: Request,
+        writer: Writer,
+        *,
+        space: BodySpace,
+        pause: Callable[[], None],
+        resume: Callable[[], None],
     ) -> None:
         self.request = request
+        self._space = space  # for what is received beyond the usual buffer: large messages
+        self._taken = 0  # bytes of it
         self._writer = writer
         self._pause = pause  # stop reading the socket
         self._resume = resume
@@ -62,11 +71,24 @@ class WebSocket:
         for event in self._protocol.events_received():
             if isinstance(event, Frame):
                 self._receive_frame(event)
+        self._hold()
         responded = self._flush()
         if (self._buffered > _BUFFER_BYTES and self._messages) or (responded and self._writer.is_full):
             self._pause()
         if self._protocol.state is not State.OPEN:
             self._note_closed()
+
+    def _hold(self) -> None:
+        """Take space for what was received beyond the usual buffer, or fail; give back what is not needed."""
+        needed = max(0, self._buffered + len(self._protocol.reader.buffer) - _BUFFER_BYTES)
+        if self._protocol.state is not State.OPEN:
+            needed = 0
+        if needed > self._taken and not self._space.try_take(needed - self._taken):
+            self._protocol.fail(CloseCode.TRY_AGAIN_LATER, "too many large messages are on their way")
+            return
+        if needed < self._taken:
+            self._space.give_back(self._taken - needed)
+        self._taken = needed
 
     def resume_if_roomy(self) -> None:
         """Read the socket again once there is room for what it brings."""
@@ -83,6 +105,7 @@ class WebSocket:
         self._note_closed()
 
     def _note_closed(self) -> None:
+        self._hold()
         self._changed.set()
         self.closed.set()
 
@@ -129,6 +152,7 @@ class WebSocket:
             await self._changed.wait()
         message, size = self._messages.popleft()
         self._buffered -= size
+        self._hold()
         self.resume_if_roomy()
         return message
 
@@ -173,6 +197,7 @@ class WebSocket:
         self._messages.clear()
         self._fragments.clear()
         self._buffered = self._size = 0
+        self._hold()
         self.resume_if_roomy()  # the confirmation may come behind messages that were held back
         self._send_close(code, reason)
 
