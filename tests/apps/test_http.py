@@ -191,6 +191,35 @@ async def test_a_repeated_call_is_the_same_request_after_its_schema_has_changed(
     assert (around.outcome, around.fields) == ((422, "invalid_input"), ["owner_service"])
 
 
+async def test_the_schemas_of_an_app_are_checked_besides_the_types_of_its_flow(
+    gateway: HttpCaller, worker: None, write: Write
+) -> None:
+    write(
+        "narrow/app.toml",
+        """
+request_schema = {properties = {name = {type = "string", maxLength = 5}}}
+result_schema = {properties = {greeting = {type = "string", maxLength = 11}}}
+""",
+    )
+    write("narrow/flow.py", HELLO.replace('name="hello"', 'name="narrow"'))
+    await until(lambda: healthy(gateway, "narrow"), "the app is published")
+    shown = (await gateway.get("/apps/narrow")).json
+    assert shown["input_schema"] == {"properties": {"name": {"type": "string", "maxLength": 5}}}
+    assert shown["output_schema"]["properties"]["greeting"]["maxLength"] == 11
+    for value in ({"name": "Leonardo"}, {"name": 1}, {}):
+        reply = await gateway.post("/apps/narrow/call", {"user_id": "ada", "input": value})
+        assert (reply.outcome, reply.fields) == ((422, "invalid_input"), ["input.name"]), value
+    replies = [
+        await gateway.post("/apps/narrow/call", {"user_id": "ada", "input": {"name": name}}, Prefer="wait=30")
+        for name in ("Ada", "Grace")  # "Hello, Ada!" has 11 characters
+    ]
+    assert [(reply.status, reply.json["status"]) for reply in replies] == [(200, "completed"), (200, "failed")]
+    failed = replies[1].json
+    assert failed["error"]["category"] == "internal"
+    assert "result_schema of the app: result.greeting" in failed["error"]["message"]
+    assert failed["result"] is None
+
+
 @pytest.mark.parametrize(
     ("body", "fields"),
     [

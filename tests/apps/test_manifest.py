@@ -197,3 +197,44 @@ def test_an_app_cannot_have_the_name_of_another_app_s_folder(tmp_path: Path, the
     assert found["a"] == ["copy is also the name of the app in copy/"]
     assert found["copy"] == ["hello is also the name of the app in hello/"]
     assert bool(found["hello"]) == (there == "version = 2")
+
+
+def test_schemas_are_tables_or_files_of_the_app(tmp_path: Path) -> None:
+    folder = tmp_path / "x"
+    manifest = write(folder, 'request_schema = "in.json"\n[result_schema]\ntype = "object"\nrequired = ["words"]\n')
+    (folder / "in.json").write_text('{"properties": {"text": {"type": "string", "maxLength": 5}}}')
+    app = read(manifest)
+    assert app.request_schema == {"properties": {"text": {"type": "string", "maxLength": 5}}}
+    assert app.result_schema == {"type": "object", "required": ["words"]}
+
+
+@pytest.mark.parametrize(
+    ("stated", "detail"),
+    [
+        ('"missing.json"', "missing.json cannot be read: No such file or directory"),
+        ('"broken.json"', "broken.json is not valid JSON"),
+        ('"../outside.json"', "must be a JSON Schema, or the name of a .json file in the folder of the app"),
+        ('"link.json"', "must be a JSON Schema, or the name of a .json file in the folder of the app"),
+        ('"app.toml"', "must be a JSON Schema, or the name of a .json file in the folder of the app"),
+        ('"list.json"', "expected `object | null`, got `array`"),
+        ("3", "expected `object | null`, got `int`"),
+        ('{type = "nothing"}', "is not a JSON Schema (2020-12)"),
+        ('{"$ref" = "http://127.0.0.1:1/schema"}', "is not a JSON Schema (2020-12)"),
+        ('"large.json"', "must have at most 262144 bytes"),
+        ('"huge.json"', "huge.json is not valid JSON: manifest: must have at most"),
+    ],
+)
+def test_a_schema_that_cannot_be_used_is_named(tmp_path: Path, stated: str, detail: str) -> None:
+    folder = tmp_path / "x"
+    manifest = write(folder, f"request_schema = {stated}\n")
+    (folder / "broken.json").write_text("{")
+    (folder / "list.json").write_text("[]")
+    (tmp_path / "outside.json").write_text("{}")
+    (folder / "link.json").symlink_to(tmp_path / "outside.json")
+    (folder / "large.json").write_text('{"title": "' + "x" * 2**18 + '"}')
+    (folder / "huge.json").write_text('{"title": "' + "x" * 2**21 + '"}')
+    with pytest.raises(BrokenApp) as caught:
+        read(manifest)
+    (problem,) = caught.value.problems
+    assert problem.field == "request_schema"
+    assert problem.detail.startswith(detail)

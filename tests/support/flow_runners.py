@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from penstock.apps.folder import AppsFolder
+from penstock.apps.result_check import ResultCheck
 from penstock.apps.worker_part import worker_part as apps_part
 from penstock.failures import Category
 from penstock.flows.process.flow_process import FlowProcess
@@ -67,6 +68,7 @@ async def running(
         process,
         limits=RunLimits(linger=timedelta(seconds=linger)),
         max_resident=resident,
+        check_result=None if apps is None else ResultCheck(apps),
     )
     executors = Executors()
     calls: list[Any] = []

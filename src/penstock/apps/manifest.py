@@ -16,10 +16,13 @@ from penstock.apps.reserved import OVERRIDABLE, RESERVED
 from penstock.checking import all_of
 from penstock.errors import FieldProblem, InvalidInput
 from penstock.models import manifest as model_manifest
+from penstock.models.checking import Checker
 from penstock.models.manifest_keys import ModelName
 
 FILE_NAME: Final = "app.toml"
+SCHEMAS: Final = ("request_schema", "result_schema")
 _MAX_PROBLEMS: Final = 50
+_MAX_SCHEMA_BYTES: Final = 2**18
 _TTL: Final = (timedelta(seconds=1), timedelta(days=30))
 _POINTER: Final = re.compile(r"(?:/(?:[^~/]|~[01])*)+")
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,199}")
@@ -84,6 +87,8 @@ class AppManifest(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True)
     title: Annotated[str, Meta(max_length=200, pattern=_PLAIN)] = ""
     description: Annotated[str, Meta(max_length=10_000)] = ""  # "": the flow's
     flow: FlowReference | None = None  # name, or name@version; None: the app's name
+    request_schema: dict[str, Any] | None = None  # JSON Schema of inputs, besides the types of the flow
+    result_schema: dict[str, Any] | None = None  # of results, besides the types of the flow
     limits: RequestLimits = RequestLimits()
     price: Price = Price()
     services: Annotated[list[Service], Meta(max_length=50)] = []
@@ -117,7 +122,7 @@ def read(path: Path) -> AppManifest:
         stated = model_manifest.tables_of(path)
     except InvalidInput as error:
         raise BrokenApp(error.problems) from None
-    return check({"name": path.parent.name, **stated})
+    return check({"name": path.parent.name, **_with_schemas(stated, path.parent)})
 
 
 def check(stated: Mapping[str, Any]) -> AppManifest:
@@ -132,6 +137,8 @@ def check(stated: Mapping[str, Any]) -> AppManifest:
 
 def _mistakes(stated: Mapping[str, Any]) -> Iterator[FieldProblem]:
     """Yield the mistakes that types do not express; values of wrong types are passed over."""
+    for name in SCHEMAS:
+        yield from _mistaken_schema(stated.get(name), name)
     ttl = _inside(stated, "limits", "ttl")
     if isinstance(ttl, str):
         try:
@@ -150,6 +157,45 @@ def _mistakes(stated: Mapping[str, Any]) -> Iterator[FieldProblem]:
     yield from _mistaken_variables(variables if isinstance(variables, Mapping) else {}, ports)
     yield from _mistaken_ports(ports)
     yield from _repeated(ports)
+
+
+def _with_schemas(stated: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Return the keys with the schemas that are named as files of the app. Raises BrokenApp."""
+    found, problems = dict(stated), []
+    for name in SCHEMAS:
+        if isinstance(stated.get(name), str):
+            try:
+                found[name] = _schema_in(folder, stated[name])
+            except ValueError as error:
+                problems.append(FieldProblem(field=name, detail=str(error)))
+    if problems:
+        raise BrokenApp(problems)
+    return found
+
+
+def _schema_in(folder: Path, name: str) -> object:
+    """Return the content of a file of an app. Raises ValueError, which says what it must be."""
+    path = folder / name
+    if not name.endswith(".json") or not path.resolve().is_relative_to(folder.resolve()):
+        raise ValueError("must be a JSON Schema, or the name of a .json file in the folder of the app")
+    try:
+        return msgspec.json.decode(model_manifest.content_of(path))
+    except OSError as error:
+        raise ValueError(f"{name[:100]} cannot be read: {error.strerror}") from None
+    except (msgspec.MsgspecError, RecursionError, InvalidInput) as error:
+        raise ValueError(f"{name[:100]} is not valid JSON: {str(error)[:200]}") from None
+
+
+def _mistaken_schema(schema: object, name: str) -> Iterator[FieldProblem]:
+    if not isinstance(schema, Mapping):
+        return
+    if len(msgspec.json.encode(schema)) > _MAX_SCHEMA_BYTES:
+        yield FieldProblem(field=name, detail=f"must have at most {_MAX_SCHEMA_BYTES} bytes")
+        return
+    try:
+        Checker.check_schema(schema, name)
+    except InvalidInput as error:
+        yield from error.problems
 
 
 def _with_variables(services: Sequence[object]) -> list[Mapping[str, Any]]:

@@ -23,6 +23,7 @@ log = logs.get(__name__)
 _INTERVAL: Final = timedelta(seconds=10)  # at which workers show that they are alive
 _RETRY: Final = timedelta(seconds=1)
 _MAX_DETAIL: Final = 2000  # characters
+_SCHEMA: Final = ".json"  # the suffix of schemas that manifests name
 
 # Returns what is wrong with files of flows and models, by the file below the folder of apps.
 Problems = Callable[[], Mapping[str, str]]
@@ -84,7 +85,10 @@ class AppPublishing:
             await set_within(self._changed, _INTERVAL.total_seconds())
 
     async def _files_changed(self, changed: Collection[Path]) -> None:
-        if not changed or any(path.name == FILE_NAME or path.parent == self._folder.root for path in changed):
+        concerned = (
+            path.name == FILE_NAME or path.suffix == ".json" or path.parent == self._folder.root for path in changed
+        )
+        if not changed or any(concerned):
             await asyncio.to_thread(self._folder.scan)
             self.publish_soon()
 

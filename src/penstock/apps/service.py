@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
+import msgspec
 from msgspec import Raw
 from msgspec.structs import replace
 
@@ -20,6 +21,7 @@ from penstock.flows.views import FlowRequest, FlowVersion, RunTree
 from penstock.jobs.fields import APP_OWNER
 from penstock.jobs.job import JobSubmission, MarketplaceSubmission
 from penstock.masking import MASK
+from penstock.models.checking import Checker
 from penstock.models.replica.secrets import is_secret
 from penstock.postgres.pool import Database
 from penstock.suggestions import did_you_mean
@@ -34,6 +36,7 @@ class _Callable:
 
     manifest: AppManifest
     flow: KnownFlow
+    checker: Checker | None  # of the schema that the app states
     read_at: float
 
 
@@ -55,13 +58,14 @@ class AppService:
         """Return an app with the schemas of its flow. Raises NotFound."""
         app = await self._find(sender, name)
         manifest = app.manifest
+        stated = AppManifest(name=app.name) if manifest is None else manifest
         flow = None if manifest is None else await self._flow_of(manifest)
         summary = _summary(app, "" if flow is None else flow.description, sender)
         return AppView(
             **{field: getattr(summary, field) for field in AppSummary.__struct_fields__},
             flow=_named(flow),
-            input_schema={} if flow is None else flow.input_schema,
-            output_schema={} if flow is None else flow.output_schema,
+            input_schema=stated.request_schema or ({} if flow is None else flow.input_schema),
+            output_schema=stated.result_schema or ({} if flow is None else flow.output_schema),
             examples=[] if flow is None else flow.examples,
             max_input_bytes=None if manifest is None else manifest.limits.max_input_bytes,
             ttl_seconds=None if manifest is None or manifest.ttl is None else manifest.ttl.total_seconds(),
@@ -116,7 +120,13 @@ class AppService:
         limit, size = app.manifest.limits.max_input_bytes, len(bytes(given))
         if limit is not None and size > limit:
             return TooLarge(f"input has {size} bytes; the app {app.manifest.name} allows {limit}")
-        return self._flows.refusal(app.flow, given)
+        refusal = self._flows.refusal(app.flow, given)
+        if refusal is None and app.checker is not None:
+            try:
+                app.checker.check(msgspec.json.decode(given), prefix="input", json=bytes(given))
+            except InvalidInput as error:
+                return error
+        return refusal
 
     async def request(self, sender: Principal, name: str, task_id: UUID, *, from_no: int, limit: int) -> RunTree:
         """Return a request of an app with a page of its steps. Raises NotFound."""
@@ -152,7 +162,12 @@ class AppService:
         flow = await self._flows.known(manifest.flow_name, manifest.flow_version)
         if flow is None:
             raise AppUnavailable(f"no worker has the flow {manifest.flow or manifest.name} of the app {name}")
-        app = self._callable[name] = _Callable(manifest, flow, began)
+        before, schema = self._callable.get(name), manifest.request_schema
+        if before is not None and before.manifest.request_schema == schema:
+            checker = before.checker
+        else:
+            checker = None if schema is None else Checker(schema, owner="app")
+        app = self._callable[name] = _Callable(manifest, flow, checker, began)
         return app
 
     async def _find(self, sender: Principal, name: str) -> Published:

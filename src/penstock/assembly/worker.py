@@ -6,6 +6,7 @@ import os
 from functools import cached_property
 
 from penstock.apps import worker_part as apps
+from penstock.apps.result_check import ResultCheck
 from penstock.assembly.shared import Shared
 from penstock.client import Client
 from penstock.flows import part as flows
@@ -47,7 +48,8 @@ class WorkerAssembly(Shared):
             return []
         defaults = None if apps_folder is None else apps_folder.variables
         process = flows.flow_process(folders, ours=os.environ, defaults=defaults)
-        parts = [flows.worker_part(process, self.settings, database=self.database, jobs=self.jobs)]
+        check = None if apps_folder is None else ResultCheck(apps_folder)
+        parts = [flows.worker_part(process, self.settings, database=self.database, jobs=self.jobs, check_result=check)]
         if apps_folder is not None:
             models = self.models.folder if self.settings.penstock_models_url is None else None
             parts.append(apps.worker_part(apps_folder, database=self.database, process=process, models=models))

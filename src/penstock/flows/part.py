@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from penstock.flows.process.flow_process import FlowProcess
 from penstock.flows.program.folders import FlowFolders
-from penstock.flows.runner.executor import RunLimits
+from penstock.flows.runner.executor import CheckResult, RunLimits
 from penstock.flows.runner.runner import FlowRunner
 from penstock.jobs.service import JobService
 from penstock.postgres.pool import Database
@@ -28,7 +28,14 @@ def flow_process(
     return FlowProcess(folders, ours=ours, private=private, watched=True, defaults=defaults)
 
 
-def worker_part(process: FlowProcess, settings: Settings, *, database: Database, jobs: JobService) -> WorkerPart:
+def worker_part(
+    process: FlowProcess,
+    settings: Settings,
+    *,
+    database: Database,
+    jobs: JobService,
+    check_result: CheckResult | None = None,
+) -> WorkerPart:
     """Run the flows that a process has."""
     runner = FlowRunner(
         database,
@@ -40,6 +47,7 @@ def worker_part(process: FlowProcess, settings: Settings, *, database: Database,
             max_result_bytes=settings.penstock_max_result_bytes,
         ),
         max_resident=settings.penstock_flows_resident,
+        check_result=check_result,
     )
 
     return WorkerPart(start=runner.start, stop=runner.stop, follow=runner.follow)

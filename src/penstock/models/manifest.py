@@ -133,15 +133,15 @@ def file_in(folder: Path) -> Path:
 def tables_of(path: Path) -> dict[str, Any]:
     """Return the tables of a TOML file. Raises InvalidInput if it cannot be read, is too large, or is not TOML."""
     try:
-        return tomllib.loads(_content(path).decode())
+        return tomllib.loads(content_of(path).decode())
     except OSError as error:
         raise InvalidInput.of("manifest", f"cannot be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidInput.of("manifest", f"is not valid TOML: {error}") from None
 
 
-def _content(path: Path) -> bytes:
-    """Return the content of a file. Opening a FIFO would wait for its writer, and reading a device may never end."""
+def content_of(path: Path) -> bytes:
+    """Return the content of a small regular file: opening a FIFO would wait, and reading a device may never end."""
     if not stat.S_ISREG(path.stat().st_mode):
         raise InvalidInput.of("manifest", "must be a regular file")
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # it may have become a FIFO meanwhile

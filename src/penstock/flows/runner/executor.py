@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import Final, Protocol
 from uuid import UUID
 
+from msgspec import Raw
 from msgspec.structs import replace
 
 from penstock.errors import InvalidInput
@@ -47,6 +48,10 @@ _MAX_DEATHS: Final = 3  # of processes while they execute one run, without a sto
 _AGAIN: Final = timedelta(seconds=1)  # until a run is claimed again whose flow has disappeared from the files
 
 
+# Returns why the result of a run cannot be accepted, or None if it can.
+CheckResult = Callable[[ClaimedJob, Raw], str | None]
+
+
 class Process(Protocol):
     """The process that runs the code of flows, as a runner uses it."""
 
@@ -76,6 +81,7 @@ class Tools:
     limits: RunLimits
     crowded: Callable[[], bool]  # whether other runs need this one's place in memory
     code: Callable[[], str]  # a hash of the code that the process has
+    check_result: CheckResult | None = None
 
 
 class _Died(Exception):
@@ -162,7 +168,7 @@ class RunExecution:
     async def _commit(self, turn: Turn, at: float) -> Commit:
         """Store a turn, and the one that follows it. Raises _Died if other mail comes between them."""
         tools = self._tools
-        turn = _within_limits(turn, tools.limits)
+        turn = self._checked(_within_limits(turn, tools.limits))
         last = turn.last
         steps = turn.steps if turn.then is None else [*turn.steps, *turn.then.steps]
         children, blocks = await children_of(steps, self._job, tools.names, max_attempts=tools.limits.max_attempts)
@@ -186,6 +192,16 @@ class RunExecution:
             return commit
         self._seen, self._need = seen, max(1, last.need)
         return commit
+
+    def _checked(self, turn: Turn) -> Turn:
+        """Return the turn; a result that is not accepted becomes a failure."""
+        if turn.then is not None:
+            return replace(turn, then=self._checked(turn.then))
+        check, outcome = self._tools.check_result, turn.outcome
+        problem = check(self._job, outcome.result) if check is not None and isinstance(outcome, Completed) else None
+        if problem is None:
+            return turn
+        return replace(turn, outcome=Failed(fault=Fault(category=Category.INTERNAL, message=problem)))
 
     async def _next_mail(self, turn: Turn, commit: Commit | None, news: asyncio.Event) -> list[Mail] | None:
         """Return the mail with which the code can continue; None when the run was parked instead."""

@@ -7,7 +7,7 @@ from typing import Final
 
 from penstock.flows.process.flow_process import FlowProcess
 from penstock.flows.runner.children import MAP
-from penstock.flows.runner.executor import RunExecution, RunLimits, Tools
+from penstock.flows.runner.executor import CheckResult, RunExecution, RunLimits, Tools
 from penstock.flows.runner.mailboxes import Mailboxes
 from penstock.flows.runner.maps import MapExecution
 from penstock.flows.runner.publishing import Publishing
@@ -37,12 +37,20 @@ class FlowRunner:
     """
 
     def __init__(
-        self, database: Database, jobs: JobService, process: FlowProcess, *, limits: RunLimits, max_resident: int
+        self,
+        database: Database,
+        jobs: JobService,
+        process: FlowProcess,
+        *,
+        limits: RunLimits,
+        max_resident: int,
+        check_result: CheckResult | None = None,
     ) -> None:
         self.process = process
         self._database = database
         self._jobs = jobs
         self._limits = limits
+        self._check_result = check_result
         self._slots = Slots(max_resident)
         self._mailboxes = Mailboxes()
         self._tools: dict[TenantId, Tools] = {}
@@ -97,6 +105,7 @@ class FlowRunner:
                 limits=self._limits,
                 crowded=self._crowded,
                 code=lambda: self._publishing.code,
+                check_result=self._check_result,
             )
         return tools
 
