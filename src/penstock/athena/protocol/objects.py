@@ -13,6 +13,7 @@ from penstock.athena.protocol.mistakes import Mistakes, Path
 
 _MAX_SEQ: Final = 2**63 - 1
 _MAX_INTEGER: Final = 2**64  # what JSON of other languages holds, and msgspec writes
+_ELSEWHERE: Final = ("http", "s3")  # values of dataSrc: the data of a task that is fetched
 _TYPE_NAMES: Final = "text, audio, image, video or other"
 
 
@@ -50,7 +51,7 @@ class ObjectReader:
         found.attributes = self.scalars(path, fields, "an attribute: attributes have one level")
         if kinds:
             found.data = self._data((*path, kinds[0]), value[kinds[0]], found)
-        elif found.status is not Status.END:
+        elif found.status is not Status.END and found.attributes.get("dataSrc") not in _ELSEWHERE:
             self._mistakes.add(path, f"must hold data under {_TYPE_NAMES}; only a stream's end (status 2) may lack it")
         return found
 
