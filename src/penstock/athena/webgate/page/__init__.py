@@ -38,6 +38,7 @@ def parts() -> list[Route]:
             )
             for name, operation, content_type in (
                 ("page.js", "athenaPageScript", "text/javascript; charset=utf-8"),
+                ("stream.js", "athenaPageSessions", "text/javascript; charset=utf-8"),
                 ("page.css", "athenaPageStyle", "text/css; charset=utf-8"),
             )
         ],

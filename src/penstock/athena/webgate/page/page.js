@@ -30,10 +30,19 @@ export async function signed(path, method) {
   return `${path}?${new URLSearchParams({ host: location.host, date, authorization: btoa(stated) })}`;
 }
 
-// Returns a path with the key as a parameter, for WebSockets, which cannot send headers.
-export async function withSender(path, method) {
+// Returns the path of the service for a WebSocket, which cannot send headers: with a signature, a token or a ticket.
+export async function addressOf(method) {
   const key = element("key").value.trim();
-  return key.startsWith("at.") ? `${path}?${new URLSearchParams({ access_token: key })}` : signed(path, method);
+  if (key.startsWith("at.")) return `${described.route}?${new URLSearchParams({ access_token: key })}`;
+  if (!key) return signed(described.route, method);
+  const response = await fetch("/api/v1/tickets", {
+    method: "POST",
+    body: JSON.stringify({ scopes: ["models:call"], once: true }),
+    headers: { ...headers(), "Content-Type": "application/json" },
+  });
+  const body = await response.json();
+  if (!response.ok) throw new Error(body.detail || response.statusText);
+  return `${described.route}?${new URLSearchParams({ ticket: body.ticket })}`;
 }
 
 function headers() {
