@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+import secrets
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, Final
-from uuid import uuid4
 
 from penstock.failures import CallFailed, Category
 from penstock.models.replica.aiges import calls, codes, configuration, fields, kinds, responses, schema_file, wrapper
@@ -19,6 +20,7 @@ LOAD: Final = "AILoad"  # values of header.op, as the original's RPC names them
 UNLOAD: Final = "AIUnLoad"
 
 _NO_RESOURCE: Final = 0
+_SIDS: Final = map(f"{secrets.token_hex(12)}{{:08x}}".format, itertools.count())  # for calls that bring none
 
 
 class Method(Enum):
@@ -101,7 +103,7 @@ class Engine:
     def given(self, json: bytes, segments: Sequence[Segment]) -> Given:
         """Return what a call, or the first part of a session, gives the wrapper. Raises CallFailed (``bad_input``)."""
         data = calls.read(json, segments)
-        sid = data.header.get("sid") or uuid4().hex
+        sid = data.header.get("sid") or next(_SIDS)
         return Given(data, data.passed(self._header_pass, sid), sid, self._resource(data))
 
     def result(self, response: Any, method: str, code: int) -> list[Item]:
@@ -111,11 +113,13 @@ class Engine:
             raise codes.refused(code, number, self.wrapper.error_text(number))
         return responses.items_of(response, method)
 
-    def operation(self, data: EngineCall) -> Output | None:
-        """Load or unload a resource, if that is what a call is about; else return None. Raises CallFailed."""
-        stated = data.header.get("op", "")
-        if stated not in (LOAD, UNLOAD):
-            return None
+    def is_operation(self, data: EngineCall) -> bool:
+        """Return whether a call is about loading or unloading a resource."""
+        return data.header.get("op") in (LOAD, UNLOAD)
+
+    def operate(self, data: EngineCall) -> Output:
+        """Load or unload a resource. Raises CallFailed."""
+        stated = data.header["op"]
         if not self._may_load:
             raise _bad("op", "this engine loads no resources by calls: its manifest must state load_resources = true")
         name = data.header.get("res_id", "")
@@ -151,7 +155,7 @@ class Engine:
 
     def _resource(self, data: EngineCall) -> int | str:
         name = data.header.get("res_id", "")
-        if not name or data.header.get("op") in (LOAD, UNLOAD):
+        if not name or self.is_operation(data):
             return _NO_RESOURCE
         if name not in self._resources:
             there = ", ".join(sorted(self._resources)[:10]) or "none"

@@ -33,9 +33,8 @@ class OnceEngine(BlockingRuntime):
     def predict(self, call: Call) -> Output:
         engine = self._engine
         given = engine.given(call.input, call.segments)
-        done = engine.operation(given.data)
-        if done is not None:
-            return done
+        if engine.is_operation(given.data):
+            return engine.operate(given.data)
         running = Running(call, given.sid)
         engine.registry.begin(running)
         try:

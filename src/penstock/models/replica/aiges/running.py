@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
-from collections import Counter
 from typing import Any, Protocol
 
 from penstock.failures import Category
@@ -33,40 +31,34 @@ class Running:
         self.sid = sid
         self.sink = sink
         self.handle = ""
-        self.usage: Counter[str] = Counter()
+        self.usage: dict[str, int] = {}
 
 
 class Registry:
-    """All running calls. Wrappers reach it from any thread, through ``aiges.callback``."""
+    """All running calls. Wrappers reach it from any thread, through ``aiges.callback``.
+
+    It needs no lock: single operations of a dictionary are atomic.
+    """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
         self._running: dict[str, Running] = {}
 
     def begin(self, running: Running) -> None:
         """Add a call. Raises CallFailed if another one with its sid runs."""
-        with self._lock:
-            if running.sid in self._running:
-                raise codes.failed(
-                    codes.REPEATED_SESSION,
-                    "is the sid of a running call",
-                    category=Category.BAD_INPUT,
-                    field="header.sid",
-                )
-            self._running[running.sid] = running
+        if self._running.setdefault(running.sid, running) is not running:
+            detail = "is the sid of a running call"
+            raise codes.failed(codes.REPEATED_SESSION, detail, category=Category.BAD_INPUT, field="header.sid")
 
     def named(self, running: Running, handle: str) -> None:
         """Add the handle of a session, by which wrappers may send results, too."""
-        with self._lock:
-            running.handle = handle
-            self._running.setdefault(handle, running)
+        running.handle = handle
+        self._running.setdefault(handle, running)
 
     def end(self, running: Running) -> None:
         """Forget a call: what is still sent for it is dropped."""
-        with self._lock:
-            for name in (running.sid, running.handle):
-                if self._running.get(name) is running:
-                    del self._running[name]
+        for name in (running.sid, running.handle):
+            if self._running.get(name) is running:
+                del self._running[name]
 
     # For wrappers
 
@@ -85,7 +77,7 @@ class Registry:
     def counted(self, tag: str, key: str, count: int) -> None:
         running = self._found((tag,))
         if running is not None and (key in running.usage or len(running.usage) < _MAX_KEYS):
-            running.usage[key] += count
+            running.usage[key] = running.usage.get(key, 0) + count
 
     def noted(self, tag: str, message: str) -> None:
         running = self._found((tag,))
@@ -97,6 +89,5 @@ class Registry:
         handle may have another session by now."""
         for name in reversed(names):
             if isinstance(name, str) and name:
-                with self._lock:
-                    return self._running.get(name)
+                return self._running.get(name)
         return None

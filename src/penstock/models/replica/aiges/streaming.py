@@ -42,9 +42,8 @@ class StreamingEngine(AsyncRuntime, AsyncSessions):
     async def predict(self, call: Call) -> Output:
         engine = self._engine
         given = engine.given(call.input, call.segments)
-        done = await self._threads.run(engine.operation, given.data)
-        if done is not None:
-            return done
+        if engine.is_operation(given.data):
+            return await self._threads.run(engine.operate, given.data)
         results = Results()
         with self._running(call, given, results) as running:
             items = await self._items(call, given, running, results)

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any, ClassVar, Final
 
 from penstock.models.replica import interpreters
-from penstock.models.replica.aiges import configuration
+from penstock.models.replica.aiges import configuration, engine_options
 from penstock.models.replica.runtime import Runtime, Spec, unknown_options
 
 _OPTIONS: Final = (
     "class", "config", "toml", "environment", "interpreter", "header_pass", "resources", "load_resources",
     "sessions", "callbacks", "realtime",
 )  # fmt: skip
+_FLAGS: Final = ("load_resources", "sessions", "callbacks", "realtime")
 
 
 class AigesRuntime(Runtime):
@@ -68,9 +69,6 @@ class AigesRuntime(Runtime):
 
 def _mistakes(options: Mapping[str, Any], folder: Path) -> Iterator[tuple[str, str]]:
     yield from interpreters.class_mistakes(options, required=False)
-    config = options.get("config", {})
-    if not isinstance(config, Mapping):
-        yield "config", "must be a table; the wrapper gets its values as text"
     toml = options.get("toml")
     if toml is not None and (not isinstance(toml, str) or not toml):
         yield "toml", f'must be the name of a file, such as "{configuration.FILE}"'
@@ -79,12 +77,7 @@ def _mistakes(options: Mapping[str, Any], folder: Path) -> Iterator[tuple[str, s
             configuration.wrapper_config({"toml": toml}, folder)
         except ValueError as error:
             yield "toml", str(error)
-    passed = options.get("header_pass", [])
-    if not isinstance(passed, list) or not all(isinstance(one, str) for one in passed):
-        yield "header_pass", "must be a list of names of fields in a call's header"
-    for name in ("load_resources", "sessions", "callbacks", "realtime"):
-        if not isinstance(options.get(name, False), bool):
-            yield name, "must be true or false"
+    yield from engine_options.mistakes(options, folder, flags=_FLAGS)
     yield from _resource_mistakes(options.get("resources", {}), folder)
 
 
@@ -93,5 +86,5 @@ def _resource_mistakes(resources: Any, folder: Path) -> Iterator[tuple[str, str]
         yield "resources", "must be a table of files by the names that calls state"
         return
     for name, path in resources.items():
-        if "\0" in path or not (folder / path).is_file():
+        if not engine_options.is_file(path, folder):
             yield f"resources.{name}", f"must exist in the manifest's folder: {path}"
