@@ -14,7 +14,8 @@ from penstock.models.checking import Checker
 from penstock.models.environments.environment import Environment, of_lock
 from penstock.models.manifest_keys import Stated, duration, size_in_bytes
 from penstock.models.replica import runtimes
-from penstock.models.replica.runtime import Schema
+from penstock.models.replica.runtime import Runtime, Schema
+from penstock.models.replica.sessions import AsyncSessions, BlockingSessions
 from penstock.outbound.policy import Policy, check_url, networks_of
 from penstock.suggestions import did_you_mean
 
@@ -136,8 +137,12 @@ def _check_values(sound: Mapping[str, Any]) -> Iterator[FieldProblem]:
     if sound.get("schema") is not None:
         schema = msgspec.convert(sound["schema"], Schema)
         yield from _check_schema(schema, sound.get("examples", []))
-        if schema.session is not None and runtime is not None and not runtimes.find(runtime).sessions:
+        if schema.session is not None and runtime is not None and not _takes_sessions(runtimes.find(runtime)):
             yield FieldProblem(field="schema.session", detail=f"models of the runtime {runtime} take no sessions")
+
+
+def _takes_sessions(runtime: type[Runtime]) -> bool:
+    return runtime.sessions or issubclass(runtime, BlockingSessions | AsyncSessions)
 
 
 def _problem(name: str, convert: Callable[[Any], object], value: object) -> Iterator[FieldProblem]:

@@ -7,16 +7,16 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from penstock.errors import InvalidInput, ModelCrashed, ModelTimeout, ModelUnavailable, Overloaded, PoisonInput
-from penstock.failures import CallFailed, Category, error_of
+from penstock.errors import InvalidInput, ModelUnavailable, Overloaded, PoisonInput
+from penstock.failures import CallFailed, Category
 from penstock.models.checking import Checker
 from penstock.models.host.call_folders import CallFolders
 from penstock.models.host.calls import LiveCall
-from penstock.models.host.failures import failure_of
 from penstock.models.host.fleet import Fleet
 from penstock.models.host.guardian import Guardian
 from penstock.models.host.logbook import Logbook
 from penstock.models.host.metrics import ModelMetrics
+from penstock.models.host.outcomes import Outcomes
 from penstock.models.host.poison import Poison
 from penstock.models.host.queue import CallQueue
 from penstock.models.host.replica import Owner, Replica
@@ -30,7 +30,6 @@ from penstock.telemetry import logs
 
 log = logs.get(__name__)
 
-_MAX_ATTEMPTS: Final = 2  # replicas that one call may bring down
 _STOP_GRACE: Final = 10.0  # seconds for a replica to unload
 
 
@@ -64,7 +63,7 @@ class Deployment:
         self.fleet = Fleet(
             model,
             logbook,
-            lambda: self._new_replica(self),
+            lambda: self._new_replica(self._outcomes),
             on_load=self._set_schema,
             on_failure=self._start_failed,
             on_change=self._fleet_changed,
@@ -73,12 +72,22 @@ class Deployment:
         self.newer_problem: str | None = None  # why a newer form of this version is not used in its place
         self.retired = False
         self.held = False  # no new calls are sent: another model's turn is next
-        self.last_used_at = time.perf_counter()
+        self._called_at = time.perf_counter()
         self._guardian = guardian
         self._private = private
         self._on_change = on_change
         self._queue = CallQueue(model, self.fleet, self.metrics, self._pump)
         self._poison = Poison()
+        self._outcomes = Outcomes(
+            model,
+            fleet=self.fleet,
+            queue=self._queue,
+            metrics=self.metrics,
+            logbook=logbook,
+            poison=self._poison,
+            places_free=self._places_free,
+            fleet_changed=self._fleet_changed,
+        )
         self._describing = asyncio.Lock()
         self._ended = asyncio.Event()
         self._change = asyncio.Event()  # a call has ended
@@ -94,18 +103,23 @@ class Deployment:
             raise ModelUnavailable(f"model {self.model.name} is being removed")
         queue = self._queue
         if not queue and not self.held and queue.send_now(call):
-            self.last_used_at = call.accepted_at
+            self._called_at = call.accepted_at
             return
         if not queue.has_space(call):
             self.metrics.count_failed("overloaded")
             raise Overloaded(
                 f"{len(queue)} calls wait for model {self.model.name} already", retry_after=queue.wait_estimate()
             )
-        self.last_used_at = call.accepted_at
+        self._called_at = call.accepted_at
         waited_before = len(queue) > 0
         queue.add(call)
         if not waited_before or queue.together > 1 or self.fleet.absent:
             self.pump()  # otherwise there is no place for earlier calls either
+
+    @property
+    def last_used_at(self) -> float:
+        """The perf_counter of when the last call was accepted, or a call in a replica ended."""
+        return max(self._called_at, self._outcomes.ended_at)
 
     def begin(self, session: LiveSession) -> None:
         """Send or queue a session. Raises as ``call`` does."""
@@ -219,13 +233,11 @@ class Deployment:
 
     async def stop(self, *, grace: float = 0.0) -> None:
         """End at once; running and waiting calls fail."""
-        self.retired = True
+        self.retired = self._outcomes.stopped = True
         self._ended.set()
         reason = f"model {self.model.name} is being stopped"
         self._queue.fail(reason)
-        for session in [call for replica in self.replicas for call in replica.in_flight.running.values()]:
-            if isinstance(session, LiveSession):  # it ends when its caller likes, so there is nothing to wait for
-                session.fail(ModelUnavailable(reason))
+        self._outcomes.fail_sessions(reason)
         await self.fleet.stop(grace=grace)
 
     def pump(self) -> None:
@@ -303,78 +315,14 @@ class Deployment:
         if not self._queue:
             self._idle_check()
 
-    def _idle_check(self) -> None:
-        if self.turn is not None and not self._queue and not self.in_flight:
-            self.turn.idle()
-
-    # What replicas report (penstock.models.host.replica.Owner)
-
-    def completed(self, call: LiveCall, json: bytes, segments: Sequence[Segment], micros: int) -> None:
-        """End a call with its result."""
-        seconds = micros / 1e6
-        self.last_used_at = time.perf_counter()
-        if not isinstance(call, LiveSession):
-            self._queue.took(seconds)
-            self.metrics.count_completed(seconds)
-        if not json:
-            json, segments = call.collected()
-        call.succeed(json, segments, model_seconds=seconds, version=self.model.version)
-
-    def failed(self, call: LiveCall, failure: frames.FailureHeader) -> None:
-        """End a call that failed; its replica continues."""
-        self.metrics.count_failed(failure.category)
-        call.fail(error_of(failure_of(failure, self.logbook.masked(failure.message)), f"model {self.model.name}"))
-
-    def places_free(self) -> None:
+    def _places_free(self) -> None:
         """Send the next calls, before the results of those that ended reach their callers."""
         if self._queue or self._waiters or self.turn is not None:
             self._pump()
 
-    def timed_out(self, call: LiveCall) -> None:
-        """End a call that has exceeded its time limit."""
-        self.metrics.count_failed("timeout")
-        limit = f"{self.model.timeout.total_seconds():g} s"
-        if isinstance(call, LiveSession):
-            limit = f"{self.model.session_timeout.total_seconds():g} s"
-            call.fail(ModelTimeout(f"the session with model {self.model.name} had no part and no chunk for {limit}"))
-        else:
-            call.fail(ModelTimeout(f"model {self.model.name} took longer than {limit}"))
-
-    def ended(self, replica: Replica, started: Sequence[LiveCall], unstarted: Sequence[LiveCall]) -> None:
-        """Requeue the calls of a replica that has ended, or fail them."""
-        output = f"; its last output was: {replica.last_words}" if replica.last_words else ""
-        reason = self.logbook.masked(f"{replica.end_reason or 'it ended'}{output}")
-        again = [call for call in unstarted if not call.done.done()]
-        for call in started:
-            if call.done.done():
-                continue
-            if isinstance(call, LiveSession):
-                self.metrics.count_failed("crashed")
-                call.fail(ModelCrashed(f"the replica that ran this session ended: {reason}"))
-                continue
-            if not replica.overstayed:  # otherwise another call was the cause
-                call.attempts += 1
-                self._poison.blame(call, alone=len(started) == 1)
-            if self._may_retry(call, replica):
-                again.append(call)
-            else:
-                self.metrics.count_failed("crashed")
-                call.fail(ModelCrashed(f"the replica that ran this call ended: {reason}"))
-        for call in again:
-            call.reset()
-        self._queue.requeue(again)
-        self.fleet.replace(replica)
-        self._fleet_changed()
-
-    def _may_retry(self, call: LiveCall, replica: Replica) -> bool:
-        return (
-            self.model.manifest.retry
-            and not replica.over_limit  # the size limit would be exceeded again
-            and not self._ended.is_set()
-            and not call.visible
-            and call.attempts < _MAX_ATTEMPTS
-            and not self._poison.refuses(call)
-        )
+    def _idle_check(self) -> None:
+        if self.turn is not None and not self._queue and not self.in_flight:
+            self.turn.idle()
 
 
 class _NoCalls:

@@ -246,7 +246,7 @@ class Runtime(ABC):
     registrable: ClassVar[bool] = False  # runs no code of the operator: callers may register it over HTTP
     describes_itself: ClassVar[bool] = False  # the model's code states the schema, whatever the manifest does
     batches: ClassVar[bool] = False  # may run several calls together
-    sessions: ClassVar[bool] = False  # may take sessions: see penstock.models.replica.sessions
+    sessions: ClassVar[bool] = False  # a runtime that ``create`` returns may take sessions
     leaves_threads: ClassVar[bool] = False  # threads of the model may never end, and its process does not wait for them
     one_replica: ClassVar[bool] = False  # it calls a server; only one replica, so that all calls share its gate
 
