@@ -12,6 +12,7 @@ import uvloop
 from benchmarks import (
     access,
     apps,
+    athena_calls,
     athena_streams,
     burndown,
     callbacks,
@@ -57,6 +58,7 @@ SCENARIOS = {
     "flow_replay": flow_replay.run_scenario,
     "flows": flows.run,
     "apps": apps.run,
+    "athena_calls": athena_calls.run,
     "athena_streams": athena_streams.run,
 }
 

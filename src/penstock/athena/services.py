@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Final
 from weakref import WeakKeyDictionary
 
 import msgspec
@@ -45,8 +44,6 @@ from penstock.models.service import ModelService
 from penstock.quotas.admission import Quotas
 from penstock.web.request import Request
 from penstock.web.response import Headers
-
-_any: Final = msgspec.json.Decoder()
 
 
 class Service:
@@ -88,7 +85,7 @@ class Service:
         ``rules`` have checked the message already. Raises InvalidInput that names the fields of the message.
         """
         given = engine_input(part, sid) if self.engine is not None else model_input(part, self._members)
-        shown = _any.decode(given.json)
+        shown = given.value
         for segment in given.segments:
             shown = put(shown, segment.path, placeholder(segment))
         try:

@@ -30,6 +30,7 @@ class CallInput:
     json: bytes
     segments: Sequence[Segment] = ()
     fields: Mapping[str, str] = field(default_factory=dict)  # beginnings of fields → those of the message
+    value: Any = None  # what ``json`` states; it may be changed by who checks it
 
 
 def engine_input(request: ServiceRequest, sid: str = "") -> CallInput:
@@ -44,7 +45,8 @@ def engine_input(request: ServiceRequest, sid: str = "") -> CallInput:
     if request.payload:
         value["payload"] = {name: _engine_object(name, one, segments) for name, one in request.payload.items()}
     fields = {f"payload.{name}": request.payload_field(name) for name in request.names}
-    return CallInput(msgspec.json.encode(value), segments, fields | {"parameter": f"parameter.{request.service}"})
+    fields["parameter"] = f"parameter.{request.service}"
+    return CallInput(msgspec.json.encode(value), segments, fields, value)
 
 
 def _engine_object(name: str, one: DataObject, segments: list[Segment]) -> dict[str, Any]:

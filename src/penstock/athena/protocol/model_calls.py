@@ -46,7 +46,7 @@ class _Input:
         else:
             value = self._object()
         self._mistakes.check()
-        return CallInput(msgspec.json.encode(value), self._segments, self._fields)
+        return CallInput(msgspec.json.encode(value), self._segments, self._fields, value)
 
     def _whole(self, one: DataObject | None) -> Any:
         """Return the input that is one data object."""

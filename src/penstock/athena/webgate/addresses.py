@@ -13,6 +13,7 @@ from penstock.errors import NotFound
 from penstock.web.request import Request
 
 SERVICE_ID: Final = "serviceId"
+_STATED: Final = b"serviceId="
 _SHORT: Final = re.compile(r"/(v[0-9][0-9.]{0,10})/([A-Za-z0-9][A-Za-z0-9._-]{0,99})")
 _PRIVATE: Final = re.compile(r"/([^/]{1,50})/private/([A-Za-z0-9][A-Za-z0-9._-]{0,99})")
 
@@ -30,14 +31,14 @@ class Addresses:
     def may_serve(self, request: Request) -> bool:
         """Return whether a request to a path that no other route has may be for a service."""
         path = unquote(request.url_path)
-        if b"serviceId=" in request.query_string or _SHORT.fullmatch(path):
+        if _STATED in request.query_string or _SHORT.fullmatch(path):
             return True
         return any(path in service.document.routes for service in self._services.known())
 
     async def find(self, request: Request, caller: Caller) -> Service:
         """Return the service that a request is for. Raises NotFound, ModelUnavailable."""
         path = unquote(request.url_path)
-        stated = query_of(request).get(SERVICE_ID)
+        stated = query_of(request).get(SERVICE_ID) if _STATED in request.query_string else None
         matched = _PRIVATE.fullmatch(path) or _SHORT.fullmatch(path)
         version, name = (matched[1], matched[2]) if matched else ("", "")
         if stated or name:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from penstock.athena.protocol.data import DataObject, DataType, Scalar, text_of
@@ -33,6 +34,7 @@ class Rules:
         self._document = document
         self._first = Checker(document.given, owner="service")
         self._later = Checker(_without_required(document.given), owner="service")
+        self._plan = _plan_of(document.given)
         self._header = properties_of(properties_of(document.given).get("header"))
 
     def first(self, message: dict[str, Any], *, app_id: str = "") -> dict[str, Any]:
@@ -41,23 +43,26 @@ class Rules:
         ``app_id`` is that of the sender's key, for a message that states none. Raises InvalidInput that names fields.
         """
         self._complete_header(message, app_id)
-        schema = self._document.given
-        for name, grow in _SECTIONS.items():
-            inner = properties_of(schema).get(name)
-            if name not in message and grow is not None and _sets_something(inner):
-                message[name] = {}
-            _fill(inner, message.get(name), grow=grow or 0)
-        _convert(schema, message)
+        plan = self._plan
+        if plan is not None:
+            for name, grow in _SECTIONS.items():
+                inner = plan.inner.get(name)
+                if inner is not None and inner.sets and grow is not None and name not in message:
+                    message[name] = {}
+                if inner is not None:
+                    _complete(inner, message.get(name), grow=grow or 0)
         self._first.check(message)
-        _rename(schema, message)
+        if plan is not None:
+            _rename(plan, message)
         return message
 
     def later(self, message: dict[str, Any]) -> dict[str, Any]:
         """Return a later message of a session, of which nothing is required; the message itself is changed."""
-        _fill(self._document.given, message, grow=0)
-        _convert(self._document.given, message)
+        if self._plan is not None:
+            _complete(self._plan, message, grow=0)
         self._later.check(message)
-        _rename(self._document.given, message)
+        if self._plan is not None:
+            _rename(self._plan, message)
         return message
 
     def _complete_header(self, message: dict[str, Any], app_id: str) -> None:
@@ -121,65 +126,80 @@ def as_type(value: Scalar, kind: Any) -> Scalar:
     return value
 
 
-def _fill(schema: Any, value: Any, *, grow: int, depth: int = 0) -> None:
-    """Set constants and defaults in a value; ``grow`` levels of members are made where rules set something in them."""
+@dataclass(slots=True)
+class _Plan:
+    """What the rules of a schema do with an object, without the parts of the schema that state none."""
+
+    constants: list[tuple[str, Any]] = field(default_factory=list)
+    defaults: list[tuple[str, Any]] = field(default_factory=list)
+    types: list[tuple[str, str]] = field(default_factory=list)  # members that texts are converted for
+    names: list[tuple[str, str]] = field(default_factory=list)  # members that are renamed
+    inner: dict[str, _Plan] = field(default_factory=dict)
+    items: _Plan | None = None  # of each item, where the value is a list
+    sets: bool = False  # it, or one in it, sets something
+
+
+def _plan_of(schema: Any, depth: int = 0) -> _Plan | None:
+    """Return the plan of a schema; None if it states no rules."""
     if depth > _MAX_DEPTH or not isinstance(schema, Mapping):
-        return
-    if isinstance(value, list):
-        for one in value:
-            _fill(schema.get("items"), one, grow=0, depth=depth + 1)
-    if not isinstance(value, dict):
-        return
-    for name, inner in properties_of(schema).items():
-        if not isinstance(inner, Mapping):
+        return None
+    found = _Plan(items=_plan_of(schema.get("items"), depth + 1))
+    for name, one in properties_of(schema).items():
+        if not isinstance(one, Mapping):
             continue
-        if "constVal" in inner:
-            value[name] = deepcopy(inner["constVal"])
-        elif name not in value and "defaultVal" in inner:
-            value[name] = deepcopy(inner["defaultVal"])
-        elif name not in value and grow and _sets_something(inner):
-            value[name] = {}
-        if name in value:
-            _fill(inner, value[name], grow=max(grow - 1, 0), depth=depth + 1)
-
-
-def _sets_something(schema: Any, depth: int = 0) -> bool:
-    """Return whether rules set members of an object, so that it is needed."""
-    return depth < _MAX_DEPTH and any(
-        isinstance(one, Mapping) and ("constVal" in one or "defaultVal" in one or _sets_something(one, depth + 1))
-        for one in properties_of(schema).values()
-    )
-
-
-def _convert(schema: Any, value: Any, depth: int = 0) -> None:
-    """Turn texts into the numbers and booleans that the schema wants: clients of the original send texts."""
-    if depth > _MAX_DEPTH or not isinstance(schema, Mapping) or not isinstance(value, dict):
-        return
-    for name, inner in properties_of(schema).items():
-        one = value.get(name)
-        if isinstance(one, str) and isinstance(inner, Mapping) and inner.get("type") in _FROM_TEXT:
-            value[name] = as_type(one, inner["type"])
-        elif isinstance(one, dict):
-            _convert(inner, one, depth + 1)
-
-
-def _rename(schema: Any, value: Any, depth: int = 0) -> None:
-    if depth > _MAX_DEPTH or not isinstance(schema, Mapping):
-        return
-    if isinstance(value, list):
-        for one in value:
-            _rename(schema.get("items"), one, depth + 1)
-    if not isinstance(value, dict):
-        return
-    renamed: dict[str, Any] = {}
-    for name, inner in properties_of(schema).items():
-        if name not in value or not isinstance(inner, Mapping):
-            continue
-        _rename(inner, value[name], depth + 1)
-        other = inner.get("replaceKey")
+        if "constVal" in one:
+            found.constants.append((name, one["constVal"]))
+        elif "defaultVal" in one:
+            found.defaults.append((name, one["defaultVal"]))
+        kind, other = one.get("type"), one.get("replaceKey")
+        if isinstance(kind, str) and kind in _FROM_TEXT:
+            found.types.append((name, kind))
         if isinstance(other, str) and other and other != name:
-            renamed[other] = value.pop(name)
-    value |= renamed
+            found.names.append((name, other))
+        inner = _plan_of(one, depth + 1)
+        if inner is not None:
+            found.inner[name] = inner
+    found.sets = bool(found.constants or found.defaults) or any(one.sets for one in found.inner.values())
+    states_some = found.sets or found.types or found.names or found.inner or found.items is not None
+    return found if states_some else None
+
+
+def _complete(plan: _Plan, value: Any, *, grow: int) -> None:
+    """Set constants and defaults in a value, and turn texts into the numbers and booleans that the schema wants:
+    clients of the original send texts. ``grow`` levels of members are made where rules set something in them."""
+    if type(value) is list and plan.items is not None:
+        for one in value:
+            _complete(plan.items, one, grow=0)
+    if type(value) is not dict:
+        return
+    for name, constant in plan.constants:
+        value[name] = deepcopy(constant)
+    for name, default in plan.defaults:
+        if name not in value:
+            value[name] = deepcopy(default)
+    for name, kind in plan.types:
+        one = value.get(name)
+        if type(one) is str:
+            value[name] = as_type(one, kind)
+    for name, inner in plan.inner.items():
+        if name not in value:
+            if not grow or not inner.sets:
+                continue
+            value[name] = {}
+        _complete(inner, value[name], grow=max(grow - 1, 0))
+
+
+def _rename(plan: _Plan, value: Any) -> None:
+    if type(value) is list and plan.items is not None:
+        for one in value:
+            _rename(plan.items, one)
+    if type(value) is not dict:
+        return
+    for name, inner in plan.inner.items():
+        if name in value:
+            _rename(inner, value[name])
+    if plan.names:
+        value |= {other: value.pop(name) for name, other in plan.names if name in value}
 
 
 def _without_required(schema: Any, depth: int = 0) -> dict[str, Any]:
