@@ -13,6 +13,7 @@ from benchmarks import (
     access,
     apps,
     athena_calls,
+    athena_rpc,
     athena_streams,
     burndown,
     callbacks,
@@ -59,6 +60,7 @@ SCENARIOS = {
     "flows": flows.run,
     "apps": apps.run,
     "athena_calls": athena_calls.run,
+    "athena_rpc": athena_rpc.run,
     "athena_streams": athena_streams.run,
 }
 

@@ -16,11 +16,11 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from penstock.assembly.gateway import GatewayAssembly
-from penstock.athena.atom.exchange import OnceExchange
+from penstock.athena.atom.exchange import OnceExchange, Unpolled
 from penstock.athena.atom.exchanges import Exchanges, Refusal, key_of
 from penstock.athena.atom.order import MAX_AHEAD_BYTES, Order, TooFarAhead
 from penstock.athena.protocol.data import DataObject
-from penstock.errors import SettingsError
+from penstock.errors import Overloaded, SettingsError
 from penstock.tenants.principal import OPERATOR
 from tests.athena.rpc import RELAY, RpcClient, data_of, model, part, rpc_client, text
 from tests.support.engines import put_python
@@ -142,13 +142,13 @@ async def test_sessions_that_do_not_end_are_cut_after_the_grace(database_url: st
 class Work:
     """A call that a test ends."""
 
-    def __init__(self) -> None:
+    def __init__(self, size: int = 1, unpolled: Unpolled | None = None) -> None:
         self.end = asyncio.Event()
-        self.exchange = OnceExchange(self._run())
+        self.exchange = OnceExchange(self._run(size), unpolled or Unpolled())
 
-    async def _run(self) -> Sequence[DataObject]:
+    async def _run(self, size: int) -> Sequence[DataObject]:
         await self.end.wait()
-        return [DataObject(name="r")]
+        return [DataObject(name="r", data=bytes(size))]
 
 
 async def test_places_are_given_back_however_an_exchange_ends() -> None:
@@ -198,6 +198,36 @@ async def test_an_rpc_that_is_cancelled_ends_its_exchange() -> None:
     await exchanges.stop()
     with pytest.raises(asyncio.CancelledError):
         await work.exchange.poll(0)
+
+
+async def test_a_call_that_is_accepted_while_all_are_ended_is_closed() -> None:
+    exchanges = Exchanges(timedelta(seconds=60))
+    work = Work()
+    exchanges.reserve(KEY)
+    await exchanges.stop()
+    with pytest.raises(Refusal, match="stopping"):
+        exchanges.add(KEY, work.exchange)
+    await exchanges.stop()
+    with pytest.raises(asyncio.CancelledError):
+        await work.exchange.poll(0)
+
+
+async def test_results_that_wait_to_be_polled_are_bounded_in_bytes() -> None:
+    """A result for which its client waits does not count, whatever its size."""
+    unpolled = Unpolled(100)
+    waited, kept, refused = (Work(size, unpolled) for size in (500, 60, 60))
+    poll = asyncio.create_task(waited.exchange.poll(60))
+    await asyncio.sleep(0)
+    for work in (waited, kept, refused):
+        work.end.set()
+    assert len((await within(poll)).payload[0].data) == 500
+    assert len((await kept.exchange.poll(10)).payload[0].data) == 60
+    await until(lambda: unpolled.taken in {0, 60}, "the others have ended")
+    with pytest.raises(Overloaded):
+        await refused.exchange.poll(10)
+    for work in (waited, kept, refused):
+        await work.exchange.close()
+    assert unpolled.taken == 0
 
 
 def test_messages_are_handed_out_in_order() -> None:

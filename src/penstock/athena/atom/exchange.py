@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Sequence
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from penstock.athena.protocol.data import DataObject, Status
 from penstock.athena.protocol.engine_calls import last_status
 from penstock.athena.protocol.forms.request import RpcRequest
 from penstock.athena.protocol.responses import ResponseMessage
+from penstock.errors import Overloaded
+
+MAX_UNPOLLED_BYTES: Final = 256 * 2**20
 
 
 class Exchange(Protocol):
@@ -18,6 +21,10 @@ class Exchange(Protocol):
     @property
     def once(self) -> bool:
         """Whether its whole input came with the first message."""
+
+    @property
+    def over(self) -> bool:
+        """Whether there is nothing left to close."""
 
     async def take(self, request: RpcRequest, seq: int, size: int) -> None:
         """Take one of the next messages, of ``size`` bytes. ``seq`` is its number among those of the client; 0: none.
@@ -35,20 +42,57 @@ class Exchange(Protocol):
         """End the call, if it has not ended. It may be repeated."""
 
 
+class Unpolled:
+    """The bytes of results that wait for their clients to poll, of all calls together."""
+
+    def __init__(self, most: int = MAX_UNPOLLED_BYTES) -> None:
+        self.taken = 0
+        self._most = most
+
+    def take(self, size: int) -> None:
+        """Count a result. Raises Overloaded when too many wait."""
+        if self.taken + size > self._most:
+            raise Overloaded(f"results of {self.taken} bytes wait to be polled, and may have {self._most}")
+        self.taken += size
+
+    def give_back(self, size: int) -> None:
+        self.taken -= size
+
+
 class OnceExchange:
     """A call whose whole input came with the first message."""
 
     once = True
 
-    def __init__(self, call: Coroutine[Any, Any, Sequence[DataObject]]) -> None:
-        self._task = asyncio.get_running_loop().create_task(call)
+    def __init__(self, call: Coroutine[Any, Any, Sequence[DataObject]], unpolled: Unpolled) -> None:
+        self._call = call
+        self._unpolled = unpolled
+        self._held = 0  # bytes of the result that count as unpolled
+        self._waiters = 0  # polls in progress
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def _run(self) -> Sequence[DataObject]:
+        results = await self._call
+        if not self._waiters:
+            size = sum(len(one.data) for one in results)
+            self._unpolled.take(size)
+            self._held = size
+        return results
+
+    @property
+    def over(self) -> bool:
+        return self._task.done() and not self._task.cancelled() and not self._held
 
     async def take(self, request: RpcRequest, seq: int, size: int) -> None:
         """Do nothing: a client has repeated its message."""
 
     async def poll(self, seconds: float) -> ResponseMessage:
         if not self._task.done():
-            await asyncio.wait([self._task], timeout=seconds)
+            self._waiters += 1
+            try:
+                await asyncio.wait([self._task], timeout=seconds)
+            finally:
+                self._waiters -= 1
         if not self._task.done():
             return ResponseMessage(status=Status.BEGIN)
         results = self._task.result()
@@ -58,3 +102,6 @@ class OnceExchange:
     async def close(self) -> None:
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
+        self._call.close()  # where the task was cancelled before it began
+        held, self._held = self._held, 0
+        self._unpolled.give_back(held)

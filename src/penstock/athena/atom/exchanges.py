@@ -20,6 +20,7 @@ _MAX_ENDED: Final = 4096  # of which is known why they have ended
 _OPEN = metrics.gauge("penstock_athena_exchanges", "Calls and sessions of Athena's gRPC server in progress.")
 _IDLE: Final = codes.as_outcome(codes.SESSION_IDLE)
 _ENDED: Final = codes.as_outcome(codes.INACTIVE, "the call or session has ended and was released")
+_STOPPING: Final = codes.as_outcome(codes.INACTIVE, "the server is stopping: call another one")
 _LEFT: Final = codes.as_outcome(codes.INACTIVE, "the call or session was released, because its client has left")
 
 
@@ -80,7 +81,7 @@ class Exchanges:
     def reserve(self, key: Key) -> None:
         """Take a handle for a call that is being accepted. Raises Refusal."""
         if self.draining:
-            raise Refusal(codes.as_outcome(codes.INACTIVE, "the server is stopping: call another one"))
+            raise Refusal(_STOPPING)
         if key in self._entries:
             raise Refusal(codes.as_outcome(codes.SESSION_REPEATED))
         if len(self._entries) >= self.most:
@@ -91,8 +92,18 @@ class Exchanges:
         _OPEN.inc()
 
     def add(self, key: Key, exchange: Exchange) -> None:
-        """Put the call into its reserved place."""
-        self._entries[key].exchange = exchange
+        """Put the call into its reserved place. Raises Refusal if all were ended meanwhile; then it is closed."""
+        entry = self._entries.get(key)
+        if entry is None or entry.exchange is not None:
+            self._close(exchange)
+            raise Refusal(_STOPPING)
+        entry.exchange = exchange
+
+    def _close(self, exchange: Exchange) -> None:
+        if not exchange.over:
+            task = asyncio.get_running_loop().create_task(exchange.close())
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
 
     @asynccontextmanager
     async def using(self, key: Key) -> AsyncIterator[Exchange]:
@@ -127,9 +138,7 @@ class Exchanges:
             self._ended[key] = why
             while len(self._ended) > _MAX_ENDED:
                 self._ended.popitem(last=False)
-            task = asyncio.get_running_loop().create_task(entry.exchange.close())
-            self._closing.add(task)
-            task.add_done_callback(self._closing.discard)
+            self._close(entry.exchange)
         if not self._entries:
             self._none_left.set()
 

@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 from penstock.athena.app_ids import check_app_id, identify_user
-from penstock.athena.atom.exchange import Exchange, OnceExchange
+from penstock.athena.atom.exchange import Exchange, OnceExchange, Unpolled
 from penstock.athena.atom.senders import Sender
 from penstock.athena.atom.stream import StreamExchange
 from penstock.athena.protocol.addressing import ServiceRequest, for_service
@@ -26,6 +26,7 @@ class Opening:
 
     def __init__(self, services: Services) -> None:
         self._services = services
+        self._unpolled = Unpolled()
 
     async def open(self, request: RpcRequest, sender: Sender, sid: str) -> Exchange:
         """Return a call or session that has begun with this message.
@@ -37,7 +38,7 @@ class Opening:
         service = await self._services.find(request.service, sender.caller.reader)
         if request.once:
             part = self._part(service, request)
-            return OnceExchange(self._once(sender, service, part, sid))
+            return OnceExchange(self._once(sender, service, part, sid), self._unpolled)
         return await self._stream(request, sender, service, sid)
 
     async def _once(self, sender: Sender, service: Service, part: ServiceRequest, sid: str) -> Sequence[DataObject]:

@@ -24,6 +24,7 @@ def atom(settings: Settings, authentication: Authentication, services: Services)
         return None
     require(PORT)
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # errors are logged here, in one form
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # forks are followed by exec, and need no pause of threads
     from penstock.athena.atom.atom import Atom  # noqa: PLC0415 - it needs the extra ``athena``
 
     return Atom(settings, authentication, services, port=port, variable=PORT)

@@ -51,6 +51,10 @@ class StreamExchange:
         self._passing = asyncio.Lock()  # parts leave in order
         self._closed = False
 
+    @property
+    def over(self) -> bool:
+        return self._closed
+
     # penstock.models.host.calls.Listener
 
     def chunk(self, json: bytes, segments: Sequence[Segment]) -> None:
