@@ -128,13 +128,13 @@ def _data(stated: Mapping[str, Any], kinds_of: Mapping[str, Any], expected: Mapp
 
 
 def _attributes(properties: Mapping[str, Any]) -> dict[str, str]:
-    """Return the values of attributes where the description leaves one or prefers one."""
+    """Return the values of attributes where the description allows one only, or has a default."""
     found = {}
     for name in ("encoding", "compress", "format"):
         stated = _object(properties, name)
         allowed = stated.get("enum")
-        first = allowed[0] if isinstance(allowed, list) and allowed else None
-        preferred = stated.get("default", stated.get("defaultVal", first))
+        only = allowed[0] if isinstance(allowed, list) and len(allowed) == 1 else None
+        preferred = stated.get("default", stated.get("defaultVal", only))
         if isinstance(preferred, str):
             found[name] = preferred
     return found
