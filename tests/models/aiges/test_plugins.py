@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
+import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -15,10 +17,11 @@ import psutil
 import pytest
 
 from penstock.errors import ModelCrashed, ModelFailed, ModelUnavailable
+from penstock.models import manifest
 from penstock.models.host.deployment import Deployment
 from penstock.models.host.sessions import LiveSession
 from penstock.models.replica.aiges.handshake import Address, WrongHandshake, parse
-from tests.support.models import Models, Recorder, model_host
+from tests.support.models import Models, Recorder, model_host, read
 from tests.support.processes import alive
 from tests.support.waiting import until
 
@@ -345,3 +348,40 @@ def test_a_handshake_says_where_a_plugin_listens(line: str, address: Address | N
 def test_a_handshake_that_cannot_be_used_is_refused(line: str) -> None:
     with pytest.raises(WrongHandshake):
         parse(line)
+
+
+# An engine in Java
+
+
+def java_is_missing() -> str:
+    """Return what the example in Java lacks on this machine."""
+    missing = [program for program in ("javac", "make", "protoc", "grpc_java_plugin") if shutil.which(program) is None]
+    if not Path("/usr/share/java/grpc-netty.jar").exists():
+        missing.append("libgrpc-java")
+    return ", ".join(missing)
+
+
+@pytest.fixture
+def upper_java(tmp_path: Path) -> Path:
+    """The folder of the example in Java, compiled."""
+    if missing := java_is_missing():
+        pytest.skip(f"gRPC for Java is incomplete here: {missing}")
+    example = ROOT / "examples" / "athena" / "upper-java"
+    folder = tmp_path / example.name
+    shutil.copytree(example, folder, ignore=shutil.ignore_patterns("classes", "generated", "run.sh"))
+    proto = ROOT / "src/penstock/models/replica/aiges/messages"
+    subprocess.run(["make", "-s", "-C", str(folder), f"PROTO={proto}"], check=True, timeout=100)
+    return folder
+
+
+async def test_the_example_in_java_runs_calls_and_sessions(upper_java: Path, models: Models) -> None:
+    model = await models.host.add(manifest.read(upper_java / manifest.FILE_NAME))
+    assert (await models.call(model, call_of(text="höhe")))["payload"]["upper"]["text"] == "HÖHE"
+    with pytest.raises(ModelFailed, match="the engine reported an error;code=4001"):
+        await models.call(model, {})
+    session = models.session(model, call_of(text="one", status=0))
+    await session.send(part("two", 2))
+    session.finish()
+    chunks = read(await session.done)
+    assert [chunk["payload"]["upper"]["text"] for chunk in chunks] == ["ONE", "TWO"]
+    session.close()
