@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import pytest
-
-from penstock.athena.protocol.addressing import divided, for_service, in_message, joined
+from penstock.athena.protocol.addressing import for_service, in_message, joined
 from penstock.athena.protocol.data import DataObject
 from penstock.athena.protocol.requests import RequestMessage, ServiceParameter
 from penstock.errors import InvalidInput
@@ -22,23 +20,7 @@ def test_parameters_of_a_single_service_may_have_any_name() -> None:
     assert for_service(_message({"service_iat": {"a": 1}}), "iat").values == {"a": 1}
     found = for_service(_message({"iat": {"a": 1}, "x": {"a": 2, "b": 2}}), "iat")
     assert found.values == {"a": 1, "b": 2}
-    assert for_service(_message({"other": {}}), "iat").parameter_field("a") == "parameter.other.a"
-
-
-def test_data_objects_belong_to_the_service_that_their_name_begins_with() -> None:
-    """The longest fitting name counts, and an object may have just the service's name."""
-    parts = divided(_message({"s": {"a": 1}}, "s_data_1", "s_1_data_1", "s_1"), ["s", "s_1"])
-    assert parts["s"].values == {"a": 1}
-    assert {name: one.data for name, one in parts["s"].payload.items()} == {"data_1": b"s_data_1"}
-    assert {name: one.data for name, one in parts["s_1"].payload.items()} == {"data_1": b"s_1_data_1", "s_1": b"s_1"}
-    assert parts["s_1"].payload_field("data_1") == "payload.s_1_data_1"
-
-
-def test_what_belongs_to_no_service_is_named() -> None:
-    """Nothing is dropped silently."""
-    with pytest.raises(InvalidInput) as raised:
-        divided(_message({"x": {}}, "y_1", "s"), ["s"])
-    assert [one.field for one in raised.value.problems] == ["parameter.x", "payload.y_1"]
+    assert for_service(_message({"other": {}}), "iat").service == "other"
 
 
 def test_results_of_several_services_carry_their_names() -> None:

@@ -11,11 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.athena.protocol.addressing import ServiceRequest, divided
+from penstock.athena.protocol.addressing import ServiceRequest
 from penstock.athena.protocol.data import DataObject, DataType, Status
 from penstock.athena.protocol.members import Role, members_of
 from penstock.athena.protocol.model_calls import model_input, model_output, model_request
-from penstock.athena.protocol.requests import RequestMessage
 from penstock.errors import InvalidInput, ModelFailed
 from penstock.models.replica.data_urls import inlined
 from penstock.models.replica.runtime import Segment
@@ -140,12 +139,13 @@ def test_samples_without_a_header_become_a_wav_file_where_their_rate_is_stated()
 
 
 def test_mistakes_are_named_by_the_field_of_the_message() -> None:
-    """Also where a message is for several services."""
+    """Also where a message is for several services, which name them otherwise."""
     assert list(_problems(_request({}, DataObject(name="steps", type=DataType.IMAGE)))) == ["payload.steps"]
     assert list(_problems(_request({}, DataObject(name="prompt", data=b"\xff")))) == ["payload.prompt.text"]
     assert list(_problems(_request({}, DataObject(name="options", data=b"{")))) == ["payload.options.text"]
-    message = RequestMessage(payload={"m_options": DataObject(name="m_options", data=b"{")})
-    assert list(_problems(divided(message, ["m"])["m"])) == ["payload.m_options.text"]
+    request = _request({}, DataObject(name="options", data=b"{"))
+    request.names = {"options": "m_options"}
+    assert list(_problems(request)) == ["payload.m_options.text"]
 
 
 def test_an_input_that_is_no_object_is_one_data_object() -> None:

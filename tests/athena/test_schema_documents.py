@@ -261,6 +261,15 @@ def test_the_app_id_of_the_key_is_used_where_the_request_states_none() -> None:
     }
 
 
+def test_data_that_is_fetched_later_is_not_missing() -> None:
+    """A data object with a source has none of its own."""
+    img = {"dataSrc": "http", "url": "http://host/x"}
+    found = _rules().first(_message(payload={"img": img, "note": {"text": "eA=="}}))
+    assert "image" not in found["payload"]["img"]
+    with pytest.raises(InvalidInput, match=r"payload\.img\.image"):
+        _rules().first(_message(payload={"img": {"dataSrc": "client"}, "note": {"text": "eA=="}}))
+
+
 def test_nothing_is_required_of_later_messages() -> None:
     """What they state must still be allowed."""
     content = document_of(of_engine(msgspec.structs.replace(ENGINE, sessions=True)))

@@ -20,6 +20,7 @@ BODY_ERRORS: Final = (MalformedBody, InvalidInput, TooLarge, Unsupported)  # of 
 Moment = Annotated[datetime, Meta(tz=True)]
 
 _MAX_DEPTH = 500  # levels of nesting in a body
+_LARGE = 16 * 1024  # bytes
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
 _BRACKET = re.compile(rb"[\[\]{}]")
 
@@ -37,7 +38,7 @@ def decode(body: bytes, decoder: msgspec.json.Decoder[T], *, prefix: str = "") -
             body.decode()
         except UnicodeDecodeError:
             raise MalformedBody("the body is not valid UTF-8") from None
-    if body.count(b"[") + body.count(b"{") > _MAX_DEPTH and _depth(body) > _MAX_DEPTH:
+    if _has_many_brackets(body) and _depth(body) > _MAX_DEPTH:
         raise MalformedBody(f"the body is nested more than {_MAX_DEPTH} levels deep")
     try:
         return decoder.decode(body)
@@ -93,6 +94,21 @@ def check_moment(found: datetime | None, name: str) -> None:
     """Raise InvalidInput for a time so near the ends of the calendar that another zone could not express it."""
     if found is not None and not 1 < found.year < 9999:
         raise InvalidInput.of(name, "must lie in the years 2 to 9998")
+
+
+def _has_many_brackets(body: bytes) -> bool:
+    """Return whether a body may be nested too deeply. Large ones are mostly text, in which ``find`` is quick."""
+    if len(body) < _LARGE:
+        return body.count(b"[") + body.count(b"{") > _MAX_DEPTH
+    left = _MAX_DEPTH
+    for bracket in (b"[", b"{"):
+        at = body.find(bracket)
+        while at >= 0:
+            left -= 1
+            if left < 0:
+                return True
+            at = body.find(bracket, at + 1)
+    return False
 
 
 def _depth(body: bytes) -> int:

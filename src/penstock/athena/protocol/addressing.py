@@ -1,4 +1,4 @@
-"""The parts of a message that concern one service: all of it, or what is named for that service beside others."""
+"""What a message states for one service, and how the names of its fields and results depend on the service."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from penstock.athena.protocol.data import DataObject, Scalar
-from penstock.athena.protocol.mistakes import Mistakes
 from penstock.athena.protocol.requests import RequestMessage
 from penstock.errors import FieldProblem, InvalidInput
 
@@ -49,32 +48,6 @@ def for_service(message: RequestMessage, service: str) -> ServiceRequest:
     return found
 
 
-def divided(message: RequestMessage, services: Sequence[str]) -> dict[str, ServiceRequest]:
-    """Return the parts of a message for several services, by service.
-
-    A data object belongs to the service whose name is the beginning of its own, before an underscore, or all of it;
-    where several are, to the one with the longest name. Raises InvalidInput for what belongs to none.
-    """
-    mistakes = Mistakes()
-    found = {one: ServiceRequest(service=one, header=message.header) for one in services}
-    for name, stated in message.parameter.items():
-        if name in found:
-            found[name].values, found[name].expected = stated.values, stated.expected
-        else:
-            mistakes.add(("parameter", name), f"is none of the services {', '.join(services)}")
-    for name, one in message.payload.items():
-        owner = _owner(name, services)
-        if owner is None:
-            mistakes.add(("payload", name), f"must begin with one of the services {', '.join(services)}")
-            continue
-        own = name[len(owner) + 1 :] or name
-        part = found[owner]
-        part.payload[own] = replace(one, name=own)
-        part.names = {**part.names, own: name}
-    mistakes.check()
-    return found
-
-
 def joined(service: str, results: Sequence[DataObject]) -> list[DataObject]:
     """Return the results of one service among several, named as their message names them."""
     return [replace(one, name=f"{service}_{one.name}") for one in results]
@@ -83,11 +56,6 @@ def joined(service: str, results: Sequence[DataObject]) -> list[DataObject]:
 def in_message(error: InvalidInput, fields: Mapping[str, str]) -> InvalidInput:
     """Return an error about an input with its fields named as in the message; ``fields`` maps the beginnings."""
     return type(error)([FieldProblem(field=_renamed(one.field, fields), detail=one.detail) for one in error.problems])
-
-
-def _owner(name: str, services: Sequence[str]) -> str | None:
-    fitting = [one for one in services if name == one or name.startswith(f"{one}_")]
-    return max(fitting, key=len, default=None)
 
 
 def _renamed(field: str, fields: Mapping[str, str]) -> str:

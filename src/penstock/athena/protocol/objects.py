@@ -13,6 +13,8 @@ from penstock.athena.protocol.mistakes import Mistakes, Path
 
 _MAX_SEQ: Final = 2**63 - 1
 _MAX_INTEGER: Final = 2**64  # what JSON of other languages holds, and msgspec writes
+_STATUSES: Final = tuple(Status)
+_PLAIN: Final = frozenset({str, float, bool})
 _ELSEWHERE: Final = ("http", "s3")  # values of dataSrc: the data of a task that is fetched
 _TYPE_NAMES: Final = "text, audio, image, video or other"
 
@@ -36,12 +38,14 @@ class ObjectReader:
         if not isinstance(value, dict):
             self._mistakes.add(path, f"must be an object that holds {_TYPE_NAMES}")
             return None
-        kinds = [kind for kind in TYPES if kind in value]
+        kinds = TYPES.keys() & value.keys()
         if len(kinds) > 1:
-            self._mistakes.add(path, f"must hold one of {_TYPE_NAMES}, not {' and '.join(kinds)}")
+            self._mistakes.add(path, f"must hold one of {_TYPE_NAMES}, not {' and '.join(sorted(kinds))}")
             return None
-        found = DataObject(name=name, type=TYPES[kinds[0]] if kinds else types.get(name, DataType.TEXT))
-        fields = {key: one for key, one in value.items() if key not in kinds}
+        fields = dict(value)
+        kind = kinds.pop() if kinds else None
+        data = None if kind is None else fields.pop(kind)
+        found = DataObject(name=name, type=types.get(name, DataType.TEXT) if kind is None else TYPES[kind])
         status = self.status(path, fields.pop("status", None))
         if status is None:
             self.unmarked.add(name)
@@ -49,8 +53,8 @@ class ObjectReader:
             found.status = status
         found.seq = self._seq(path, fields.pop("seq", None))
         found.attributes = self.scalars(path, fields, "an attribute: attributes have one level")
-        if kinds:
-            found.data = self._data((*path, kinds[0]), value[kinds[0]], found)
+        if kind is not None:
+            found.data = self._data((*path, kind), data, found)
         elif found.status is not Status.END and found.attributes.get("dataSrc") not in _ELSEWHERE:
             self._mistakes.add(path, f"must hold data under {_TYPE_NAMES}; only a stream's end (status 2) may lack it")
         return found
@@ -62,7 +66,7 @@ class ObjectReader:
             return {}
         found: dict[str, Scalar] = {}
         for name, value in fields.items():
-            if isinstance(value, str | float) or (isinstance(value, int) and abs(value) < _MAX_INTEGER):
+            if type(value) in _PLAIN or (isinstance(value, int) and abs(value) < _MAX_INTEGER):
                 found[name] = value
             elif isinstance(value, int):
                 self._mistakes.add((*path, name), "must be a number of at most 64 bits")
@@ -78,7 +82,7 @@ class ObjectReader:
         if number is None or not 0 <= number <= 3:
             self._mistakes.add((*path, "status"), "must be 0 (begin), 1 (continue), 2 (end) or 3 (once)")
             return None
-        return Status(number)
+        return _STATUSES[number]
 
     def _seq(self, path: Path, value: Any) -> int | None:
         if value is None:
@@ -130,9 +134,7 @@ def _as_json(value: Any) -> bytes:
 
 def _integer(value: Any) -> int | None:
     """Return a whole number that is stated as one, as a float or as its decimal text."""
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, int):
+    if type(value) is int:
         return value
     if isinstance(value, float):
         return int(value) if value.is_integer() else None
@@ -151,7 +153,7 @@ def written(one: DataObject, *, inline: bool) -> dict[str, Any]:
     if inline and one.attributes.get("format") == "json" and is_inline(one.data):
         found[one.type.value] = msgspec.Raw(one.data)
     else:
-        found[one.type.value] = packing.to_base64(packed(one))
+        found[one.type.value] = packed(one)  # bytes are encoded as base64
     return found
 
 

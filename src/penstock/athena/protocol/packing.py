@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import gzip
 import zlib
 from typing import Final
+
+import msgspec
 
 _CHARACTER_SETS: Final = {
     "utf8": "utf-8",
@@ -30,13 +30,9 @@ def from_base64(text: str) -> bytes:
     if "\n" in text or "\r" in text:
         text = text.translate(_LINE_BREAKS)
     try:
-        return binascii.a2b_base64(text, strict_mode=True)
-    except ValueError:  # includes binascii.Error, and characters outside ASCII
+        return msgspec.convert(text, bytes)  # as strict as binascii, and several times as fast
+    except msgspec.ValidationError:
         raise Undecodable("must be base64 (RFC 4648 §4, with padding)") from None
-
-
-def to_base64(data: bytes) -> str:
-    return base64.b64encode(data).decode()
 
 
 def is_gzip(data: bytes) -> bool:

@@ -14,7 +14,6 @@ from typing import Any, Final
 
 import msgspec
 
-from penstock.athena.protocol import packing
 from penstock.athena.protocol.data import DataObject, DataType, Scalar, Status, text_of
 from penstock.athena.protocol.mistakes import Mistakes
 from penstock.athena.protocol.objects import ObjectReader, packed, written
@@ -86,15 +85,14 @@ def _as_loader(one: DataObject) -> dict[str, Any]:
     return found
 
 
-def _text_or_base64(one: DataObject) -> str:
-    """Return text as it is; other data in base64, and so text that is not UTF-8, or is packed as its attributes say."""
-    data = packed(one)
+def _text_or_base64(one: DataObject) -> str | bytes:
+    """Return text as it is; other data, and text that is not UTF-8, as bytes, which are encoded as base64."""
     if one.type is DataType.TEXT:
         try:
             return one.data.decode()
         except UnicodeDecodeError:
             pass
-    return packing.to_base64(data)
+    return packed(one)
 
 
 def decode_response(body: bytes, bodies: Bodies = Bodies.DOCUMENT, *, limits: Limits = DEFAULT) -> ResponseMessage:

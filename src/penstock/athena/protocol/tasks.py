@@ -171,7 +171,7 @@ def encode_result(result: TaskResult) -> bytes:
     return msgspec.json.encode(
         {
             "reqParam": {name: text_of(value) for name, value in result.params.items()},
-            "data": packing.to_base64(result.data),
+            "data": result.data,  # bytes are encoded as base64
             "spanMeta": result.span,
             "sid": result.sid,
             "ret": result.code,
