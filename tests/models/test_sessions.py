@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from penstock.errors import InvalidInput, ModelCrashed, ModelTimeout, ModelUnavailable, Unsupported
+from penstock.models.host import deadlines
 from penstock.models.host.deployment import Deployment
 from penstock.models.host.sessions import LiveSession, SessionOver
 from penstock.models.replica import frames
@@ -230,6 +231,46 @@ async def test_sessions_may_have_a_time_limit_of_their_own(models: Models) -> No
     assert not call.done.done()
     session.close()
     assert msgspec.json.decode((await call.done).json) == "call"
+
+
+SLOW_TO_END = """
+import asyncio
+from collections.abc import AsyncIterator
+
+class Model:
+    async def predict(self) -> None: ...
+
+    async def session(self, parts: AsyncIterator[str]) -> AsyncIterator[str]:
+        try:
+            async for part in parts:
+                yield part
+        finally:
+            await asyncio.sleep(0.3)
+"""
+
+
+async def test_an_idle_session_that_ends_slowly_costs_the_others_nothing(
+    models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A call that did not stop by then would cost the replica."""
+    monkeypatch.setattr(deadlines, "_STOP_SECONDS", 0.01)
+    model = await models.serve("slow", SLOW_TO_END, session_timeout=0.4, concurrency=2)
+    await model.load()
+    busy, chunks = begin(models, model, {})
+    idle, _ = begin(models, model, {})
+    number = 0
+    while model.in_flight == 2:
+        await busy.send(text("x"))
+        number += 1
+        await chunks.read(number)
+        await asyncio.wait([busy.done], timeout=0.05)
+    with pytest.raises(ModelTimeout):
+        await idle.done
+    await busy.send(text("x"))
+    await chunks.read(number + 1)
+    assert model.restarts == 0
+    busy.close()
+    idle.close()
 
 
 async def test_a_replica_that_dies_ends_its_sessions_at_once(models: Models) -> None:

@@ -12,6 +12,7 @@ from penstock.models.host.in_flight import InFlight
 from penstock.models.host.sessions import LiveSession
 
 _STOP_SECONDS: Final = 1.0  # for a call to stop after its time limit, before its replica is killed
+_SESSION_STOP_SECONDS: Final = 10.0  # for a session: an idle client must not cost the others of its replica theirs
 _FLUSH_SECONDS: Final = 0.005  # a replica keeps a result for twice as long at most
 
 
@@ -78,15 +79,17 @@ class Deadlines:
         now = time.perf_counter()
         due: list[float] = []
         for call in list(self._in_flight.running.values()):
-            limit = self._session_timeout if isinstance(call, LiveSession) else self._timeout
+            limit, stop = self._timeout, _STOP_SECONDS
+            if isinstance(call, LiveSession):
+                limit, stop = self._session_timeout, _SESSION_STOP_SECONDS
             overdue = now - call.limited_from - limit
             if overdue < 0:
                 due.append(-overdue)
             elif not call.stop_at:
                 self._time_out(call)
-                due.append(_STOP_SECONDS)
-            elif overdue < _STOP_SECONDS:
-                due.append(_STOP_SECONDS - overdue)
+                due.append(stop)
+            elif overdue < stop:
+                due.append(stop - overdue)
             else:
                 self._overstay()
                 return
