@@ -19,6 +19,7 @@ flow = "audio@2"
 [limits]
 max_input_bytes = 4096
 ttl = "1h"
+timeout = "2h"
 [price]
 unit = "second"
 units = "/usage/a~1b"
@@ -55,6 +56,7 @@ def test_all_keys_are_read(tmp_path: Path) -> None:
     assert (app.name, app.flow_name, app.flow_version) == ("audiocraft", "audio", "2")
     assert app.ttl is not None
     assert app.ttl.total_seconds() == 3600
+    assert app.timeout == 2 * app.ttl
     assert app.price.path == ["usage", "a/b"]
     assert [(one.name, one.port) for one in app.services] == [("audio-gen", 8081), ("music-gen", 8082)]
     assert app.defaults() == {"MAX_DURATION": "30", "CACHED": "true"}

@@ -12,12 +12,14 @@ import pytest
 
 from penstock.apps.recorder import AppRecorder
 from penstock.apps.retention import AppRetention
+from penstock.apps.timeouts import AppTimeouts
 from penstock.blobs.service import BlobService
 from penstock.errors import DatabaseUnavailable
 from penstock.flows.duties import FlowKeeper
 from penstock.housekeeping.expirer import Expirer
 from penstock.housekeeping.sweeper import Sweeper
 from penstock.housekeeping.tenant_removal import TenantRemoval
+from penstock.jobs.service import JobService
 from penstock.postgres.pool import Database
 from penstock.postgres.wakeups import Wakeups
 from tests.apps.conftest import Work, Write
@@ -130,7 +132,8 @@ class Marketplace:
 
 @pytest.fixture
 async def marketplace(gateway: HttpCaller, database: Database, work: Work, write: Write) -> AsyncIterator[Marketplace]:
-    write("work/app.toml", '[price]\nunit = "second"\nunits = "/usage/seconds"\n[limits]\nttl = "1h"\n')
+    limits = '[limits]\nttl = "1h"\ntimeout = "2h"\n'
+    write("work/app.toml", f'[price]\nunit = "second"\nunits = "/usage/seconds"\n{limits}')
     write("work/flow.py", FLOW)
     await Marketplace(gateway, database).record()  # what earlier tests have left
     await execute(database, "TRUNCATE app_request, app_day")
@@ -171,6 +174,38 @@ async def test_a_request_is_recorded_with_its_usage_and_units(marketplace: Marke
     result = (await marketplace.gateway.get(f"/apps/work/result/{task}")).json
     assert (result["units"], result["usage"]) == (1.5, found["usage"])
     assert (request["result"], request["usage"]) == ({"usage": {"seconds": 1.5}}, found["usage"])
+
+
+async def test_a_request_that_takes_longer_than_its_app_allows_fails_with_timeout(
+    marketplace: Marketplace, clock: Clock, service: JobService
+) -> None:
+    duty = AppTimeouts(marketplace.database, service.wakeups)
+    task = await marketplace.call()
+    part = await marketplace.part()
+    await marketplace.record()
+    await clock.advance(timedelta(minutes=119))
+    await duty.once()
+    await marketplace.record()
+    assert (await marketplace.gateway.get(f"/jobs/{task}")).json["finished_at"] is None
+    await clock.advance(timedelta(minutes=2))
+    await duty.once()
+    await duty.once()
+    assert await marketplace.ended(task) == "failed"
+    error = (await marketplace.gateway.get(f"/apps/work/result/{task}")).json["error"]
+    assert error == {"category": "timeout", "message": "the request did not end within 2h"}
+    await FlowKeeper(marketplace.database, service.wakeups).once()
+    assert (await marketplace.gateway.get(f"/jobs/{part['id']}")).json["cancel_requested_at"] is not None
+    await marketplace.record()
+    await marketplace.check()
+    assert (await marketplace.stats())["failed"] == 1
+
+    assert (await marketplace.gateway.post(f"/flows/runs/{task}/retry")).status == 200
+    await marketplace.record()
+    await duty.once()
+    await marketplace.done(await marketplace.part())
+    assert await marketplace.ended(task) == "completed", "a retry has no timeout"
+    await marketplace.record()
+    await marketplace.check()
 
 
 async def test_every_way_to_end_is_counted_once(marketplace: Marketplace) -> None:

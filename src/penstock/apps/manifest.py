@@ -23,7 +23,7 @@ FILE_NAME: Final = "app.toml"
 SCHEMAS: Final = ("request_schema", "result_schema")
 _MAX_PROBLEMS: Final = 50
 _MAX_SCHEMA_BYTES: Final = 2**18
-_TTL: Final = (timedelta(seconds=1), timedelta(days=30))
+_DURATIONS: Final = (timedelta(seconds=1), timedelta(days=30))  # of limits
 _POINTER: Final = re.compile(r"(?:/(?:[^~/]|~[01])*)+")
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,199}")
 _PLAIN: Final = r"^[^\x00-\x1f\x7f]*$(?!\n)"
@@ -44,6 +44,7 @@ class RequestLimits(Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tru
 
     max_input_bytes: Annotated[int, Meta(ge=1, le=2**30)] | None = None  # None: the gateway's limit
     ttl: str | None = None  # a request that no worker has begun by then fails
+    timeout: str | None = None  # a request that has not ended by then fails
 
 
 class Price(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -107,6 +108,10 @@ class AppManifest(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True)
     def ttl(self) -> timedelta | None:
         return None if self.limits.ttl is None else durations.parse(self.limits.ttl)
 
+    @property
+    def timeout(self) -> timedelta | None:
+        return None if self.limits.timeout is None else durations.parse(self.limits.timeout)
+
     def defaults(self) -> dict[str, str]:
         """Return the variables as an environment has them."""
         return {name: _text(value) for name, value in self.variables.items()}
@@ -139,14 +144,10 @@ def _mistakes(stated: Mapping[str, Any]) -> Iterator[FieldProblem]:
     """Yield the mistakes that types do not express; values of wrong types are passed over."""
     for name in SCHEMAS:
         yield from _mistaken_schema(stated.get(name), name)
-    ttl = _inside(stated, "limits", "ttl")
-    if isinstance(ttl, str):
-        try:
-            right = _TTL[0] <= durations.parse(ttl) <= _TTL[1]
-        except ValueError:
-            right = False
-        if not right:
-            yield FieldProblem(field="limits.ttl", detail="must be a duration from 1s to 30d")
+    for name in ("ttl", "timeout"):
+        limit = _inside(stated, "limits", name)
+        if isinstance(limit, str) and not _is_duration(limit):
+            yield FieldProblem(field=f"limits.{name}", detail="must be a duration from 1s to 30d")
     pointer = _inside(stated, "price", "units")
     if isinstance(pointer, str) and not _POINTER.fullmatch(pointer):
         detail = "must be a JSON pointer into the result, such as /duration"
@@ -157,6 +158,13 @@ def _mistakes(stated: Mapping[str, Any]) -> Iterator[FieldProblem]:
     yield from _mistaken_variables(variables if isinstance(variables, Mapping) else {}, ports)
     yield from _mistaken_ports(ports)
     yield from _repeated(ports)
+
+
+def _is_duration(text: str) -> bool:
+    try:
+        return _DURATIONS[0] <= durations.parse(text) <= _DURATIONS[1]
+    except ValueError:
+        return False
 
 
 def _with_schemas(stated: Mapping[str, Any], folder: Path) -> dict[str, Any]:

@@ -13,7 +13,10 @@ from uuid import UUID
 
 import asyncpg
 
+from penstock import durations
 from penstock.apps.sums import Key, Record, Sums, Used
+from penstock.flows.sql.duties import mailed_of
+from penstock.jobs.sql.rows import Mailed
 from penstock.postgres import queries
 from penstock.tenants.principal import TenantId
 
@@ -190,3 +193,18 @@ def _columns(found: Sequence[Used]) -> dict[str, object]:
 def _array_literal(times: Mapping[int, int]) -> str:
     """Return counts by class as PostgreSQL writes an array."""
     return "{" + ",".join(str(times.get(place, 0)) for place in range(max(times, default=-1) + 1)) + "}"
+
+
+async def time_out(
+    connection: Connection, limits: Mapping[str, timedelta], *, limit: int
+) -> tuple[dict[TenantId, Mailed], bool]:
+    """Request that the requests of apps which have taken longer than these limits end; return their runs, and whether
+    there may be more."""
+    rows = await _sql.time_out.rows(
+        connection,
+        apps=list(limits),
+        seconds=[one.total_seconds() for one in limits.values()],
+        messages=[f"the request did not end within {durations.text(one)}" for one in limits.values()],
+        limit=limit,
+    )
+    return mailed_of(rows), bool(rows) and rows[0]["found"] >= limit

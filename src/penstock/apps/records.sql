@@ -138,7 +138,7 @@ SELECT * FROM app_request WHERE tenant_id = :tenant_id AND run_id = ANY (:run_id
 
 -- name: store(tenant_id, run_ids, apps, user_ids, days, statuses, created_ats, started_ats, finished_ats, error_categories, units, attempts, calls, failures, prompt_tokens, completion_tokens, audio_us, model_us, costs, positions)!
 -- Stores records of requests, which the caller has locked. Locks: the rows, in order. Index: primary key of app_request.
-INSERT INTO app_request (tenant_id, run_id, app, user_id, day, status, created_at, started_at, finished_at, error_category, units,
+INSERT INTO app_request AS a (tenant_id, run_id, app, user_id, day, status, created_at, started_at, finished_at, error_category, units,
                          attempts, calls, failures, prompt_tokens, completion_tokens, audio_us, model_us, cost, position)
 SELECT :tenant_id, r.* FROM unnest(
     :run_ids::uuid[], :apps::text[], :user_ids::text[], :days::date[], :statuses::text[], :created_ats::timestamptz[],
@@ -152,7 +152,8 @@ ON CONFLICT (tenant_id, run_id) DO UPDATE
 SET status = excluded.status, started_at = excluded.started_at, finished_at = excluded.finished_at,
     error_category = excluded.error_category, units = excluded.units, attempts = excluded.attempts, calls = excluded.calls,
     failures = excluded.failures, prompt_tokens = excluded.prompt_tokens, completion_tokens = excluded.completion_tokens,
-    audio_us = excluded.audio_us, model_us = excluded.model_us, cost = excluded.cost, position = excluded.position;
+    audio_us = excluded.audio_us, model_us = excluded.model_us, cost = excluded.cost, position = excluded.position,
+    untimed = a.untimed OR (a.status <> 'open' AND excluded.status = 'open');
 
 
 -- name: add(tenant_id, apps, user_ids, days, requests, completed, failed, cancelled, wait_us, run_us, units, attempts, calls, failures, prompt_tokens, completion_tokens, audio_us, model_us, costs, times)!
@@ -205,3 +206,28 @@ WITH gone AS (
     )) RETURNING 1
 )
 SELECT count(*) FROM gone;
+
+
+-- name: time_out(apps, seconds, messages, limit)
+-- tenant: every (maintenance; rows keep their tenant)
+-- Requests that the oldest requests which have taken longer than their app allows end, with the message of the app; returns the runs,
+-- with their queues if they were woken, and how many were too old. Each is requested once. Locks: rows of app_request, skipping locked
+-- ones; then gates. Index: app_request_timed.
+WITH late AS MATERIALIZED (
+    SELECT r.tenant_id, r.run_id, l.message
+    FROM unnest(:apps::text[], :seconds::float8[], :messages::text[]) AS l(app, seconds, message)
+    CROSS JOIN LATERAL (
+        SELECT tenant_id, run_id FROM app_request
+        WHERE app = l.app AND status = 'open' AND NOT untimed AND created_at <= clock() - make_interval(secs => l.seconds)
+        ORDER BY created_at LIMIT :limit::int FOR UPDATE SKIP LOCKED
+    ) r
+), marked AS (
+    UPDATE app_request a SET untimed = true FROM late l
+    WHERE a.tenant_id = l.tenant_id AND a.run_id = l.run_id
+)
+SELECT g.tenant_id, d.run_id AS mailed, d.woken, (SELECT count(*) FROM late) AS found
+FROM (
+    SELECT tenant_id, array_agg(run_id ORDER BY run_id) AS run_ids, array_agg(message ORDER BY run_id) AS messages
+    FROM late GROUP BY tenant_id ORDER BY tenant_id
+) g
+LEFT JOIN LATERAL flow_cancel(g.tenant_id, g.run_ids, 'timeout', g.messages) d ON true;

@@ -69,6 +69,7 @@ class AppService:
             examples=[] if flow is None else flow.examples,
             max_input_bytes=None if manifest is None else manifest.limits.max_input_bytes,
             ttl_seconds=None if manifest is None or manifest.ttl is None else manifest.ttl.total_seconds(),
+            timeout_seconds=None if stated.timeout is None else stated.timeout.total_seconds(),
             price_unit="" if manifest is None else manifest.price.unit,
             services=[] if manifest is None else manifest.services,
             variables=_variables(manifest) if manifest is not None and sender.operator else {},
@@ -106,7 +107,7 @@ class AppService:
             owner_service=f"{APP_OWNER}{name}",
             user_id=user,
             priority=call.priority,
-            ttl_seconds=None if manifest.ttl is None else manifest.ttl.total_seconds(),
+            ttl_seconds=_ttl_seconds(manifest),
             idempotency_key=call.idempotency_key,
             tags=call.tags,
             callback=call.callback,
@@ -197,6 +198,12 @@ def _summary(app: Published, description: str, sender: Principal) -> AppSummary:
 def _problems(app: Published, sender: Principal) -> list[AppProblem]:
     """Return the mistakes in an app's files, which may show what is in them: for operators."""
     return list(app.problems) if sender.operator else []
+
+
+def _ttl_seconds(manifest: AppManifest) -> float | None:
+    """Return the seconds within which a worker must begin a request: no longer than it may take as a whole."""
+    limits = [limit.total_seconds() for limit in (manifest.ttl, manifest.timeout) if limit is not None]
+    return min(limits, default=None)
 
 
 def _named(flow: FlowVersion | None) -> str:

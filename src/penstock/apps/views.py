@@ -120,6 +120,7 @@ class AppView(AppSummary, frozen=True, kw_only=True):
     examples: list[Any]
     max_input_bytes: int | None
     ttl_seconds: float | None
+    timeout_seconds: float | None
     price_unit: str
     services: list[Service]
     variables: dict[str, str]  # for operators; secrets are masked

@@ -8,6 +8,7 @@ from functools import cached_property
 from penstock.apps.marketplace import MarketplaceMessages
 from penstock.apps.recorder import AppRecorder
 from penstock.apps.retention import AppRetention
+from penstock.apps.timeouts import AppTimeouts
 from penstock.assembly.shared import Shared
 from penstock.blobs.reconciler import Reconciler
 from penstock.callbacks import duties as callbacks
@@ -87,6 +88,7 @@ class HousekeeperAssembly(Shared):
             Part(
                 duties=[
                     AppRecorder(database),
+                    AppTimeouts(database, wakeups),
                     AppRetention(
                         database,
                         keep=timedelta(days=self.settings.penstock_app_request_days),

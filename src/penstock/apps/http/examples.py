@@ -71,6 +71,7 @@ APP: Final[dict[str, Any]] = SUMMARY | {
     "examples": [{"text": "rain on a tin roof"}],
     "max_input_bytes": 65536,
     "ttl_seconds": 3600.0,
+    "timeout_seconds": None,
     "price_unit": "second",
     "services": [{"name": "audio-gen", "model": "audiogen", "port": 8081, "port_variable": "AUDIO_GEN_PORT"}],
     "variables": {"MAX_DURATION": "30"},

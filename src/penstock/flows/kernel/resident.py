@@ -25,6 +25,7 @@ from penstock.flows.kernel.errors import Stopped
 from penstock.flows.kernel.ledger import Ledger
 from penstock.flows.kernel.loop import FlowLoop, FlowTask
 from penstock.flows.kernel.records import (
+    Fault,
     History,
     Mail,
     MailKind,
@@ -64,6 +65,7 @@ class Run:
         self._timer_nos: dict[int, int] = {}  # by the identity of the loop's handle
         self._main: FlowTask[bytes] | None = None
         self._cancelled = False  # a cancellation has been consumed
+        self._reason: Fault | None = None  # with which it fails, because it was ended and not cancelled
         self._number = len(history.turns)
         self._newest = 0  # the id of the newest mail that is known
         self.ahead: Ahead | None = None  # set while the turn consumes values that are not stored yet
@@ -248,6 +250,7 @@ class Run:
                 self._take_signal(mail)
             case MailKind.CANCEL:
                 self._cancelled = True
+                self._reason = self._reason or mail.fault
                 if self._main is not None:
                     self._main.cancel("the run was cancelled")
         self._go_on()
@@ -296,7 +299,7 @@ class Run:
         if failed and self.flow.context.copy().run(self.compensations.start):
             self.loop.run_until_idle()
         if self.ledger.held is None and (not failed or self.compensations.done):
-            self.outcome = outcomes.outcome_of(main, cancelled=self._cancelled)
+            self.outcome = outcomes.outcome_of(main, cancelled=self._cancelled, reason=self._reason)
 
     # Timers and dropped steps
 

@@ -471,16 +471,17 @@ BEGIN
     END IF;
 END $$;
 
--- Requests that runs stop: each gets a cancellation as mail, unless it has an unread one. Returns those that have not ended,
--- as flow_deliver() does. Locks: gates in the order of their ids.
-CREATE FUNCTION flow_cancel(the_tenant integer, run_ids uuid[]) RETURNS TABLE (run_id uuid, woken text) LANGUAGE plpgsql AS $$
+-- Requests that runs stop: each gets a cancellation as mail, unless it has an unread one. With a category and messages, the runs fail
+-- with these, and are not cancelled. Returns those that have not ended, as flow_deliver() does. Locks: gates in the order of their ids.
+CREATE FUNCTION flow_cancel(the_tenant integer, run_ids uuid[], category text DEFAULT NULL, messages text[] DEFAULT NULL)
+RETURNS TABLE (run_id uuid, woken text) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
     letters flow_letter[];
 BEGIN
     PERFORM flow_lock(the_tenant, run_ids);
-    SELECT array_agg(ROW(g.run_id, 'cancel', NULL, '', NULL, NULL, NULL, NULL, NULL, NULL)::flow_letter) INTO letters
-    FROM unnest(run_ids) AS w(run_id)
+    SELECT array_agg(ROW(g.run_id, 'cancel', NULL, '', NULL, NULL, NULL, category, w.message, NULL)::flow_letter) INTO letters
+    FROM unnest(run_ids, messages) AS w(run_id, message)
     CROSS JOIN LATERAL (
         SELECT run_id FROM flow_gate
         WHERE tenant_id = the_tenant AND run_id = w.run_id AND (cancel_mail = 0 OR cancel_mail <= seen) OFFSET 0
