@@ -23,7 +23,7 @@ test: $(VENV)/.installed-dev ## run all tests on all cores (they start their own
 	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-heavy: $(VENV)/.installed-dev ## run the tests that need torch, OpenCV and the like; installs those into your cache folder
-	$(BIN)/penstock model install apps tests/heavy --lock $(LOCK)
+	$(BIN)/penstock model install apps tests/heavy examples/athena --lock $(LOCK)
 	$(BIN)/python -m pytest tests/heavy $(ARGS)
 
 coverage: $(VENV)/.installed-dev ## run all tests and show which lines none of them runs; a third slower
