@@ -21,6 +21,11 @@ from tests.support.gateways import HttpCaller, running_gateway
 from tests.support.waiting import until, within
 
 PATH = "/v1/private/echo"
+SINGLE = """
+    class Model:
+        def predict(self, words: str) -> str:
+            return words
+"""
 OCR = "/v1/private/ocr"
 
 
@@ -29,6 +34,7 @@ def models_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models")
     put_engine(folder)
     put_python(folder, "echo", ECHO, extra="concurrency = 4\nqueue = 2")
+    put_python(folder, "single", SINGLE)
     return folder
 
 
@@ -105,6 +111,10 @@ class TestOneSession:
             assert await socket.closed() == (1000, "")
         async with client(caller, OCR) as socket:
             await socket.send({"header": {"app_id": "a", "status": 0}, "payload": image})
+            code, reason = await socket.failure()
+            assert (code, await socket.closed()) == (10163, (1000, reason))  # the description allows status 3 only
+        async with client(caller, "/v1/private/single") as socket:
+            await socket.send(frame("hello", 0))
             code, reason = await socket.failure()
             assert (code, await socket.closed()) == (10004, (1000, reason))
 
@@ -214,6 +224,8 @@ class TestMistakes:
             await begun(socket)
 
     async def test_sessions_beyond_the_places_and_the_queue_are_refused(self, caller: HttpCaller) -> None:
+        await warm(caller)
+        await idle(caller)
         sockets = [await caller.session.ws_connect(caller.address + PATH) for _ in range(7)]
         try:
             clients = [Client(socket) for socket in sockets]

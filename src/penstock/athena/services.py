@@ -60,7 +60,9 @@ class Service:
         self.name = deployment.model.name
         self.engine = fields.service_in(schema.input)
         self._members = Members(by_name={}) if self.engine is not None else members_of(schema.input)
-        self.document = documents.beside(deployment.model) or Document(documents.made(deployment, schema, self.engine))
+        own = documents.beside(deployment.model)
+        self.has_own_document = own is not None
+        self.document = own or Document(documents.made(deployment, schema, self.engine))
         self.rules = Rules(self.document)
 
     @property

@@ -70,7 +70,7 @@ class OnceCalls:
     async def _respond(
         self, request: Request, caller: Caller, service: Service, message: dict[str, Any], sid: str
     ) -> Response:
-        stated = _stated(message)
+        stated = header_of(message)
         check_app_id(stated, caller)
         identify_user(request, stated)
         service = await self._services.sub_service(service, message, caller.reader)
@@ -141,7 +141,7 @@ def app_id_of(caller: Caller, *, first: bool) -> dict[str, str]:
     return {"app_id": caller.app_id or principal.key or principal.tenant_name} if first else {}
 
 
-def _stated(message: Mapping[str, Any]) -> RequestMessage:
+def header_of(message: Mapping[str, Any]) -> RequestMessage:
     """Return a message as far as it concerns who sends it, before the rules of a document add to it."""
     header = message.get("header")
     fields = header.items() if isinstance(header, dict) else ()

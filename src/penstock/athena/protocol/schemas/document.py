@@ -44,6 +44,7 @@ class Document:
                 mistakes.add(("meta", "codeMap", code), "must be an HTTP status")
         self.build_header = _flag(self.meta, "build_header", mistakes)
         self.enable_client_session = _flag(self.meta, "enable_client_session", mistakes)
+        self.enable_retry = _flag(self.meta, "enable_retry", mistakes)
         self.session_timeout = _seconds(self.meta, "session_timeout", mistakes)
         self.read_timeout = _seconds(self.meta, "read_timeout", mistakes)
         self.sub_routes = SubRoutes.of(self.meta, mistakes)

@@ -35,16 +35,19 @@ class Rules:
         self._document = document
         self._first = Checker(document.given, owner="service")
         self._later = Checker(_without_required(document.given), owner="service")
+        self._opening = Checker(_without_required_data(document.given), owner="service")
         self._plan = _plan_of(document.given)
+        self._plan_in_parts = _plan_of(_without_statuses(document.given))
         self._header = properties_of(properties_of(document.given).get("header"))
 
-    def first(self, message: dict[str, Any], *, app_id: str = "") -> dict[str, Any]:
+    def first(self, message: dict[str, Any], *, app_id: str = "", in_parts: bool = False) -> dict[str, Any]:
         """Return a first, or only, message as the engine should see it; the message itself is changed.
 
-        ``app_id`` is that of the sender's key, for a message that states none. Raises InvalidInput that names fields.
+        ``app_id`` is that of the sender's key, for a message that states none. If the input comes ``in_parts``, data
+        may come later, and statuses have no defaults. Raises InvalidInput that names fields.
         """
         self._complete_header(message, app_id)
-        plan = self._plan
+        plan = self._plan_in_parts if in_parts else self._plan
         if plan is not None:
             for name, grow in _SECTIONS.items():
                 inner = plan.inner.get(name)
@@ -52,30 +55,31 @@ class Rules:
                     message[name] = {}
                 if inner is not None:
                     _complete(inner, message.get(name), grow=grow or 0)
-        self._check_first(message)
+        self._check_first(message, self._opening if in_parts else self._first)
         if plan is not None:
             _rename(plan, message)
         return message
 
-    def _check_first(self, message: dict[str, Any]) -> None:
+    def _check_first(self, message: dict[str, Any], checker: Checker) -> None:
         """Check a message; data that is fetched later, as the source of a data object says, counts as present."""
         payload = message.get("payload")
         absent = list(_fetched(payload, self._document.input_types)) if isinstance(payload, dict) else []
         for stated, kind in absent:
             stated[kind] = "AA=="
         try:
-            self._first.check(message)
+            checker.check(message)
         finally:
             for stated, kind in absent:
                 del stated[kind]
 
     def later(self, message: dict[str, Any]) -> dict[str, Any]:
         """Return a later message of a session, of which nothing is required; the message itself is changed."""
-        if self._plan is not None:
-            _complete(self._plan, message, grow=0)
+        plan = self._plan_in_parts
+        if plan is not None:
+            _complete(plan, message, grow=0)
         self._later.check(message)
-        if self._plan is not None:
-            _rename(self._plan, message)
+        if plan is not None:
+            _rename(plan, message)
         return message
 
     def _complete_header(self, message: dict[str, Any], app_id: str) -> None:
@@ -220,6 +224,37 @@ def _rename(plan: _Plan, value: Any) -> None:
             _rename(inner, value[name])
     if plan.names:
         value |= {other: value.pop(name) for name, other in plan.names if name in value}
+
+
+def _without_required_data(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a schema of messages in which no data object, and nothing in one, is required."""
+    properties = dict(properties_of(schema))
+    if isinstance(properties.get("payload"), Mapping):
+        properties["payload"] = _without_required(properties["payload"], 1)
+    return {**schema, "properties": properties}
+
+
+def _without_statuses(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a schema of messages in which the statuses of header and data objects have no defaults."""
+    properties = dict(properties_of(schema))
+    if isinstance(properties.get("header"), Mapping):
+        properties["header"] = _without_default_status(properties["header"])
+    payload = properties.get("payload")
+    if isinstance(payload, Mapping):
+        objects = {
+            name: _without_default_status(one) if isinstance(one, Mapping) else one
+            for name, one in properties_of(payload).items()
+        }
+        properties["payload"] = {**payload, "properties": objects}
+    return {**schema, "properties": properties}
+
+
+def _without_default_status(schema: Mapping[str, Any]) -> dict[str, Any]:
+    properties = dict(properties_of(schema))
+    status = properties.get("status")
+    if isinstance(status, Mapping):
+        properties["status"] = {name: one for name, one in status.items() if name != "defaultVal"}
+    return {**schema, "properties": properties}
 
 
 def _without_required(schema: Any, depth: int = 0) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from typing import Final
 from penstock.athena.app_ids import WrongAppId
 from penstock.athena.protocol import codes
 from penstock.athena.protocol.codes import Code, Outcome
-from penstock.athena.protocol.data import DataType
 from penstock.athena.sessions.forms import WrongMode
 from penstock.athena.sessions.input import InputEnded, UnexpectedFrame
 from penstock.athena.webgate.streaming import messages
@@ -21,7 +20,7 @@ from penstock.errors import InvalidInput, Overloaded, PenstockError
 from penstock.web.body import Disconnected
 from penstock.web.websocket import WebSocket
 
-_REMEMBERED: Final = 256  # names of data objects, and ended sessions whose late messages are ignored
+_REMEMBERED: Final = 256  # ended sessions whose late messages are ignored
 _CODES: Final[dict[type[Exception], Code]] = {
     InputEnded: codes.INACTIVE,
     UnexpectedFrame: codes.INVALID_REQUEST,
@@ -44,7 +43,6 @@ class Connection(Link):
         self._multiplexed = multiplexed
         self._sessions: dict[str, Session] = {}  # by cid; a single one has the cid ""
         self._ended: deque[str] = deque(maxlen=_REMEMBERED)  # their cids
-        self._types: dict[str, DataType] = {}  # of the data objects seen so far: all sessions are of one service
         self._idle = Alarm(self._limits.read_timeout, self._expire)  # while there is no session
         socket.close_seconds = self._limits.close_wait.total_seconds()
 
@@ -81,7 +79,7 @@ class Connection(Link):
 
     async def _take(self, message: bytes | str) -> None:
         try:
-            given = messages.read(message, self._limits.message, self._types)
+            given = messages.read(message)
             if self._multiplexed and not given.cid:
                 raise InvalidInput.of("header.cid", "must name the session of this multiplexed stream")
         except PenstockError as error:
@@ -89,8 +87,6 @@ class Connection(Link):
             return
         if not self._multiplexed:
             given.cid = ""
-        if len(self._types) < _REMEMBERED:
-            self._types.update({one.name: one.type for one in given.request.payload.values()})
         try:
             await self._pass_on(given, size=len(message))
         except PenstockError as error:
@@ -108,20 +104,19 @@ class Connection(Link):
         elif session is None:
             await self._open(given)
         elif self._multiplexed:
-            session.queue(given.request, size=size)
+            session.queue(given.content, size=size)
         else:
-            await session.take(given.request)
+            await session.take(given.content)
 
     async def _open(self, given: ClientMessage) -> None:
-        status = given.request.status
-        if given.cid in self._ended and status is not None and status not in {0, 3}:
+        if given.cid in self._ended and messages.continues(given.content):
             raise InputEnded("this session has ended")
         if len(self._sessions) >= self._limits.sessions_per_connection:
             limit = self._limits.sessions_per_connection
             raise Overloaded(f"a connection may have {limit} sessions at the same time")
         self._idle.rest()
         try:
-            session = await self._opening.open(given.request, self, cid=given.cid)
+            session = await self._opening.open(given.content, self, cid=given.cid)
         except BaseException:
             if not self._sessions:
                 self._idle.touch()

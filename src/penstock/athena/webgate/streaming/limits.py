@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from penstock.athena.protocol.requests import DEFAULT, Limits
+from penstock.athena.protocol.schemas.document import Document
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,3 +23,11 @@ class StreamLimits:
     sessions_per_connection: int = 100  # in a multiplexed stream
     message: Limits = DEFAULT  # of the content of a message
     backlog_bytes: int = 2**20  # of a session of a multiplexed stream: what its engine has not taken
+
+    def of(self, document: Document) -> StreamLimits:
+        """Return the limits of sessions with a service, whose document may state others."""
+        return replace(
+            self,
+            read_timeout=document.read_timeout or self.read_timeout,
+            session_timeout=document.session_timeout or self.session_timeout,
+        )

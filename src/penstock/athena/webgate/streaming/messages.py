@@ -1,24 +1,17 @@
-"""Read a client's messages: their command, and which session of their connection they are about."""
+"""Read what a client's message is about: its command, and which session of its connection it concerns."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
-import msgspec
-
-from penstock.athena.protocol.data import DataType
-from penstock.athena.protocol.requests import Limits, RequestMessage, decode_request
+from penstock.athena.protocol.requests import message_in
 from penstock.errors import InvalidInput
-from penstock.web.reading import decode
 
 _MAX_CID: Final = 64  # characters
-_OLDER: Final = b'"common"'
-_NO_TYPES: Final[Mapping[str, DataType]] = {}
-
-_any: Final = msgspec.json.Decoder()
+_LATER: Final = frozenset({"1", "2"})  # statuses
+_OLDER: Final = "common"  # the section of an older form of the protocol
 
 
 class Command(StrEnum):
@@ -36,39 +29,60 @@ class ClientMessage:
     command: Command
     cid: str  # of the session within a multiplexed stream; empty where none is stated
     sid: str  # that the message states; empty where none is stated
-    request: RequestMessage
+    content: dict[str, Any]  # the message as JSON, without these
 
 
-def read(message: bytes | str, limits: Limits, types: Mapping[str, DataType] = _NO_TYPES) -> ClientMessage:
-    """Return a message, a text or the bytes of one; raises MalformedBody and InvalidInput.
-
-    ``types`` are those of the data objects of its session by name, for a last piece that holds no data.
-    """
-    body = message.encode() if isinstance(message, str) else message
-    if _OLDER in body:
-        body = _without_older_form(body)
-    request = decode_request(body, limits=limits, types=types)
-    stated = request.text("cmd")
-    try:
-        command = Command(stated)
-    except ValueError:
-        raise InvalidInput.of("header.cmd", 'must be "close" or "retry", where it is stated') from None
-    cid = request.text("cid")
+def read(message: bytes | str) -> ClientMessage:
+    """Return a message, a text or the bytes of one; raises MalformedBody and InvalidInput."""
+    content = message_in(message.encode() if isinstance(message, str) else message)
+    _convert_older_form(content)
+    header = content.get("header")
+    stated = header if isinstance(header, dict) else {}
+    cid, sid = _text(stated, "cid"), _text(stated, "sid")
     if len(cid) > _MAX_CID:
         raise InvalidInput.of("header.cid", f"must have at most {_MAX_CID} characters")
-    sid = request.text("sid")
-    for name in ("cmd", "cid", "sid"):
-        request.header.pop(name, None)
-    return ClientMessage(command=command, cid=cid, sid=sid, request=request)
+    try:
+        command = Command(_text(stated, "cmd"))
+    except ValueError:
+        raise InvalidInput.of("header.cmd", 'must be "close" or "retry", where it is stated') from None
+    return ClientMessage(command=command, cid=cid, sid=sid, content=content)
 
 
-def _without_older_form(body: bytes) -> bytes:
-    """Return a message with its command in the header; in an older form of the protocol it stood in ``common``."""
-    value: Any = decode(body, _any)
-    if not isinstance(value, dict) or not isinstance(value.get("common"), dict) or "header" in value:
-        return body
-    value["header"] = value.pop("common")
+def begins(content: dict[str, Any]) -> bool:
+    """Return whether a message states that it is the first one of several of its session."""
+    return "0" in _statuses(content)
+
+
+def continues(content: dict[str, Any]) -> bool:
+    """Return whether a message states that it is not the first one of a session."""
+    return bool(found := _statuses(content)) and found <= _LATER
+
+
+def _statuses(content: dict[str, Any]) -> set[str]:
+    """Return the status of the header as text, or else those of the data objects that state one."""
+    header, payload = content.get("header"), content.get("payload")
+    status = header.get("status") if isinstance(header, dict) else None
+    if status is not None:
+        return {str(status)}
+    objects = [one for one in payload.values() if isinstance(one, dict)] if isinstance(payload, dict) else []
+    return {str(one["status"]) for one in objects if one.get("status") is not None}
+
+
+def _text(header: dict[str, Any], name: str) -> str:
+    """Take a field out of a header; a number becomes text."""
+    value = header.pop(name, None)
+    if value is None:
+        return ""
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise InvalidInput.of(f"header.{name}", "must be a text")
+    return str(value)
+
+
+def _convert_older_form(content: dict[str, Any]) -> None:
+    """Move a command into the header: in an older form of the protocol it stood in ``common``, beside ``data``."""
+    if not isinstance(content.get(_OLDER), dict) or "header" in content:
+        return
+    content["header"] = content.pop(_OLDER)
     for name in ("business", "data"):
-        if value.get(name) == {}:
-            del value[name]
-    return msgspec.json.encode(value)
+        if content.get(name) == {}:
+            del content[name]

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from typing import Any
 
 from penstock.athena.app_ids import check_app_id, identify_user
 from penstock.athena.authentication import Caller
 from penstock.athena.protocol.addressing import ServiceRequest, for_service
 from penstock.athena.protocol.codes import Outcome
 from penstock.athena.protocol.engine_calls import CallInput
-from penstock.athena.protocol.requests import RequestMessage
 from penstock.athena.services import Service, Services
 from penstock.athena.sessions.forms import form_for, session_schema
 from penstock.athena.sessions.input import SessionInput, mark
+from penstock.athena.webgate.division import divide
+from penstock.athena.webgate.once import app_id_of, header_of
 from penstock.athena.webgate.streaming.limits import StreamLimits
+from penstock.athena.webgate.streaming.reading import MessageReader
 from penstock.athena.webgate.streaming.session import Link, Session
 from penstock.athena.webgate.streaming.sessions import Sessions
 from penstock.athena.webgate.streaming.talk import Talk
+from penstock.errors import InvalidInput
 from penstock.models.host.calls import LiveCall
-from penstock.models.replica.runtime import Segment
+from penstock.models.host.deployment import Deployment
 from penstock.web.request import Request
 
 
@@ -45,23 +48,27 @@ class Opening:
         self._sessions = sessions
         self._retries = retries
 
-    async def open(self, message: RequestMessage, link: Link, *, cid: str) -> Session:
+    async def open(self, given: dict[str, Any], link: Link, *, cid: str) -> Session:
         """Return a session that has begun with this message, and runs.
 
         Raises UnexpectedFrame, WrongAppId, InvalidInput and the errors of a call that is not accepted.
         """
-        check_app_id(message, self.caller)
-        self._request.principal = self.caller.principal  # without the user of another session
-        identify_user(self._request, message)
-        talk = self._talk(self._services.new_sid(self._service), cid)
+        self._identify(given)
+        service = await self._services.sub_service(self._service, given, self.caller.reader)
+        if divide(given, lambda name: self._services.sees(name, self.caller.reader)) is not None:
+            raise InvalidInput.of("parameter", "names several services; over WebSocket, each session is with one")
+        reader = MessageReader(service, self.limits.message)
+        message = reader.first(given, **app_id_of(self.caller, first=True))
+        talk = Talk(self._services.new_sid(service), cid, service.rules.response_header(message.header))
         data = SessionInput()
         whole = mark(message, data)
-        schema = session_schema(self._service, whole=whole)
-        form = form_for(self._service, schema, talk.sid)
-        request = for_service(message, self._service.name)
+        schema = session_schema(service, whole=whole)
+        form = form_for(service, schema, talk.sid)
+        request = for_service(message, service.name)
         first, part = form.first(request)
-        session = Session(talk, form, link, data=data, limits=self.limits, retries=self._retries)
-        session.begin(await self._call(request, first, session, in_parts=schema is not None), first)
+        limits, retries = self.limits.of(service.document), self._retries or service.document.enable_retry
+        session = Session(talk, form, link, reader=reader, data=data, limits=limits, retries=retries)
+        session.begin(await self._call(service, request, first, session, in_parts=schema is not None), first)
         self._sessions.start(session, self.caller.principal)
         try:
             if part is not None:
@@ -75,25 +82,34 @@ class Opening:
 
     def refusal(self, outcome: Outcome, cid: str) -> bytes:
         """Return the message for a client that has no session, because it could not be opened."""
-        return self._talk(self._services.new_sid(self._service), cid).error(outcome)
+        return Talk(self._services.new_sid(self._service), cid).error(outcome)
 
-    def _talk(self, sid: str, cid: str) -> Talk:
-        return Talk(sid, cid)
+    def _identify(self, given: dict[str, Any]) -> None:
+        """Note the end user of a session, and check its app id; raises WrongAppId."""
+        header = header_of(given)
+        check_app_id(header, self.caller)
+        self._request.principal = self.caller.principal  # without the user of another session
+        identify_user(self._request, header)
 
-    async def _call(self, request: ServiceRequest, first: CallInput, session: Session, *, in_parts: bool) -> LiveCall:
+    async def _call(
+        self, service: Service, request: ServiceRequest, first: CallInput, session: Session, *, in_parts: bool
+    ) -> LiveCall:
         """Begin the call within the sender's quotas, which are held until the session ends."""
-        self._services.require_place(self._service)
-        metered = self._services.metered(self._request, self._service, request, first)
+        self._services.require_place(service)
+        metered = self._services.metered(self._request, service, request, first)
         metered.stated.session = in_parts
         session.stated = metered.stated
         async with AsyncExitStack() as held:
             await held.enter_async_context(metered.admitted())
-            call = metered.begin(lambda json: self._begin(json, first.segments, session, in_parts=in_parts))
+            deployment = service.deployment
+            call = metered.begin(lambda json: self._begin(deployment, json, first, session, in_parts=in_parts))
             session.held = held.pop_all()
         return call
 
-    def _begin(self, json: bytes, segments: Sequence[Segment], session: Session, *, in_parts: bool) -> LiveCall:
-        host, deployment = self._services.host, self._service.deployment
+    def _begin(
+        self, deployment: Deployment, json: bytes, first: CallInput, session: Session, *, in_parts: bool
+    ) -> LiveCall:
+        host, segments = self._services.host, first.segments
         sid, tenant = session.talk.sid, self.caller.principal.tenant
         if in_parts:
             return host.session(deployment, json, segments, request_id=sid, listener=session, tenant=tenant)

@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from typing import Final
+from typing import Any, Final
 
 from penstock.athena.protocol import codes
 from penstock.athena.protocol.addressing import for_service, in_message
@@ -19,6 +19,7 @@ from penstock.athena.sessions.output import SessionOutput
 from penstock.athena.sound import audio_us
 from penstock.athena.webgate.streaming.alarm import Alarm
 from penstock.athena.webgate.streaming.limits import StreamLimits
+from penstock.athena.webgate.streaming.reading import MessageReader
 from penstock.athena.webgate.streaming.talk import Talk
 from penstock.errors import InvalidInput, Overloaded, PenstockError, ServiceError
 from penstock.models.host.calls import LiveCall
@@ -55,12 +56,21 @@ class Session:
     """
 
     def __init__(
-        self, talk: Talk, form: Form, link: Link, *, data: SessionInput, limits: StreamLimits, retries: bool
+        self,
+        talk: Talk,
+        form: Form,
+        link: Link,
+        *,
+        reader: MessageReader,
+        data: SessionInput,
+        limits: StreamLimits,
+        retries: bool,
     ) -> None:
         self.talk = talk
         self.retries = retries
         self.held: AsyncExitStack | None = None  # what is held until the session has ended: its quotas
         self.stated = Stated()  # what is recorded of the call beside what its model reports
+        self._reader = reader
         self._data = data
         self._form = form
         self._link: Link | None = link
@@ -103,23 +113,25 @@ class Session:
         self._life.touch()
         self._wait_for_client()
 
-    async def take(self, message: RequestMessage) -> None:
+    async def take(self, given: dict[str, Any]) -> None:
         """Take one of the next messages, and wait until the engine has room for its data.
 
         Raises UnexpectedFrame, InvalidInput and TooLarge. Nothing happens once the session has ended.
         """
+        message = self._reader.later(given)
         last = mark(message, self._data)
         self._idle.rest()  # the client cannot send while the engine has no room
         await self._pass_on(message, last=last)
         self._wait_for_client()
 
-    def queue(self, message: RequestMessage, *, size: int) -> None:
+    def queue(self, given: dict[str, Any], *, size: int) -> None:
         """Take one of the next messages, of ``size`` bytes, and pass it on when the engine has room for its data.
 
-        Raises UnexpectedFrame, and Overloaded when too many bytes wait.
+        Raises UnexpectedFrame, InvalidInput, and Overloaded when too many bytes wait.
         """
         if self._waiting_bytes and self._waiting_bytes + size > self._limits.backlog_bytes:
             raise Overloaded(f"the engine takes data too slowly: {self._waiting_bytes} bytes wait for it")
+        message = self._reader.later(given)
         self._waiting.append((message, mark(message, self._data), size))
         self._waiting_bytes += size
         if self._passing is None:
@@ -241,7 +253,9 @@ class Session:
         statuses = {one.name: status for one, status in found}
         marks = self._output.end(statuses) if last else self._output.chunk(statuses)
         if marks is not None:
-            await self._send(self.talk.success(marks, [one for one, _ in found]))
+            results = [one for one, _ in found]
+            self._reader.complete(results)
+            await self._send(self.talk.success(marks, results))
 
     async def _end(self) -> None:
         """Send the last message, unless it has been sent."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from penstock.athena.protocol.codes import Outcome
-from penstock.athena.protocol.data import DataObject, Status
+from penstock.athena.protocol.data import DataObject, Scalar, Status
 from penstock.athena.protocol.responses import ResponseMessage, encode_response
 from penstock.athena.sessions.output import Marks
 
@@ -16,13 +16,14 @@ class Talk:
     ``cid`` names the session within a multiplexed stream; it is empty for a single one.
     """
 
-    def __init__(self, sid: str, cid: str) -> None:
+    def __init__(self, sid: str, cid: str, header: Mapping[str, Scalar] | None = None) -> None:
         self.sid = sid
         self.cid = cid
+        self._header = dict(header or {})  # fields of the client's header that responses repeat
 
     def accepted(self) -> bytes:
         """Return the message that confirms the first one of a client, before there are results."""
-        return encode_response(ResponseMessage(sid=self.sid, cid=self.cid, status=Status.BEGIN))
+        return encode_response(ResponseMessage(sid=self.sid, cid=self.cid, status=Status.BEGIN, header=self._header))
 
     def success(self, marks: Marks, results: Sequence[DataObject]) -> bytes:
         """Return a message with results, marked with their statuses and numbers."""
@@ -30,7 +31,9 @@ class Talk:
             piece = marks.pieces[one.name]
             one.status = piece.status
             one.seq = piece.seq if one.seq is None else one.seq
-        return encode_response(ResponseMessage(sid=self.sid, cid=self.cid, status=marks.status, payload=results))
+        return encode_response(
+            ResponseMessage(sid=self.sid, cid=self.cid, status=marks.status, header=self._header, payload=results)
+        )
 
     def error(self, outcome: Outcome) -> bytes:
         return encode_response(ResponseMessage(code=outcome.code, message=outcome.message, sid=self.sid, cid=self.cid))
