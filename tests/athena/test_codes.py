@@ -7,7 +7,7 @@ import pytest
 from penstock import errors
 from penstock.athena.protocol import codes
 from penstock.athena.protocol.mistakes import DataUndecodable
-from penstock.failures import CallFailed, Category
+from penstock.failures import CallFailed, Category, error_of
 from scripts.athena_codes_table import DOCUMENT, with_table
 
 
@@ -46,16 +46,16 @@ def test_internal_errors_reveal_nothing() -> None:
 
 def test_the_code_of_an_engine_is_passed_on() -> None:
     """With the status of what an engine reports; a code of 0 would mean success."""
-    outcome = codes.of_failure(CallFailed(Category.INTERNAL, "no face", code=10013042))
+    outcome = codes.of_error(error_of(CallFailed(Category.INTERNAL, "no face", code=10013042)))
     assert (outcome.code, outcome.status) == (10013042, 502)
     assert "no face" in outcome.message
-    assert codes.of_failure(CallFailed(Category.INTERNAL, "x", code=0)).code == 10909
+    assert codes.of_error(error_of(CallFailed(Category.INTERNAL, "x", code=0))).code == 10909
 
 
 @pytest.mark.parametrize("category", Category)
 def test_every_failure_has_a_code(category: Category) -> None:
     """None of them is a success."""
-    assert codes.of_failure(CallFailed(category, "why")).code > 0
+    assert codes.of_error(error_of(CallFailed(category, "why"))).code > 0
 
 
 def test_the_loader_form_states_500_and_codes_of_its_own() -> None:

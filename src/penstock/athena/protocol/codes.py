@@ -12,7 +12,6 @@ from typing import Any, Final
 
 from penstock import errors
 from penstock.athena.protocol.mistakes import DataUndecodable
-from penstock.failures import CallFailed, error_of
 
 _UNEXPLAINED: Final = "the service failed to process this request"
 _FAILED: Final = 502  # the status of what an engine reports
@@ -41,29 +40,29 @@ def _row(number: int, meaning: str, status: int = _FAILED) -> Code:
 
 
 # Of the gateway
-UPGRADE_FAILED: Final = _row(10031, "the connection could not become a WebSocket", 400)
-PARAMETER_MISSING: Final = _row(10106, "a parameter is missing", 400)
-SCHEMA_BROKEN: Final = _row(10107, "a parameter is not allowed by the schema", 400)
-DATA_MISSING: Final = _row(10109, "the request holds no data", 400)
+_row(10031, "the connection could not become a WebSocket", 400)
+_row(10106, "a parameter is missing", 400)
+_row(10107, "a parameter is not allowed by the schema", 400)
+_row(10109, "the request holds no data", 400)
 SESSION_TIMEOUT: Final = _row(10114, "the session took too long, or nothing was sent for too long", 504)
-RESULT_UNREADABLE: Final = _row(10118, "the data of a response cannot be read", 502)
+_row(10118, "the data of a response cannot be read", 502)
 NOT_JSON: Final = _row(10160, "the request is not JSON", 400)
 NOT_DECODABLE: Final = _row(10161, "data is not valid base64, gzip, or text of the stated encoding", 400)
 INVALID_REQUEST: Final = _row(10163, "the request breaks a rule; the message names the field", 400)
-INVALID_RESULT: Final = _row(10164, "the result does not fit the schema", 502)
+_row(10164, "the result does not fit the schema", 502)
 INVALID_SESSION_HANDLE: Final = _row(10165, "the session has ended, or is not known", 409)
-READ_FAILED: Final = _row(10200, "the connection failed while it was read", 400)
+_row(10200, "the connection failed while it was read", 400)
 SESSION_ENDED: Final = _row(10202, "a message came after the session's last one", 409)
-SERVICE_NOT_FOUND: Final = _row(10225, "the service is not known", 404)
-REQUEST_FAILED: Final = _row(10240, "the request to the engine could not be made", 502)
+_row(10225, "the service is not known", 404)
+_row(10240, "the request to the engine could not be made", 502)
 CALL_FAILED: Final = _row(10250, "the server behind the engine failed", 502)
 INVALID_APP_ID: Final = _row(10313, "the app id is missing, or does not belong to the key", 400)
-NO_SESSION_ID: Final = _row(10324, "no session id could be made", 500)
+_row(10324, "no session id could be made", 500)
 NOT_FOUND: Final = _row(10404, "the address or the service behind it is not known", 404)
-INVALID_SESSION: Final = _row(11345, "the state of the session that the client sent is not valid", 400)
+_row(11345, "the state of the session that the client sent is not valid", 400)
 SERVER_ERROR: Final = _row(11502, "the service failed", 500)
-EMPTY_ANSWER: Final = _row(11503, "the engine's message is empty", 502)
-NO_RESULT: Final = _row(12000, "the client has sent everything, but the last result did not come", 504)
+_row(11503, "the engine's message is empty", 502)
+_row(12000, "the client has sent everything, but the last result did not come", 504)
 # Of the loader
 INVALID_OPERATION: Final = _row(10003, "the operation is not known")
 WRONG_MODE: Final = _row(10004, "the engine does not work in this mode")
@@ -73,8 +72,8 @@ SESSION_IDLE: Final = _row(10019, "the session was idle for too long", 504)
 INACTIVE: Final = _row(10101, "the engine is not ready, or the session was released", 503)
 TIMEOUT: Final = _row(10102, "the engine took too long", 504)
 SESSION_REPEATED: Final = _row(10105, "a session of this id exists already", 409)
-INVALID_PARAMETER: Final = _row(10106, "a parameter or a result of the engine is not valid")
-INVALID_VALUE: Final = _row(10107, "the value of a parameter is not valid")
+_row(10106, "a parameter or a result of the engine is not valid")
+_row(10107, "the value of a parameter is not valid")
 CRASHED: Final = _row(10109, "the engine crashed")
 FULL: Final = _row(10110, "every place is taken, and the queue is full", 503)
 EXEC_FAILED: Final = _row(10909, "wrapperOnceExec failed")
@@ -161,11 +160,6 @@ def of_error(error: errors.PenstockError) -> Outcome:
     if type(error) is errors.InvalidInput:
         detail = f"parameter schema validate error: {detail}"
     return Outcome(code=error.engine_code or found.number, status=found.status, message=detail)
-
-
-def of_failure(failure: CallFailed) -> Outcome:
-    """Return the outcome of a call that failed."""
-    return of_error(error_of(failure))
 
 
 def as_outcome(code: Code, message: str = "") -> Outcome:
