@@ -12,7 +12,7 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{ printf "  make %-10s %s\n", $$1, $$2 }'
 
-demo: $(VENV)/.installed-demo ## classify 1,797 images as durable jobs and kill a worker half way; ARGS=faces: recognise faces
+demo: $(VENV)/.installed-demo ## classify 1,797 images as durable jobs and kill a worker half way; ARGS=faces: recognise faces; ARGS=athena: call wrappers
 	$(BIN)/python -m examples.$(or $(ARGS),digits).demo
 
 run: $(VENV)/.installed-demo ## start Penstock here: gateway, worker, housekeeper and its own PostgreSQL
