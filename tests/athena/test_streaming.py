@@ -131,8 +131,34 @@ class TestOneSession:
             assert [(await socket.result())[1] for _ in range(5)] == ["", "1 one", "2 two", "end", ""]
             assert await socket.closed() == (1000, "")
 
+    async def test_the_codes_that_are_ignored_can_be_set(self, module_database_url: str, models_folder: Path) -> None:
+        async with running_gateway(
+            module_database_url, models_folder=models_folder, penstock_athena_ignored_codes=(10160,)
+        ) as caller:
+            async with client(caller, PATH) as socket:
+                await begun(socket)
+                await socket.send("{")  # is ignored
+                await socket.send(frame("wait", 2))
+                await socket.send(frame("three", 2))
+                assert (await socket.failure())[0] == 10101
+                assert (await socket.closed())[0] == 1000
+            await idle(caller)
+
 
 class TestMistakes:
+    async def test_an_output_that_cannot_be_read_is_the_engines_failure(self, caller: HttpCaller) -> None:
+        async with client(caller, OCR) as socket:
+            await socket.send(
+                {
+                    "header": {"app_id": "a", "status": 3},
+                    "parameter": {"ocr": {"act": "nonsense"}},
+                    "payload": {"img": {"image": "aGVsbG8=", "status": 3}},
+                }
+            )
+            code, words = await socket.failure()
+            assert (code, "without a payload" in words) == (10909, True)
+            assert (await socket.closed())[0] == 1000
+
     @pytest.mark.parametrize(
         ("message", "code", "words"),
         [
@@ -442,7 +468,7 @@ class TestRetries:
 class TestSeveralSessions:
     MULTIPLEX = PATH + "?stream_mode=multiplex"
 
-    async def test_sessions_are_told_apart_by_cid(self, caller: HttpCaller) -> None:
+    async def test_sessions_are_distinguished_by_cid(self, caller: HttpCaller) -> None:
         async with client(caller, self.MULTIPLEX) as socket:
             for cid in ("a", "b"):
                 await socket.send(frame(f"one {cid}", 0, cid=cid))
@@ -476,7 +502,7 @@ class TestSeveralSessions:
             assert [(await socket.result())[1] for _ in range(3)] == ["2 two", "end", ""]
         await idle(caller)
 
-    async def test_close_ends_a_session_and_is_not_answered(self, caller: HttpCaller) -> None:
+    async def test_close_ends_a_session_without_a_response(self, caller: HttpCaller) -> None:
         async with client(caller, self.MULTIPLEX) as socket:
             await begun(socket, cid="a")
             await socket.send(frame(cid="a", cmd="close"))

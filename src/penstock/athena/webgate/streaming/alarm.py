@@ -1,4 +1,4 @@
-"""A deadline that moves: something has to happen again and again, or a callback runs."""
+"""A deadline that is moved each time something happens."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from datetime import timedelta
 
 
 class Alarm:
-    """Calls back once nothing has touched it for a while. Touching it costs no timer, because one timer is reused."""
+    """Runs a callback when it has not been touched for a while. It reuses one timer, so touching it is cheap."""
 
     __slots__ = ("_callback", "_due", "_loop", "_seconds", "_timer")
 
@@ -20,17 +20,17 @@ class Alarm:
         self._timer: asyncio.TimerHandle | None = None
 
     def touch(self) -> None:
-        """Begin the wait, or begin it again."""
+        """Start the wait anew."""
         self._due = self._loop.time() + self._seconds
         if self._timer is None:
             self._timer = self._loop.call_at(self._due, self._check)
 
     def rest(self) -> None:
-        """Wait for nothing until it is touched again."""
+        """Suspend the wait until it is touched again."""
         self._due = None
 
     def stop(self) -> None:
-        """Give up the timer."""
+        """Cancel the wait and its timer."""
         self._due = None
         if self._timer is not None:
             self._timer.cancel()

@@ -137,13 +137,13 @@ class Connection(Link):
         session.attach(self)
 
     def _close(self, session: Session | None) -> None:
-        """End a session at its client's request. A late request is not a mistake."""
+        """End a session at its client's request. A request after its end is not a mistake."""
         if session is not None:
             session.abandon()
             self.ended(session, "")
 
     async def _refuse(self, outcome: Outcome, cid: str = "") -> None:
-        """Answer a message that cannot be used: by the end of its session, if it has one."""
+        """Report that a message cannot be used, and end its session or, where it has none, a single connection."""
         if outcome.code in self._limits.ignored_codes:
             return
         session = self._sessions.get(cid)
@@ -157,7 +157,7 @@ class Connection(Link):
     # The end
 
     def _leave(self) -> None:
-        """Let go of all sessions, because the WebSocket is closed: of those that were cut, keep what may be retried."""
+        """End all sessions, because the WebSocket is closed. Where it was cut, those that may be retried continue."""
         cut = self._socket.was_cut
         sessions, self._sessions = self._sessions, {}
         for session in sessions.values():

@@ -1,4 +1,4 @@
-"""Read what a client's message is about: its command, and which session of its connection it concerns."""
+"""Read the command of a client's message, and the session of its connection that it concerns."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _OLDER: Final = "common"  # the section of an older form of the protocol
 
 
 class Command(StrEnum):
-    """What a message wants beside passing data on."""
+    """What a message requests beside passing data on."""
 
     NONE = ""
     CLOSE = "close"  # end the session

@@ -187,31 +187,31 @@ class Session:
             self._running.close()
 
     def abandon(self) -> None:
-        """End the session without a word, because its client has left; its call ends at once."""
+        """End the session without a message, because its client has left; its call ends at once."""
         self._left = True
         self._news.set()
         if self._call is not None:
             self._call.close()
 
     def detach(self) -> None:
-        """Go on without a connection until the client retries, for ``close_wait``."""
+        """Continue without a connection until the client retries, for ``close_wait``."""
         self._link = None
         self._idle.rest()
         self._cut.touch()
 
     def attach(self, link: Link) -> None:
-        """Go on with the connection with which the client retries. Data that it repeats by number is left out."""
+        """Continue on the connection of a retry. Numbered data that the client sends again is left out."""
         before, self._link = self._link, link
         self._cut.rest()
         self._data.resume()
         self._wait_for_client()
         self._news.set()
         if before is not None:
-            before.ended(self, "the session goes on with another connection")
+            before.ended(self, "the session continues on another connection")
 
     @property
     def over(self) -> bool:
-        """Whether the call has ended, so that nothing more is taken."""
+        """Whether the call has ended, so that no more messages are taken."""
         return self._left or self._failure is not None or (self._call is not None and self._call.done.done())
 
     # The side of the engine
@@ -226,6 +226,8 @@ class Session:
             await self._end()
         except Disconnected:  # it was abandoned
             pass
+        except PenstockError as error:  # the engine's output cannot be read
+            await self._end_with(codes.of_error(error))
         except Exception:  # a mistake in Penstock; its details appear only in the log
             log.exception("athena_session_failed", sid=self.talk.sid)
             await self._end_with(codes.of_error(ServiceError()))
@@ -276,7 +278,7 @@ class Session:
             self._let_go("")
 
     async def _outlast(self) -> None:
-        """Let the engine end by itself after its last result, for ``close_wait``: so its call counts as completed."""
+        """Give the engine ``close_wait`` to end its call after its last result, so that it counts as completed."""
         self.finish_input()
         done = self._running.done
         await asyncio.wait([done], timeout=self._limits.close_wait.total_seconds())
@@ -290,7 +292,7 @@ class Session:
         return error if isinstance(error, PenstockError) else ServiceError()
 
     async def _end_with(self, outcome: Outcome) -> None:
-        """Send an error, unless its code is one that clients are not shown, and end."""
+        """Send an error and end. Codes that are ignored, and the silence of a single client, are not sent."""
         if outcome.code not in self._limits.ignored_codes and not (outcome is _IDLE and not self.talk.cid):
             try:
                 await self._send(self.talk.error(outcome))
@@ -299,7 +301,7 @@ class Session:
         self._let_go(outcome.message)
 
     async def _send(self, message: bytes) -> None:
-        """Send a message; after a cut, once the client has come back. Raises Disconnected when it will not."""
+        """Send a message, after a cut once the client has retried. Raises Disconnected if it does not."""
         while not self._left:
             link = self._link
             if link is None:

@@ -11,7 +11,7 @@ from penstock.athena.sessions.output import Marks
 
 
 class Talk:
-    """Writes the messages of one session, in the form of the protocol's document: so does the original's loader here.
+    """Writes the messages of one session, always in the form of the protocol's document, as both originals do.
 
     ``cid`` names the session within a multiplexed stream; it is empty for a single one.
     """
