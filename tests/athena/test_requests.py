@@ -39,7 +39,7 @@ def _problems(body: bytes, limits: Limits | None = None) -> dict[str, str]:
 
 
 def test_a_first_message_has_parameters_expected_results_and_plain_data() -> None:
-    """The three kinds of members of `parameter` and `payload` are told apart by their shape."""
+    """The three kinds of members of `parameter` and `payload` are distinguished by their shape."""
     message = decode_request(
         _message(
             header={"app_id": "1234", "uid": "d233", "status": 0, "none": None},

@@ -75,7 +75,7 @@ def test_json_is_inline_where_the_format_says_so_and_the_data_is_json() -> None:
 
 
 def test_results_are_packed_as_their_attributes_state() -> None:
-    """A client that asked for gzip and gbk gets them."""
+    """A client that expects gzip and gbk gets them."""
     one = _result(data="你好".encode(), attributes={"encoding": "gbk", "compress": "gzip"})
     body = encode_response(ResponseMessage(payload=[one]))
     assert decode_response(body).payload == [one]

@@ -193,7 +193,7 @@ def _rules(**given_by: Any) -> Rules:
 
 
 def test_defaults_are_set_where_nothing_is_stated() -> None:
-    """What the request does not say of results is for the engine to say."""
+    """The engine decides what the request does not state about results."""
     found = _rules().first(_message())
     assert found["header"] == {"app_id": "1", "appid": "1", "status": 3}
     assert found["parameter"]["ocr"] == {
@@ -290,7 +290,7 @@ def test_attributes_of_results_get_the_types_of_the_schema() -> None:
     assert one.attributes == {"sample_rate": 16000, "x": "1"}
 
 
-def test_attributes_of_text_that_nobody_states_are_the_defaults() -> None:
+def test_text_gets_the_default_attributes_where_none_are_stated() -> None:
     """What the client or the engine states counts; the encoding of a picture is not guessed."""
     rules = Rules(Document(document_of(of_engine(ENGINE))))
     text = DataObject(name="boxes", attributes={"encoding": "gbk"})
@@ -315,7 +315,7 @@ def test_attributes_of_text_that_nobody_states_are_the_defaults() -> None:
     ],
 )
 def test_a_value_is_cast_only_where_it_can_be(value: Any, kind: Any, found: Any) -> None:
-    """What an engine returns is shown in any case."""
+    """Other values are returned as they are."""
     assert as_type(value, kind) == found
 
 

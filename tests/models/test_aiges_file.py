@@ -75,7 +75,7 @@ def test_a_wrapper_in_python_becomes_a_model() -> None:
 
 
 def test_a_library_and_a_program_become_models() -> None:
-    """Which runtime it is, the files beside it say, and the command."""
+    """The files beside it, and its command, decide which runtime it is."""
     (native,) = _convert(_FILE, {"libwrapper.so": ""}).manifests
     assert native["runtime"] == "aiges-native"
     assert (native["aiges-native"]["callbacks"], native["aiges-native"]["realtime"]) == (True, False)

@@ -29,7 +29,7 @@ Tables = dict[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AigesFile:
-    """What a file describes: manifests, and what has become of each of its keys."""
+    """The content of a file: manifests, and notes on its keys."""
 
     manifests: list[Tables]
     notes: list[Note]

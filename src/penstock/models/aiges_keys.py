@@ -15,7 +15,7 @@ SERVICE: Final = "SERVICE"  # the section that is named after a service
 
 
 class Effect(StrEnum):
-    """What becomes of a key."""
+    """The effect of a key."""
 
     HONOURED = "honoured"
     NOT_NEEDED = "not needed"  # what it is for happens anyway, or does not arise
@@ -31,17 +31,17 @@ class Key:
     name: str
     effect: Effect
     meaning: str  # what it becomes, or why it has no effect
-    harmless: Sequence[Any] = ()  # values that ask for nothing special
+    harmless: Sequence[Any] = ()  # values that request nothing special
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Note:
-    """What has become of a key in one file."""
+    """The effect of a key that a file states."""
 
     key: str  # with its section: "fc.max"
     effect: Effect
     reason: str
-    matters: bool  # it asks for something that does not happen
+    matters: bool  # its value requests something that does not happen
 
 
 def _group(section: str, effect: Effect, meaning: str, *names: str, harmless: Sequence[Any] = ()) -> list[Key]:
@@ -78,7 +78,7 @@ KEYS: Final[tuple[Key, ...]] = tuple(
         _group("aiges", _HONOURED, "`header_pass`: fields of a call's header that become parameters", "headerPass"),
         _group("aiges", _HONOURED, "`command` of aiges-plugin, unless it runs wrapper.py", "pythonPluginCmd"),
         _group("aiges", _UNSUPPORTED, "the engine's own schema states `sub`", "sub", harmless=("ase", "common")),
-        _group("aiges", _UNSUPPORTED, "there is no engine that only pretends", "gesMock"),
+        _group("aiges", _UNSUPPORTED, "engines are not imitated", "gesMock"),
         _group("aiges", _UNSUPPORTED, "processes are not bound to memory nodes; start Penstock by numactl", "numaNode"),
         _group("aiges", _NOT_NEEDED, "a session is removed when it ends", "sessDelGt"),
         _group("aiges", _NOT_NEEDED, "a place is free when the engine has returned", "asyncRelease"),

@@ -107,7 +107,7 @@ class ModelsFolder:
         self._locks = {one.lock for model in models.values() for one in model.environments}
 
     def _report(self, file: str, notes: list[Note]) -> None:
-        """Log the keys of an aiges.toml that ask for what does not happen, when it has changed."""
+        """Log the keys of an aiges.toml that request what does not happen, when it has changed."""
         if self._notes.get(file, []) != notes:
             self._notes[file] = notes
             keys: dict[str, list[str]] = {}

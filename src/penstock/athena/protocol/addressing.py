@@ -1,4 +1,4 @@
-"""What a message states for one service, and how the names of its fields and results depend on the service."""
+"""The part of a message that is for one service, and the names of its fields and results in the message."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Attributes = dict[str, Scalar]
 
 @dataclass(slots=True, kw_only=True)
 class ServiceRequest:
-    """What a message states for one service."""
+    """The part of a message that is for one service."""
 
     service: str
     header: Attributes = field(default_factory=dict)

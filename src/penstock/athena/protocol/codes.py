@@ -143,7 +143,7 @@ _OF_ERRORS: Final[Mapping[type[errors.PenstockError], Code]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """How a request has failed, as its response states it."""
+    """The failure of a request, as its response states it."""
 
     code: int
     status: int  # of HTTP

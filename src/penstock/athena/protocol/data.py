@@ -13,7 +13,7 @@ Scalar = str | int | float | bool
 
 
 class DataType(StrEnum):
-    """What a data object holds. The value is the field that holds the data in a message."""
+    """The type of a data object. Its value names the field that holds the data in a message."""
 
     TEXT = "text"
     AUDIO = "audio"

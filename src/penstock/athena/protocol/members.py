@@ -1,4 +1,4 @@
-"""How the properties of a model's input become parameters and data objects.
+"""The properties of a model's input, as parameters and data objects of messages.
 
 The model's JSON Schema decides. A property is
 
@@ -31,7 +31,7 @@ _MAX_VISITED: Final = 200  # alternatives of one property
 
 
 class Role(Enum):
-    """What a property of an input is in a message."""
+    """The role of a property of an input in messages."""
 
     PARAMETER = "parameter"
     TEXT = "text"

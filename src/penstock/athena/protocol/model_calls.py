@@ -150,7 +150,7 @@ def _segment(one: DataObject, path: tuple[str | int, ...]) -> Segment:
 
 
 def _typed(value: Scalar, member: Member | None) -> Any:
-    """Return a value as the model's schema wants it: clients of the original send numbers as text."""
+    """Return a value in a type of the model's schema: clients of the original send numbers as text."""
     if member is None or not isinstance(value, str) or member.may_be_text:
         return value
     if value in {"true", "false"} and "boolean" in member.types:

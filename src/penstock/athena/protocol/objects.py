@@ -145,7 +145,7 @@ def _integer(value: Any) -> int | None:
 
 def written(one: DataObject, *, inline: bool) -> dict[str, Any]:
     """Return a data object as the JSON of a message. With ``inline``, data of the format ``json`` is JSON in it;
-    a text in JSON stays base64, so that the two can be told apart."""
+    a text in JSON stays base64, so that the two are distinct."""
     found: dict[str, Any] = dict(one.attributes)
     found["status"] = int(one.status)
     if one.seq is not None:

@@ -34,7 +34,7 @@ DEFAULT: Final = Limits()
 
 @dataclass(slots=True, kw_only=True)
 class ServiceParameter:
-    """What a request states for one service."""
+    """The parameters of a request for one service."""
 
     values: Attributes = field(default_factory=dict)
     expected: dict[str, Attributes] = field(default_factory=dict)  # the results it expects, with their attributes

@@ -31,7 +31,7 @@ _FORMAT: Final = re.compile(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """Where session ids come from: one process of a gateway."""
+    """The process of a gateway that makes session ids."""
 
     pid: int
     address: str = "127.0.0.1"  # IPv4; of another one the last two bytes are 0

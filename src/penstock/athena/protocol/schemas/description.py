@@ -1,4 +1,4 @@
-"""What a service takes and returns, in no dialect: from what an engine declares, or from a model's JSON Schema."""
+"""Descriptions of services in no dialect, made from what an engine declares or from a model's JSON Schema."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What has changed between two documents of a service, and which changes break clients.
+"""Differences between two documents of a service, and which of them break clients.
 
 A change of the **input** breaks clients where a request that was allowed may be refused. A change of the **output**
 breaks them where a result may lack what it had, or be what it could not be before.

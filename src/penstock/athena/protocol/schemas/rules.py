@@ -1,4 +1,4 @@
-"""What a document does with the messages of its service: defaults, constants, checks, names, and the header returned.
+"""The rules of a document for the messages of its service: constants, defaults, checks, names, returned headers.
 
 ``constVal`` sets a value whatever the client states, ``defaultVal`` one that it does not state, ``replaceKey`` renames
 a member for the engine. Checks see the names of clients.
