@@ -471,3 +471,33 @@ async def test_a_library_reads_a_file_as_memory(models: Models) -> None:
     (made,) = (await ask(models, model, "talk", await stored(models, 3 * MIB, path="talk"))).segments
     assert isinstance(made.data, FileBytes)
     assert made.data.whole() == PIECE * 12
+
+
+WRITER = """
+from pathlib import Path
+from penstock import context
+
+class Model:
+    def predict(self, mebibytes: int, gate: str) -> str:
+        folder = context().folder
+        for number in range(mebibytes):
+            (folder / str(number)).write_bytes(bytes(range(256)) * 4096)
+        while mebibytes and not Path(gate).exists():
+            import time; time.sleep(0.01)
+        return "done"
+"""
+
+
+async def test_a_replica_that_writes_too_much_is_killed_and_its_files_are_removed(tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    gate = str(tmp_path / "gate")
+    async with model_host(tmp_path / "models", call_folder=tmp_path / "calls", max_file_bytes=6 * MIB) as models:
+        large = await models.serve("large", WRITER)
+        small = await models.serve("small", WRITER)
+        beside = models.begin(small, {"mebibytes": 2, "gate": gate})
+        with pytest.raises(ModelCrashed, match="those of all models may have 6 MiB together"):
+            await models.call(large, {"mebibytes": 8, "gate": gate})
+        assert await models.call(large, {"mebibytes": 0, "gate": gate}) == "done"
+        Path(gate).touch()
+        assert read(await beside.done) == "done"
+        await until(lambda: left(tmp_path) == [] or all("call-" not in name for name in left(tmp_path)), "removed")

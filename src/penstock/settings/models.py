@@ -34,7 +34,9 @@ class ModelSettings:
         meaning="folder for the files of models' calls while they run; it should not be in memory",
     )
     penstock_call_files_bytes: int = setting(
-        integer(MEBIBYTE, 2**50), 16 * 2**30, "most bytes of the input files of all calls of a process together"
+        integer(MEBIBYTE, 2**50),
+        16 * 2**30,
+        "most bytes of the input files of all calls of a process together, and of the files that models write",
     )
     penstock_cancel_grace: timedelta = setting(
         duration(timedelta(0), DAY),

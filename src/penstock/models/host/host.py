@@ -78,6 +78,7 @@ class ModelHost:
             ping_interval=ping_interval,
             ping_timeout=ping_timeout,
             cancel_grace=cancel_grace,
+            max_file_bytes=max_file_bytes,
         )
         self._windows = Windows()
         self._part_windows = Windows()

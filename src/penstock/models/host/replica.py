@@ -63,7 +63,7 @@ class Replica:
         self.load_seconds: float | None = None
         self.in_flight = InFlight(model.concurrency)
         self.end_reason: str | None = None  # why we killed it
-        self.over_limit = False  # it was killed because it used too much memory
+        self.over_limit = False  # it was killed because it used too much memory or disk
         self.overstayed = False  # it was killed because a call did not stop: no fault of the others
         self.exited = asyncio.Event()
         self.pinged_at = 0.0  # monotonic
@@ -169,6 +169,11 @@ class Replica:
     def load(self) -> int:
         """Calls in flight."""
         return self.in_flight.calls
+
+    @property
+    def files(self) -> Path | None:
+        """The folder for files of its calls, which may not exist yet."""
+        return self._files
 
     async def _start(self, *, describe_only: bool) -> None:
         """Start the process. A start that is cancelled leaves none behind."""

@@ -1,11 +1,15 @@
-"""Check the replicas of a host at intervals: their responses to pings, their memory, stuck calls and idle time."""
+"""Check the replicas of a host at intervals: their responses to pings, memory, files, stuck calls and idle time."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import timedelta
+from operator import itemgetter
+from pathlib import Path
 from typing import Final
 
 import psutil
@@ -17,6 +21,7 @@ from penstock.telemetry import logs
 log = logs.get(__name__)
 
 _TICK: Final = 0.25  # seconds between checks
+_FILES_TICK: Final = 1.0  # of the files that calls write
 _IDLE_TICK: Final = 1.0  # the same without a model
 
 
@@ -34,12 +39,16 @@ class Supervision:
         ping_interval: float,
         ping_timeout: float,
         cancel_grace: timedelta,
+        max_file_bytes: int,
     ) -> None:
+        """The files of all replicas may have ``max_file_bytes`` together."""
         self._deployments = deployments
         self._unload = unload
         self._ping_interval = ping_interval
         self._ping_timeout = ping_timeout
         self._cancel_grace = cancel_grace
+        self._max_file_bytes = max_file_bytes
+        self._files_at = 0.0  # monotonic time of the next look at the files
 
     async def run(self) -> None:
         while True:
@@ -49,6 +58,7 @@ class Supervision:
                 for deployment in self._deployments():
                     self._check(deployment, now)
                 await self._check_memory()
+                await self._check_files(now)
             except Exception:  # the loop outlives unforeseen errors
                 log.exception("watching_replicas_failed")
 
@@ -97,6 +107,33 @@ class Supervision:
             if size > limit:
                 replica.over_limit = True
                 replica.kill(f"used {size >> 20} MiB of memory; its limit is {limit >> 20} MiB")
+
+    async def _check_files(self, now: float) -> None:
+        """Kill the replica whose files take most, if those of all replicas take too much: only calls that run write."""
+        if now < self._files_at:
+            return
+        self._files_at = now + _FILES_TICK
+        replicas = [replica for deployment in self._deployments() for replica in deployment.replicas]
+        if not any(replica.load for replica in replicas):
+            return
+        sizes = await asyncio.to_thread(lambda: [_disk_bytes(replica.files) for replica in replicas])
+        if sum(sizes) <= self._max_file_bytes:
+            return
+        size, replica = max(zip(sizes, replicas, strict=True), key=itemgetter(0))
+        replica.over_limit = True
+        replica.kill(
+            f"wrote {size >> 20} MiB of files; those of all models may have {self._max_file_bytes >> 20} MiB together"
+        )
+
+
+def _disk_bytes(folder: Path | None) -> int:
+    """Return the bytes that the files in a folder take on the disk. Files that go meanwhile are left out."""
+    total = 0
+    for path, _, names in () if folder is None else os.walk(folder):
+        for name in names:
+            with suppress(OSError):
+                total += Path(path, name).lstat().st_blocks * 512
+    return total
 
 
 def _memory(pid: int | None) -> int:
