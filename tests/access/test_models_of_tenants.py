@@ -13,12 +13,12 @@ from aiohttp import web
 from penstock.client import Client
 from penstock.masking import Secret
 from penstock.models.reader import Reader
+from penstock.models.result_files import ResultMedia
 from penstock.tenants import scopes
 from penstock.work.executors import Executors
 from penstock.workers import predict
 from penstock.workers.hosted_models import HostedModels
 from penstock.workers.predict import Served
-from penstock.workers.result_media import ResultMedia
 from penstock.workers.worker import Worker
 from tests.support.databases import open_database, query
 from tests.support.gateways import HttpCaller, Reply, running_gateway

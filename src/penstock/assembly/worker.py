@@ -11,11 +11,11 @@ from penstock.assembly.shared import Shared
 from penstock.client import Client
 from penstock.flows import part as flows
 from penstock.flows.program.folders import FlowFolders
+from penstock.models.result_files import ResultMedia
 from penstock.settings import Settings
 from penstock.workers import collections, embeddings, models, process, profiles
 from penstock.workers.models import WorkerModels
 from penstock.workers.part import WorkerPart
-from penstock.workers.result_media import ResultMedia
 
 
 class WorkerAssembly(Shared):

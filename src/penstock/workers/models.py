@@ -8,6 +8,7 @@ from functools import partial
 from penstock.blobs.uploads import Uploads
 from penstock.client import Client
 from penstock.errors import FieldProblem, SettingsError
+from penstock.models.result_files import ResultMedia
 from penstock.models.service import ModelService
 from penstock.providers.kinds.model import ModelCaller
 from penstock.providers.profile import Catalogue
@@ -17,7 +18,6 @@ from penstock.workers.hosted_models import HostedModels
 from penstock.workers.model_calls import GatewayCaller, HostedCaller
 from penstock.workers.part import WorkerPart
 from penstock.workers.predict import Models
-from penstock.workers.result_media import ResultMedia
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

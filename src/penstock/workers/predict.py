@@ -18,11 +18,11 @@ from msgspec import Raw
 from penstock.errors import PenstockError
 from penstock.failures import CallFailed, Category, failure_of
 from penstock.jobs.work import ClaimedJob
+from penstock.models.result_files import ForJob, ResultMedia
 from penstock.telemetry import logs
 from penstock.work.context import JobContext
 from penstock.work.executor import Executor
 from penstock.work.executors import Executors, Offer
-from penstock.workers.result_media import ResultMedia
 
 log = logs.get(__name__)
 
@@ -102,7 +102,11 @@ def _update(
 
 def _executor(models: Models, media: ResultMedia, name: str) -> Executor:
     async def run(job: ClaimedJob, context: JobContext, /) -> object:
-        return Raw(await media.keep(await models.predict(name, job, context), job, context))
+        result = await models.predict(name, job, context)
+        try:
+            return Raw(await media.kept(result, context.tenant, ForJob(job=str(job.id), epoch=job.epoch)))
+        except PenstockError as error:
+            raise failure_of(error) from error
 
     return run
 
