@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import PIL.Image
 
-from penstock.models import manifest
+from penstock.models import manifest, trial
 from penstock.models.replica.runtime import Segment
 from tests.support.models import Models, read
 
@@ -62,6 +62,26 @@ async def test_the_first_model_of_sessions(tmp_path: Path, models: Models) -> No
         await session.send(msgspec.json.encode({"text": words}))
     session.finish()
     assert read(await session.done) == [8, 10]
+
+
+async def test_the_examples_of_sessions_are_tried(tmp_path: Path) -> None:
+    """A part or a chunk that breaks the schema is reported, and so is the error of a session."""
+    good = block("Sessions", "toml")
+    manifest_of = block("A model in Python", "toml").replace("summary:Summary", "counter:Counter")
+    (tmp_path / "counter.py").write_text(block("Sessions", "python"))
+    (tmp_path / "model.toml").write_text("examples = [{ text = 'a b' }]\n" + manifest_of + good)
+    report = await trial.run(tmp_path / "model.toml")
+    assert report.sound
+    assert [call.output for call in report.calls] == [2, [8, 10]]
+    wrong = good.replace('text = "a turbine"', "text = 3")
+    (tmp_path / "model.toml").write_text("examples = [{ text = 'a b' }]\n" + manifest_of + wrong)
+    report = await trial.run(tmp_path / "model.toml")
+    assert not report.sound
+    assert report.calls[1].problem == "parts[1].text: must be of type string"
+    (tmp_path / "counter.py").write_text(block("Sessions", "python").replace("yield total", "raise ValueError(total)"))
+    (tmp_path / "model.toml").write_text("examples = [{ text = 'a b' }]\n" + manifest_of + good)
+    report = await trial.run(tmp_path / "model.toml")
+    assert "ValueError: 8" in str(report.calls[1].problem)
 
 
 async def test_the_first_model_of_large_files(tmp_path: Path, models: Models) -> None:

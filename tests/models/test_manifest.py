@@ -52,10 +52,15 @@ def test_every_mistake_of_a_manifest_is_reported_at_once(tmp_path: Path) -> None
 
 def test_a_session_is_checked_and_needs_a_runtime_that_takes_them(tmp_path: Path) -> None:
     schema = {"session": {"part": {"type": "nmber"}}}
-    stated = {"name": "mood", "runtime": "python", "schema": schema, "python": {"class": "mood:Mood"}}
+    stated: dict[str, Any] = {"name": "mood", "runtime": "python", "schema": schema, "python": {"class": "mood:Mood"}}
     assert problems(stated, tmp_path).keys() == {"schema.session.part"}
-    stated = {"name": "mood", "runtime": "http", "schema": {"session": {}}, "http": {"url": "http://127.0.0.1:1"}}
-    assert problems(stated, tmp_path) == {"schema.session": "models of the runtime http take no sessions"}
+    of_sessions: dict[str, Any] = {"schema": {"session": {}}, "session_timeout": 3, "session_examples": [{}]}
+    stated = {"name": "mood", "runtime": "http", **of_sessions, "http": {"url": "http://127.0.0.1:1"}}
+    detail = "models of the runtime http take no sessions"
+    named = ("schema.session", "session_timeout", "session_examples")
+    assert problems(stated, tmp_path) == dict.fromkeys(named, detail)
+    stated |= dict.fromkeys(of_sessions)
+    assert problems(stated, tmp_path).keys() == {"session_examples"}  # which may be empty, and not null
 
 
 def test_mistakes_are_reported_although_the_runtime_is_unknown(tmp_path: Path) -> None:

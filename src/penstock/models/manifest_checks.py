@@ -135,14 +135,23 @@ def _check_values(sound: Mapping[str, Any]) -> Iterator[FieldProblem]:
             field="device_share", detail='cannot be combined with the device "auto": state one such as "cuda:0"'
         )
     if sound.get("schema") is not None:
-        schema = msgspec.convert(sound["schema"], Schema)
-        yield from _check_schema(schema, sound.get("examples", []))
-        if schema.session is not None and runtime is not None and not _takes_sessions(runtimes.find(runtime)):
-            yield FieldProblem(field="schema.session", detail=f"models of the runtime {runtime} take no sessions")
+        yield from _check_schema(msgspec.convert(sound["schema"], Schema), sound.get("examples", []))
+    if runtime is not None and not _takes_sessions(runtimes.find(runtime)):
+        for name in _of_sessions(sound):
+            yield FieldProblem(field=name, detail=f"models of the runtime {runtime} take no sessions")
 
 
 def _takes_sessions(runtime: type[Runtime]) -> bool:
     return runtime.sessions or issubclass(runtime, BlockingSessions | AsyncSessions)
+
+
+def _of_sessions(sound: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the keys that are stated about sessions."""
+    if (sound.get("schema") or {}).get("session") is not None:
+        yield "schema.session"
+    for name in ("session_timeout", "session_examples"):
+        if sound.get(name) is not None:
+            yield name
 
 
 def _problem(name: str, convert: Callable[[Any], object], value: object) -> Iterator[FieldProblem]:

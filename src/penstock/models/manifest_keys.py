@@ -6,6 +6,7 @@ import re
 from datetime import timedelta
 from typing import Annotated, Any, Final
 
+import msgspec
 from msgspec import Meta, Struct
 
 from penstock import durations
@@ -29,6 +30,13 @@ class Batching(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
 
     max_size: Annotated[int, Meta(ge=1, le=4096)] = 16
     max_wait_ms: Annotated[float, Meta(ge=0, le=10_000)] = 0  # how long a call waits for others at most
+
+
+class SessionExample(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """A session to try a model with."""
+
+    input: Any = msgspec.field(default_factory=dict)  # the first input
+    parts: list[Any] = []
 
 
 class Stated(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -63,6 +71,7 @@ class Stated(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     tenants: TenantNames | None = None  # those that see a model of the operator; None: all
     schema: Schema | None = None
     examples: list[Any] = []  # inputs that the schema allows
+    session_examples: list[SessionExample] = []
 
 
 class Manifest(Stated, kw_only=True, frozen=True):

@@ -14,11 +14,12 @@ from typing import Any, Final
 import msgspec
 
 from penstock.errors import InvalidInput, PenstockError
-from penstock.models import manifest
+from penstock.models import manifest, trial_sessions
 from penstock.models.checking import Checker
 from penstock.models.host.deployment import Deployment
 from penstock.models.host.host import ModelHost
 from penstock.models.host.logbook import Wanted
+from penstock.models.manifest_keys import SessionExample
 from penstock.models.replica.data_urls import inlined
 
 _SHOWN: Final = 60  # characters of a value in the report
@@ -29,11 +30,11 @@ _TOGETHER: Final = 32  # calls of the batch trial
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """One call of the trial."""
+    """One call or session of the trial."""
 
-    input: Any
+    input: Any  # of a session: its first input and its parts
     milliseconds: float
-    output: Any
+    output: Any  # of a session: its chunks
     problem: str | None  # None: the call succeeded, and the output fits its schema
 
 
@@ -94,9 +95,22 @@ async def _try(host: ModelHost, deployment: Deployment, report: Report) -> None:
         tried, value = await _call(host, deployment, given, output)
         report.calls.append(tried)
         outputs.append(value)
+    for example in deployment.model.manifest.session_examples:
+        report.calls.append(await _session(host, deployment, example))
     batching = deployment.model.manifest.batching
     if schema.batches and batching is not None and report.sound:
         await _together(host, deployment, report, inputs, outputs)
+
+
+async def _session(host: ModelHost, deployment: Deployment, example: SessionExample) -> Tried:
+    began = time.perf_counter()
+    value: Any = None
+    problem: str | None = None
+    try:
+        value = await trial_sessions.chunks_of(host, deployment, example)
+    except PenstockError as error:
+        problem = error.message
+    return Tried(msgspec.to_builtins(example), 1000 * (time.perf_counter() - began), value, problem)
 
 
 async def _call(host: ModelHost, deployment: Deployment, given: Any, output: Checker) -> tuple[Tried, Any]:
