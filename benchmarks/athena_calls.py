@@ -23,8 +23,8 @@ from benchmarks.raw_http import Caller
 from penstock.postgres.embedded import EmbeddedServer
 from penstock.supervisor.ports import free_port
 
-_ROUNDS = 15
-_CALLS = 400  # of a round
+_ROUNDS = 9
+_CALLS = 200  # of a round
 _TOKEN = "benchmark-token"
 _MODEL = """
 from penstock import Image

@@ -1,158 +1,160 @@
-"""Non-real-time calls: what makes a task, where its data comes from, and how its result is written."""
+"""Calls that are not in real time, and data that messages name by its address."""
 
 from __future__ import annotations
 
-import contextlib
-from typing import get_args
+import base64
+from collections.abc import AsyncIterator
+from typing import Any
 
-import msgspec
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from aiohttp import web
 
-from penstock.athena.protocol.addressing import for_service
-from penstock.athena.protocol.data import DataType
-from penstock.athena.protocol.engine_calls import engine_input
-from penstock.athena.protocol.requests import RequestMessage, decode_request
-from penstock.athena.protocol.tasks import (
-    HttpSource,
-    S3Source,
-    TaskResult,
-    TaskState,
-    decode_result,
-    encode_result,
-    is_task,
-    job_input,
-    state_of,
-    state_response,
-    taken_sources,
-    task_id_of,
-)
-from penstock.errors import CallerError, InvalidInput
-from penstock.jobs.states import Status as JobStatus
-from tests.athena.strategies import NAMES, scalars
-
-_S3 = {"dataSrc": "s3", "access": "AK", "secret": "SK", "endpoint": "http://s3", "bucket": "b", "key": "k"}
+from penstock.masking import Secret
+from tests.athena.test_webgate import OCR, PNG, envelope, new_credential, post, signed
+from tests.support.engines import put_engine
+from tests.support.gateways import HttpCaller, running_gateway
+from tests.support.http_servers import running
 
 
-def _message(**objects: object) -> RequestMessage:
-    return decode_request(msgspec.json.encode({"payload": objects}), types={"a": DataType.AUDIO})
+@pytest.fixture(scope="module")
+async def operator(module_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[HttpCaller]:
+    folder = tmp_path_factory.mktemp("models")
+    put_engine(folder)
+    async with running_gateway(
+        module_database_url,
+        models_folder=folder,
+        ai_service_token=Secret("operators-token"),
+        penstock_fetch_networks=("127.0.0.0/8",),
+        penstock_max_call_bytes=2**18,
+    ) as caller:
+        yield caller
 
 
-def test_a_request_says_whether_it_is_waited_for() -> None:
-    """By its header, with an id of the client's own."""
-    assert not is_task(RequestMessage())
-    message = RequestMessage(header={"downMethod": "async", "task_id": 7})
-    assert is_task(message)
-    assert task_id_of(message) == "7"
-    with pytest.raises(InvalidInput, match=r"header\.downMethod"):
-        is_task(RequestMessage(header={"downMethod": "later"}))
-    for wrong in ("x" * 201, "a\n"):
-        with pytest.raises(InvalidInput, match=r"header\.task_id"):
-            task_id_of(RequestMessage(header={"task_id": wrong}))
+@pytest.fixture
+async def credential(operator: HttpCaller) -> dict[str, Any]:
+    return await new_credential(operator, services=["ocr"])
 
 
-def test_sources_are_taken_out_of_the_message() -> None:
-    """So that no engine, job or log sees their credentials."""
-    message = _message(
-        a={"dataSrc": "http", "url": "https://host/x.wav", "encoding": "wav"},
-        b=_S3,
-        c={"dataSrc": "client", "text": "eA=="},
-        d={"text": "eA=="},
+def task(**header: Any) -> dict[str, Any]:
+    return envelope(header={"app_id": "app-1", "downMethod": "async", "uid": "ada"} | header)
+
+
+async def state(operator: HttpCaller, credential: dict[str, Any], task_id: str) -> Any:
+    path = f"{OCR}/tasks/{task_id}"
+    return await operator.call("GET", signed(credential, path, method="GET"), headers={"Authorization": ""})
+
+
+class TestTasks:
+    """A message with ``downMethod: async``."""
+
+    async def test_it_becomes_a_job_whose_result_is_read_later(
+        self, operator: HttpCaller, credential: dict[str, Any]
+    ) -> None:
+        reply = await post(operator, signed(credential), task())
+        assert reply.status == 200, reply.body
+        header = reply.json["header"]
+        assert (header["code"], header["task_status"]) == (0, "1")
+        assert "payload" not in reply.json
+        (job,) = await operator.claim(task_types=["predict"])
+        assert (job["id"], job["model_profile"], job["user_id"]) == (header["task_id"], "ocr", "ada")
+        assert job["input"]["payload"]["img"]["image"] == "data:image/png;base64," + base64.b64encode(PNG).decode()
+        assert (await state(operator, credential, job["id"])).json["header"]["task_status"] == "2"
+        crop = "data:image/png;base64," + base64.b64encode(PNG[::-1]).decode()
+        result = {"payload": {"boxes": {"text": "[1]", "status": 3, "format": "json"}, "crop": {"image": crop}}}
+        done = await operator.post(f"/jobs/{job['id']}/complete", {"epoch": job["epoch"], "result": result})
+        assert done.status == 200
+        found = (await state(operator, credential, job["id"])).json
+        assert (found["header"]["task_status"], found["header"]["sid"]) == ("3", header["sid"])
+        assert found["payload"]["boxes"]["text"] == [1]
+        assert base64.b64decode(found["payload"]["crop"]["image"]) == PNG[::-1]
+
+    async def test_a_failed_task_has_its_code(self, operator: HttpCaller, credential: dict[str, Any]) -> None:
+        task_id = (await post(operator, signed(credential), task())).json["header"]["task_id"]
+        (job,) = await operator.claim(task_types=["predict"])
+        failure = {"epoch": job["epoch"], "category": "bad_input", "message": "no"}
+        assert (await operator.post(f"/jobs/{job['id']}/fail", failure)).status == 200
+        reply = await state(operator, credential, task_id)
+        assert reply.status == 400, reply.body
+        assert reply.json["header"]["code"] == 10163
+
+    async def test_a_repeated_request_with_its_task_id_is_the_same_task(
+        self, operator: HttpCaller, credential: dict[str, Any]
+    ) -> None:
+        message = task(task_id="order-7")
+        first, second = [await post(operator, signed(credential), message) for _ in range(2)]
+        assert first.status == second.status == 200, second.body
+        assert first.json["header"]["task_id"] == second.json["header"]["task_id"]
+        other = await new_credential(operator, services=["ocr"])
+        theirs = await post(operator, signed(other), message)
+        assert theirs.json["header"]["task_id"] != first.json["header"]["task_id"]
+        assert (await state(operator, other, first.json["header"]["task_id"])).status == 404
+
+    @pytest.mark.parametrize("task_id", ["x", "01990000-0000-7000-8000-000000000007"])
+    async def test_an_unknown_task_is_not_found(
+        self, operator: HttpCaller, credential: dict[str, Any], task_id: str
+    ) -> None:
+        assert (await state(operator, credential, task_id)).status == 404
+
+    @pytest.mark.parametrize(
+        ("header", "field"),
+        [
+            ({"task_id": "x" * 300}, "header.task_id"),
+            ({"callback_url": "ftp://x"}, "callback"),
+            ({"callback_url": "http://169.254.169.254/"}, "callback"),
+        ],
     )
-    assert message.payload["a"].type is DataType.AUDIO
-    found = taken_sources(message)
-    assert found == {
-        "a": HttpSource(url="https://host/x.wav"),
-        "b": S3Source(access="AK", secret="SK", endpoint="http://s3", bucket="b", key="k"),
-    }
-    assert "SK" not in repr(found)
-    assert [one.attributes for one in message.payload.values()] == [{"encoding": "wav"}, {}, {}, {}]
+    async def test_a_wrong_field_is_named(
+        self, operator: HttpCaller, credential: dict[str, Any], header: dict[str, Any], field: str
+    ) -> None:
+        reply = await post(operator, signed(credential), task(**header))
+        assert reply.status == 400, reply.body
+        assert field in reply.json["header"]["message"]
 
 
-@pytest.mark.parametrize(
-    ("stated", "field"),
-    [
-        ({"dataSrc": "ftp", "text": ""}, "payload.a.dataSrc"),
-        ({"dataSrc": "http"}, "payload.a.url"),
-        ({"dataSrc": "http", "url": "file:///etc/passwd"}, "payload.a.url"),
-        ({"dataSrc": "http", "url": "http://[x"}, "payload.a.url"),
-        ({"dataSrc": "http", "url": "http://h/\n"}, "payload.a.url"),
-        ({"dataSrc": "http", "url": "http://h", "text": "eA=="}, "payload.a"),
-        ({**_S3, "key": ""}, "payload.a.key"),
-        ({**_S3, "secret": 5}, "payload.a.secret"),
-    ],
-)
-def test_a_source_that_cannot_be_used_is_named(stated: dict[str, object], field: str) -> None:
-    """Before anything is fetched."""
-    with pytest.raises(InvalidInput) as raised:
-        taken_sources(_message(a=stated))
-    assert [one.field for one in raised.value.problems] == [field]
+class TestSources:
+    """Data objects with ``dataSrc``."""
 
+    async def test_data_is_fetched_by_http(self, operator: HttpCaller, credential: dict[str, Any]) -> None:
+        async def picture(_request: web.Request) -> web.Response:
+            return web.Response(body=PNG)
 
-def test_the_input_of_a_job_refers_to_uploads() -> None:
-    """In the places of media."""
-    message = _message(img={"image": "eA=="}, t={"text": "eA=="})
-    given_to = engine_input(for_service(message, "ocr"))
-    value = msgspec.json.decode(job_input(given_to, ["blob:1"]))
-    assert value["payload"]["img"]["image"] == "blob:1"
-    assert value["payload"]["t"]["text"] == "x"
+        async with running(picture) as server:
+            payload = {"img": {"dataSrc": "http", "url": f"{server}/a.png", "encoding": "png"}}
+            reply = await post(operator, signed(credential), envelope(payload=payload))
+        assert reply.status == 200, reply.body
+        assert reply.json["payload"]["boxes"]["text"]["bytes"] == len(PNG)
 
-
-@pytest.mark.parametrize("status", JobStatus)
-def test_every_status_of_a_job_is_a_state(status: JobStatus) -> None:
-    """Cancelled tasks have failed."""
-    assert (state_of(status) in {TaskState.SUCCEEDED, TaskState.FAILED}) == status.finished
-
-
-def test_the_state_of_a_task_is_written_as_the_original_reads_it() -> None:
-    """From its service for states."""
-    body = state_response("t", service="ocr", state=TaskState.ACTIVE, params={"rate": 16000}, sid="s")
-    assert msgspec.json.decode(body) == {
-        "code": 0,
-        "message": "success",
-        "sid": "s",
-        "data": [{"task_id": "t", "task_type": "ocr", "task_status": "2", "req_param": '{"rate":"16000"}'}],
-    }
-
-
-results = st.builds(
-    TaskResult,
-    params=st.dictionaries(NAMES, st.text(st.characters(codec="utf-8"))),
-    data=st.binary(),
-    sid=NAMES,
-    code=st.integers(-(2**31), 2**31),
-    message=NAMES,
-    span=NAMES,
-)
-
-
-@given(results)
-def test_clients_read_the_result_that_is_pushed(result: TaskResult) -> None:
-    """It is the original's JSON."""
-    body = encode_result(result)
-    assert list(msgspec.json.decode(body)) == ["reqParam", "data", "spanMeta", "sid", "ret", "errDesc"]
-    assert decode_result(body) == result
-
-
-@given(st.binary() | st.dictionaries(NAMES, scalars).map(msgspec.json.encode))
-def test_any_bytes_are_a_result_or_refused(body: bytes) -> None:
-    """Without an error of its own."""
-    with contextlib.suppress(CallerError):
-        decode_result(body)
-
-
-@given(
-    st.dictionaries(
-        NAMES,
-        st.dictionaries(
-            st.sampled_from(["dataSrc", "url", "text", "status", *_S3]),
-            st.sampled_from(["http", "s3", "client", "x", "", "http://h", 5, True]),
-        ),
+    @pytest.mark.parametrize(
+        ("stated", "field", "why"),
+        [
+            ({"dataSrc": "http"}, "payload.img.url", "is required"),
+            ({"dataSrc": "http", "url": "file:///etc/passwd"}, "payload.img.url", "http://"),
+            ({"dataSrc": "http", "url": "http://169.254.169.254/x"}, "payload.img.url", ""),
+            ({"dataSrc": "http", "url": "http://10.0.0.1/x"}, "payload.img.url", ""),
+            ({"dataSrc": "s3", "bucket": "b"}, "payload.img.dataSrc", "presigned"),
+            ({"dataSrc": 7}, "payload.img.dataSrc", "must be http or client"),
+        ],
     )
-)
-def test_any_sources_are_taken_or_refused(objects: dict[str, object]) -> None:
-    """Whatever the attributes hold."""
-    with contextlib.suppress(InvalidInput):
-        found = taken_sources(_message(**objects))
-        assert all(isinstance(one, get_args(HttpSource | S3Source)) for one in found.values())
+    async def test_what_cannot_be_fetched_is_named(
+        self, operator: HttpCaller, credential: dict[str, Any], stated: dict[str, Any], field: str, why: str
+    ) -> None:
+        reply = await post(operator, signed(credential), envelope(payload={"img": stated}))
+        assert reply.status == 400, reply.body
+        message = reply.json["header"]["message"]
+        assert field in message
+        assert why in message
+
+    async def test_what_is_fetched_has_a_bound(self, operator: HttpCaller, credential: dict[str, Any]) -> None:
+        async def respond(request: web.Request) -> web.Response:
+            if request.path == "/large":
+                return web.Response(body=bytes(2**18))
+            if request.path == "/moved":
+                raise web.HTTPFound("/large")
+            raise web.HTTPNotFound
+
+        async with running(respond) as server:
+            for path, why in (("large", "more than the 131072 bytes"), ("moved", "status 302"), ("none", "status 404")):
+                payload = {"img": {"dataSrc": "http", "url": f"{server}/{path}"}}
+                reply = await post(operator, signed(credential), envelope(payload=payload))
+                assert reply.status == 400
+                assert why in reply.json["header"]["message"]

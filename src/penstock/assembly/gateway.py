@@ -67,6 +67,8 @@ class GatewayAssembly(Shared):
             quotas=self.quotas.quotas,
             metering=Metering(self.usage),
             files=ResultFiles(blobs=self.blobs),
+            jobs=self.jobs,
+            submitting=self.submit,
         )
 
     @cached_property

@@ -17,6 +17,7 @@ from penstock.athena.protocol.requests import Limits
 from penstock.athena.protocol.responses import Bodies
 from penstock.athena.protocol.session_ids import Origin, SessionIds
 from penstock.athena.services import Services
+from penstock.athena.tasks import Tasks
 from penstock.athena.tokens import AccessTokens
 from penstock.athena.webgate import page
 from penstock.athena.webgate.addresses import Addresses
@@ -25,8 +26,12 @@ from penstock.athena.webgate.oauth import OAuthRoutes
 from penstock.athena.webgate.once import OnceCalls
 from penstock.athena.webgate.replies import Replies
 from penstock.athena.webgate.routes import WebGateRoutes
+from penstock.athena.webgate.sources import Sources
 from penstock.athena.webgate.streaming.limits import StreamLimits
 from penstock.athena.webgate.streaming.websockets import WebSockets
+from penstock.callbacks.sender import policy_of
+from penstock.jobs.http.submitting import SubmitRoutes
+from penstock.jobs.service import JobService
 from penstock.models.http.metering import Metering
 from penstock.models.result_files import ResultFiles
 from penstock.models.service import ModelService
@@ -53,7 +58,11 @@ class AthenaParts:
         quotas: Quotas,
         metering: Metering,
         files: ResultFiles,
+        jobs: JobService,
+        submitting: SubmitRoutes,
     ) -> None:
+        self._jobs = jobs
+        self._submitting = submitting
         self._settings = settings
         self._database = database
         self._access = access
@@ -117,11 +126,29 @@ class AthenaParts:
         return WebSockets(self.authentication, self.services, self.addresses, self.replies, limits)
 
     @cached_property
+    def sources(self) -> Sources:
+        """Data that messages name by their addresses."""
+        policy = policy_of(self._settings.penstock_fetch_networks)
+        return Sources(policy, max_bytes=self._settings.penstock_max_call_bytes // 2)
+
+    async def _stop(self) -> None:
+        await self.websockets.stop()
+        await self.sources.close()
+
+    @cached_property
     def webgate(self) -> WebGateRoutes:
         """Services over HTTP and WebSocket."""
         max_bytes = self._settings.penstock_max_call_bytes
         limits = Limits(max_data_bytes=max_bytes)
-        calls = OnceCalls(self.authentication, self.services, self.addresses, self.replies, limits)
+        calls = OnceCalls(
+            self.authentication,
+            self.services,
+            self.addresses,
+            self.replies,
+            limits,
+            tasks=Tasks(self._jobs, self._submitting),
+            sources=self.sources,
+        )
         return WebGateRoutes(calls, self.websockets, self.addresses, max_body_bytes=max_bytes)
 
     @cached_property
@@ -144,5 +171,5 @@ class AthenaParts:
         return Part(
             routes=[*(route for topic in topics for route in routes_of(topic)), *page.parts()],
             fallbacks=[self.webgate.fallback],
-            stop=self.websockets.stop,
+            stop=self._stop,
         )

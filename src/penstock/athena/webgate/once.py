@@ -9,15 +9,19 @@ from typing import Any, Final, TypeVar
 from penstock.athena.app_ids import WrongAppId, check_app_id, identify_user
 from penstock.athena.authentication import Authentication, Caller, Refused
 from penstock.athena.protocol import codes
-from penstock.athena.protocol.addressing import for_service, in_message, joined
+from penstock.athena.protocol.addressing import ServiceRequest, for_service, in_message, joined
 from penstock.athena.protocol.codes import INVALID_APP_ID
 from penstock.athena.protocol.data import DataObject
 from penstock.athena.protocol.requests import Limits, RequestMessage, message_in, read_request
 from penstock.athena.services import Service, Services
+from penstock.athena.tasks import Tasks, is_task
 from penstock.athena.webgate.addresses import Addresses
 from penstock.athena.webgate.division import Division, Part, divide, hand_on, with_results
 from penstock.athena.webgate.replies import Replies, not_found, refusal
+from penstock.athena.webgate.sources import Sources
 from penstock.errors import InvalidInput, NotFound, PenstockError
+from penstock.failures import CallFailed, Category, error_of
+from penstock.jobs.states import Status
 from penstock.web.request import Request
 from penstock.web.response import Headers, Response, json_response
 
@@ -30,13 +34,23 @@ class OnceCalls:
     """Serves once calls."""
 
     def __init__(
-        self, authentication: Authentication, services: Services, addresses: Addresses, replies: Replies, limits: Limits
+        self,
+        authentication: Authentication,
+        services: Services,
+        addresses: Addresses,
+        replies: Replies,
+        limits: Limits,
+        *,
+        tasks: Tasks,
+        sources: Sources,
     ) -> None:
         self._authentication = authentication
         self._services = services
         self._addresses = addresses
         self._replies = replies
         self._limits = limits
+        self._tasks = tasks
+        self._sources = sources
 
     async def respond(self, request: Request) -> Response:
         """Return the response to a POST at the address of a service. Raises Disconnected."""
@@ -74,6 +88,9 @@ class OnceCalls:
         check_app_id(stated, caller)
         identify_user(request, stated)
         service = await self._services.sub_service(service, message, caller.reader)
+        await self._sources.fill(message, service.input_types)
+        if is_task(stated.header):
+            return await self._submitted(request, caller, service, message, sid)
         division = divide(message, lambda name: self._services.sees(name, caller.reader))
         if division is None:
             sent, results, headers = await self._one(request, caller, service, Part.whole(service.name, message), sid)
@@ -82,6 +99,36 @@ class OnceCalls:
             results, headers = await self._several(request, caller, division, sid)
             header = {}
         return self._replies.results(results, sid=sid, headers=headers, header=header)
+
+    async def _submitted(
+        self, request: Request, caller: Caller, service: Service, message: dict[str, Any], sid: str
+    ) -> Response:
+        """Submit a call as a task, and return the response that names it."""
+        sent = read_request(service.rules.first(message, app_id=app_id_of(caller)), limits=self._limits)
+        task, headers = await self._tasks.submit(request, service, for_service(sent, service.name), sid=sid)
+        return self._replies.results([], sid=sid, headers=headers, header=task.header)
+
+    async def task(self, request: Request) -> Response:
+        """Return the state of a task, with its results once it has completed. Raises Disconnected."""
+        sid = self._services.new_sid()
+        try:
+            caller = await self._authentication.identify(request)
+            service = await self._services.find(request.path("serviceId"), caller.reader, request.path("version"))
+            task = await self._tasks.find(caller.principal, service, request.path("task"))
+            if task.job.error is not None:
+                outcome = codes.of_error(
+                    error_of(CallFailed(Category(task.job.error.category), task.job.error.message))
+                )
+                return self._replies.outcome(outcome, sid=task.job.owner_ref)
+            done = task.job.status is Status.COMPLETED
+            results = task.results(service, ServiceRequest(service=service.name)) if done else []
+            return self._replies.results(results, sid=task.job.owner_ref or sid, headers=[], header=task.header)
+        except Refused as refused:
+            return refusal(refused)
+        except NotFound:
+            return not_found()
+        except PenstockError as error:
+            return self._replies.failure(error, sid=sid)
 
     async def _one(
         self,
@@ -95,8 +142,11 @@ class OnceCalls:
         """Call one service with its part of a message; ``before`` are the results of the service before it in a row."""
         try:
             message = part.message
-            rules = service.rules.first if before is None else service.rules.later
-            stated = read_request(rules(message, **app_id_of(caller, first=before is None)), limits=self._limits)
+            if before is None:
+                message = service.rules.first(message, app_id=app_id_of(caller))
+            else:
+                message = service.rules.later(message)
+            stated = read_request(message, limits=self._limits)
             wanted = for_service(stated, part.service)
             if before is not None:
                 wanted = with_results(wanted, hand_on(before, service.input_types))
@@ -135,10 +185,9 @@ async def together(calls: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def app_id_of(caller: Caller, *, first: bool) -> dict[str, str]:
-    """Return the app id for messages that state none, as the rules take it."""
-    principal = caller.principal
-    return {"app_id": caller.app_id or principal.key or principal.tenant_name} if first else {}
+def app_id_of(caller: Caller) -> str:
+    """Return the app id for messages that state none."""
+    return caller.app_id or caller.principal.key or caller.principal.tenant_name
 
 
 def header_of(message: Mapping[str, Any]) -> RequestMessage:

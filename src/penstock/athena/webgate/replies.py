@@ -8,7 +8,7 @@ from typing import Any
 from penstock.athena.authentication import Refused
 from penstock.athena.protocol import codes
 from penstock.athena.protocol.codes import Outcome
-from penstock.athena.protocol.data import DataObject, Scalar
+from penstock.athena.protocol.data import DataObject, Scalar, Status
 from penstock.athena.protocol.engine_calls import last_status
 from penstock.athena.protocol.responses import Bodies, ResponseMessage, encode_response
 from penstock.errors import PenstockError
@@ -36,7 +36,7 @@ class Replies:
         """Return the response to a call that succeeded."""
         message = ResponseMessage(
             sid=sid,
-            status=last_status(results),
+            status=last_status(results) if results else Status.ONCE,
             payload=results,
             header=dict(header or {}),
             session=session,

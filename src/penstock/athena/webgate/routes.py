@@ -26,6 +26,16 @@ _SUCCESS: Final = {
     "header": {"code": 0, "message": "success", "sid": "ase0007002a@dx19ad3cf0a11000080802", "status": 3},
     "payload": {"boxes": {"encoding": "utf8", "format": "json", "status": 3, "text": [[0, 0, 9, 9]]}},
 }
+_TASK: Final = {
+    "header": {
+        "task_id": "01990000-0000-7000-8000-000000000007",
+        "task_status": "2",
+        "code": 0,
+        "message": "success",
+        "sid": "ase0007002a@dx19ad3cf0a11000080802",
+        "status": 3,
+    }
+}
 _FAILURE: Final = {
     "header": {
         "code": 10163,
@@ -109,6 +119,29 @@ class WebGateRoutes:
     )
     async def call(self, request: Request) -> AnyResponse:
         return await self._calls.respond(request)
+
+    @route(
+        "GET",
+        PATH + "/tasks/{task}",
+        name="getServiceTask",
+        tag=TAG,
+        open=True,
+        summary="Get a call that is not in real time: its state, and its results once it has completed",
+        description="A message whose header states `downMethod: async` becomes a task. Its states are 1 (created), "
+        "2 (active), 3 (success) and 4 (failed).",
+        path_parameters=(_VERSION, _SERVICE, PathParameter(name="task", description="the `task_id` of the response")),
+        parameters=_PARAMETERS[:-1],
+        responses={
+            200: ResponseSpec(description="The task", type=dict[str, Any], example=_TASK),
+            401: ResponseSpec(
+                description="Not authenticated", type=dict[str, str], example={"message": "Unauthorized"}
+            ),
+            404: ResponseSpec(description="No such task", type=dict[str, str], example={"message": "not found"}),
+            502: ResponseSpec(description="It failed", type=dict[str, Any], example=_FAILURE),
+        },
+    )
+    async def task(self, request: Request) -> AnyResponse:
+        return await self._calls.task(request)
 
     @route(
         "GET",

@@ -58,7 +58,7 @@ class Opening:
         if divide(given, lambda name: self._services.sees(name, self.caller.reader)) is not None:
             raise InvalidInput.of("parameter", "names several services; over WebSocket, each session is with one")
         reader = MessageReader(service, self.limits.message)
-        message = reader.first(given, **app_id_of(self.caller, first=True))
+        message = reader.first(given, app_id=app_id_of(self.caller))
         talk = Talk(self._services.new_sid(service), cid, service.rules.response_header(message.header))
         data = SessionInput()
         whole = mark(message, data)
