@@ -20,7 +20,7 @@ from penstock.models.replica.aiges.messages import plugin_pb2 as messages
 
 FAULT = sys.argv[1] if len(sys.argv) > 1 else ""
 SCHEMA = {
-    "meta": {"serviceId": "echo", "version": "v7", "echo": {"input": {"text": {"dataType": "text"}}, "accept": {}}},
+    "meta": {"serviceId": "echo", "version": "v1", "echo": {"input": {"text": {"dataType": "text"}}, "accept": {}}},
     "schemainput": {
         "properties": {
             "parameter": {"properties": {"echo": {"properties": {"mode": {"type": "string", "maxLength": 20}}}}}

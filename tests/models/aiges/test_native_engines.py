@@ -15,15 +15,18 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import msgspec
 import pytest
+from hypothesis import strategies as st
 
 from penstock.errors import InvalidInput, ModelCrashed
 from penstock.failures import CallFailed, Category
 from penstock.models import manifest
 from penstock.models.replica import frames
 from penstock.models.replica.aiges import results
-from penstock.models.replica.aiges.c_interface import FUNCTIONS, HEADERS
+from penstock.models.replica.aiges.c_interface import FUNCTIONS, HEADERS, Interface
+from penstock.models.replica.aiges.calls import Item
 from penstock.models.replica.runtime import Call, Output, Schema, Segment, Spec
 from penstock.models.replica.runtimes.aiges_native import AigesNativeRuntime
 from penstock.models.replica.sessions import Part, Session
@@ -32,6 +35,7 @@ from tests.support.runtimes import CollectingWire, call_with, read
 
 ROOT = Path(__file__).parents[3]
 EXAMPLES = ROOT / "examples" / "athena"
+INTERFACE = Interface()
 LIMIT = 30.0  # seconds that nothing here may take
 
 # The source of an engine; a test supplies the bodies of some functions.
@@ -447,6 +451,25 @@ def test_a_wrong_option_is_named_with_what_is_allowed(
     ((name, found),) = [(problem.field, problem.detail) for problem in refused.value.problems]
     assert name == f"aiges-native.{field}"
     assert detail in found
+
+
+# Lists
+
+_TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20)
+_ITEMS = st.builds(
+    Item,
+    key=_TEXTS,
+    data=st.binary(max_size=200),
+    kind=st.integers(0, 4),
+    status=st.integers(0, 3),
+    attributes=st.dictionaries(_TEXTS, _TEXTS, max_size=3),
+)
+
+
+@hypothesis.given(st.lists(_ITEMS, max_size=5))
+def test_lists_of_c_hold_what_they_are_made_from(items: list[Item]) -> None:
+    first, _kept = INTERFACE.data(items)
+    assert INTERFACE.items(INTERFACE.ffi.cast("struct DataList *", first)) == items
 
 
 # What engines may not do

@@ -9,18 +9,24 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import psutil
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from penstock.errors import ModelCrashed, ModelFailed, ModelUnavailable
+from penstock.failures import CallFailed
 from penstock.models import manifest
 from penstock.models.host.deployment import Deployment
 from penstock.models.host.sessions import LiveSession
 from penstock.models.replica.aiges.handshake import Address, WrongHandshake, parse
+from penstock.models.replica.runtime import Schema, Spec
+from penstock.models.replica.runtimes.aiges_plugin import AigesPluginRuntime
 from tests.support.models import Models, Recorder, model_host, read
 from tests.support.processes import alive
 from tests.support.waiting import until
@@ -77,7 +83,7 @@ async def test_a_call_reaches_the_plugin_and_its_result_comes_on_the_stream(shar
 async def test_the_plugin_describes_itself(models: Models) -> None:
     model = await models.host.add(plugin(models, "late schema", options={"config": {"x": "y"}}))
     schema = await model.describe()
-    assert schema.input["x-athena"]["version"] == "v7"
+    assert schema.input["x-athena"]["version"] == "v1"
     assert schema.input["properties"]["parameter"]["properties"]["mode"] == {"type": "string", "maxLength": 20}
     assert schema.session is not None
 
@@ -309,6 +315,16 @@ async def test_a_plugin_that_dies_ends_all_of_its_sessions(models: Models) -> No
     assert (await ask(models, model))["process"] != process
 
 
+@pytest.mark.parametrize("missing", ["grpc", "grpc_health", "google.protobuf"])
+def test_a_missing_package_is_named_with_what_installs_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    monkeypatch.setitem(sys.modules, missing, None)
+    spec = Spec(name="m", version="1", folder=tmp_path, options={"command": ["sh"]}, schema=Schema())
+    with pytest.raises(CallFailed, match=r"plugins need gRPC, and .* is missing: pip install penstock\[athena\]"):
+        AigesPluginRuntime(spec).describe()
+
+
 # The handshake
 
 
@@ -385,3 +401,10 @@ async def test_the_example_in_java_runs_calls_and_sessions(upper_java: Path, mod
     chunks = read(await session.done)
     assert [chunk["payload"]["upper"]["text"] for chunk in chunks] == ["ONE", "TWO"]
     session.close()
+
+
+@given(st.text(max_size=60) | st.from_regex(r"\A\d{0,5}\|\d{0,5}\|(tcp|unix|x)?\|[^|]{0,30}\|(grpc)?(\|.*)?\Z"))
+def test_no_line_fails_in_another_way(line: str) -> None:
+    with suppress(WrongHandshake):
+        address = parse(line)
+        assert address is None or address.path is not None or address.port in range(1, 2**16)

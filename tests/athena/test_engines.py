@@ -1,0 +1,97 @@
+"""Engines in C, and plugins, as services: routes over HTTP and WebSocket that their descriptions give them."""
+
+from __future__ import annotations
+
+import base64
+import shutil
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from penstock.models.replica.aiges.c_interface import HEADERS
+from tests.support.athena_streams import client, frame, text_in
+from tests.support.gateways import HttpCaller, Reply, running_gateway
+from tests.support.waiting import until
+
+ROOT = Path(__file__).parents[2]
+PLUGIN = f"""
+runtime = "aiges-plugin"
+concurrency = 4
+environment = {{ PYTHONPATH = "{ROOT}/src" }}
+
+[aiges-plugin]
+command = ["{sys.executable}", "{ROOT}/tests/models/aiges/plugin.py"]
+sessions = true
+"""
+
+
+@pytest.fixture(scope="module")
+async def caller(module_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[HttpCaller]:
+    folder = tmp_path_factory.mktemp("models")
+    engine = folder / "upper-c"
+    shutil.copytree(ROOT / "examples" / "athena" / "upper-c", engine, ignore=shutil.ignore_patterns("*.so"))
+    make = ["make", "-s", "-C", str(engine), f"AIGES_INCLUDE={HEADERS}"]
+    subprocess.run(make, check=True, timeout=60)  # noqa: ASYNC221 - before the tests
+    (folder / "echo").mkdir()
+    (folder / "echo" / "model.toml").write_text(PLUGIN)
+    async with running_gateway(module_database_url, models_folder=folder) as caller:
+        yield caller
+
+
+@pytest.fixture(autouse=True)
+async def _idle(caller: HttpCaller) -> AsyncIterator[None]:
+    """After each test, no place is taken."""
+    yield
+    for name in ("upper-c", "echo"):
+        model = caller.parts.models.find(name)
+        await until(lambda model=model: model.in_flight == model.waiting == 0, "every place is free")  # type: ignore[misc]
+
+
+async def post(caller: HttpCaller, service: str, text: bytes, **parameter: Any) -> Reply:
+    message = {
+        "header": {"app_id": "a", "status": 3},
+        "parameter": {service: parameter},
+        "payload": {"text": {"text": base64.b64encode(text).decode(), "encoding": "utf8", "status": 3}},
+    }
+    return await caller.call("POST", f"/v1/private/{service}", message)
+
+
+async def test_a_library_is_called_over_http(caller: HttpCaller) -> None:
+    reply = await post(caller, "upper-c", b"hello")
+    assert reply.status == 200, reply.body
+    assert reply.json["header"]["code"] == 0
+    assert base64.b64decode(reply.json["payload"]["upper"]["text"]) == b"HELLO"
+
+
+async def test_the_error_of_a_library_has_its_code_and_message(caller: HttpCaller) -> None:
+    reply = await post(caller, "upper-c", b"")
+    assert reply.json["header"]["code"] == 10909
+    assert reply.json["header"]["message"].endswith("there is no text;code=4001")
+
+
+async def test_a_plugin_is_called_over_http(caller: HttpCaller) -> None:
+    reply = await post(caller, "echo", b"hello", mode="")
+    assert reply.status == 200, reply.body
+    assert reply.json["payload"]["echo"]["text"]["data"][0][:2] == ["text", "hello"]
+    failed = await post(caller, "echo", b"hello", mode="ret")
+    assert failed.json["header"]["code"] == 10909
+    assert failed.json["header"]["message"].endswith("the engine reported an error;code=4001")
+
+
+@pytest.mark.parametrize(("service", "result"), [("upper-c", "upper"), ("echo", "echo")])
+async def test_sessions_run_over_websocket(caller: HttpCaller, service: str, result: str) -> None:
+    path = f"/v1/private/{service}"
+    async with client(caller, path) as socket:
+        await socket.send(frame("one", 0, name="text", app_id="a", status=0))
+        for text, status in (("two", 1), ("three", 2)):
+            await socket.send(frame(text, status, name="text"))
+        messages, _ = await socket.rest()
+    assert all(message["header"]["code"] == 0 for message in messages), messages
+    assert messages[-1]["header"]["status"] == 2
+    said = [text_in(message, result).rpartition(" ")[2] for message in messages]
+    expected = ["ONE", "TWO", "THREE"] if service == "upper-c" else ["one", "two", "three"]
+    assert [one for one in said if one] == expected
