@@ -281,7 +281,7 @@ async def test_a_wait_ends_before_the_deadline_of_the_rpc(gateway: HttpCaller, c
         ("AIIn", "x", None, {"SeqNo": 1, "waitTime": -5}, 10163, "waitTime"),
         ("AIIn", "x", None, {"SeqNo": 1, "version": "v9"}, 10163, "version"),
         ("AIIn", "x", LoaderInput(serviceId="none", state="ONCE"), {"SeqNo": 1}, 10404, "none"),
-        ("AIIn", "x", LoaderInput(serviceId="shout", state="ONCE"), {"SeqNo": 1, "waitTime": 20000}, 10163, "text"),
+        ("AIIn", "x", LoaderInput(serviceId="shout", state="ONCE"), {"SeqNo": 1, "waitTime": 20000}, 10163, "payload"),
         (
             "AIIn",
             "x",

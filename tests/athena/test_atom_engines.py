@@ -93,6 +93,7 @@ async def test_what_an_engine_or_its_schema_refuses_has_its_code(
 async def test_a_wrapper_s_session_ends_with_its_status(client: RpcClient) -> None:
     first = part("asr", 1, text("sound", "one", 0), mark="> ")
     outputs = [await client.loader("AIIn", "w-1", first, SeqNo=1)]
+    assert outputs[0].code == 0, outputs
     outputs.append(await client.loader("AIIn", "w-1", part("asr", 2, text("sound", "two", 1)), SeqNo=2))
     outputs.append(await client.loader("AIIn", "w-1", part("asr", 3, text("sound", "three", 2)), SeqNo=3))
     if outputs[-1].status != LoaderOutput.END:

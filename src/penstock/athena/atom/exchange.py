@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any, Final, Protocol
 
-from penstock.athena.protocol.data import DataObject, Status
+from penstock.athena.protocol.data import DataObject, Scalar, Status
 from penstock.athena.protocol.engine_calls import last_status
 from penstock.athena.protocol.forms.request import RpcRequest
 from penstock.athena.protocol.responses import ResponseMessage
@@ -21,6 +21,10 @@ class Exchange(Protocol):
     @property
     def once(self) -> bool:
         """Whether its whole input came with the first message."""
+
+    @property
+    def header(self) -> Mapping[str, Scalar]:
+        """The fields of the request's header that its responses repeat."""
 
     @property
     def over(self) -> bool:
@@ -64,7 +68,14 @@ class OnceExchange:
 
     once = True
 
-    def __init__(self, call: Coroutine[Any, Any, Sequence[DataObject]], unpolled: Unpolled) -> None:
+    def __init__(
+        self,
+        call: Coroutine[Any, Any, Sequence[DataObject]],
+        unpolled: Unpolled,
+        *,
+        header: Mapping[str, Scalar] | None = None,
+    ) -> None:
+        self.header = header or {}
         self._call = call
         self._unpolled = unpolled
         self._held = 0  # bytes of the result that count as unpolled

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any
 
 from penstock.athena.app_ids import check_app_id, identify_user
@@ -11,10 +12,10 @@ from penstock.athena.atom.exchange import Exchange, OnceExchange, Unpolled
 from penstock.athena.atom.senders import Sender
 from penstock.athena.atom.stream import StreamExchange
 from penstock.athena.protocol.addressing import ServiceRequest, for_service
-from penstock.athena.protocol.data import DataObject
+from penstock.athena.protocol.data import DataObject, Scalar
 from penstock.athena.protocol.engine_calls import CallInput
 from penstock.athena.protocol.forms.request import RpcRequest
-from penstock.athena.protocol.forms.values import with_types
+from penstock.athena.protocol.forms.ruled import JsonForm
 from penstock.athena.services import Service, Services
 from penstock.athena.sessions.forms import form_for, session_schema
 from penstock.athena.sessions.input import SessionInput, mark
@@ -36,24 +37,38 @@ class Opening:
         check_app_id(request.message, sender.caller)
         identify_user(sender.request, request.message)
         service = await self._services.find(request.service, sender.caller.reader)
+        form = JsonForm(request.message)
+        service = await self._services.sub_service(service, form.value, sender.caller.reader)
+        if request.once or service.engine is not None:  # other models have no document of their sessions
+            request.message = form.ruled(partial(service.rules.first, app_id=_app_id(sender)))
+        part = for_service(request.message, service.name)
+        header = service.rules.response_header(request.message.header)
         if request.once:
-            part = self._part(service, request)
-            return OnceExchange(self._once(sender, service, part, sid), self._unpolled)
-        return await self._stream(request, sender, service, sid)
+            return OnceExchange(self._once(sender, service, part, sid), self._unpolled, header=header)
+        return await self._stream(request, part, sender, service, sid, header=header)
 
     async def _once(self, sender: Sender, service: Service, part: ServiceRequest, sid: str) -> Sequence[DataObject]:
         results, _headers = await self._services.once(sender.request, service, part, sid=sid)
         return results
 
-    async def _stream(self, request: RpcRequest, sender: Sender, service: Service, sid: str) -> StreamExchange:
+    async def _stream(
+        self,
+        request: RpcRequest,
+        stated: ServiceRequest,
+        sender: Sender,
+        service: Service,
+        sid: str,
+        *,
+        header: Mapping[str, Scalar],
+    ) -> StreamExchange:
         data = SessionInput()
         whole = mark(request.message, data)
         schema = session_schema(service, whole=whole)
         self._services.require_place(service)
         form = form_for(service, schema, sid)
-        stated = self._part(service, request)
+        stated.payload = request.message.payload  # as it is marked now
         first, part = form.first(stated)
-        exchange = StreamExchange(form, sender.request, data=data, first=request.number)
+        exchange = StreamExchange(form, sender.request, service.rules, data=data, first=request.number, header=header)
         metered = self._services.metered(sender.request, service, stated, first)
         metered.stated.session = schema is not None
         exchange.stated = metered.stated
@@ -75,7 +90,8 @@ class Opening:
             return host.session(service.deployment, json, first.segments, **options)
         return host.call(service.deployment, json, first.segments, streams=True, **options)
 
-    @staticmethod
-    def _part(service: Service, request: RpcRequest) -> ServiceRequest:
-        part = for_service(request.message, service.name)
-        return part if service.engine is None else with_types(part, service.engine)
+
+def _app_id(sender: Sender) -> str:
+    """Return the app id for messages that state none, as the rules take it."""
+    principal = sender.request.principal
+    return sender.caller.app_id or principal.key or principal.tenant_name

@@ -175,6 +175,7 @@ class Operations:
         async with self._exchanges.using(key) as exchange:
             try:
                 response = await exchange.poll(seconds)
+                response.sid, response.header = call.request.handle, dict(exchange.header)
                 written = form.write(call.request, response)
             except PenstockError:
                 self._exchanges.end(key)

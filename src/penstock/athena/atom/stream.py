@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from typing import Final
 
 from penstock.athena.atom.order import Order
 from penstock.athena.protocol.addressing import for_service, in_message
-from penstock.athena.protocol.data import Status
+from penstock.athena.protocol.data import Scalar, Status
 from penstock.athena.protocol.engine_calls import CallInput
 from penstock.athena.protocol.forms.request import RpcRequest
+from penstock.athena.protocol.forms.ruled import JsonForm
 from penstock.athena.protocol.requests import RequestMessage
 from penstock.athena.protocol.responses import ResponseMessage
+from penstock.athena.protocol.schemas.rules import Rules
 from penstock.athena.sessions.forms import Form
 from penstock.athena.sessions.input import SessionInput, mark
 from penstock.athena.sessions.output import SessionOutput
@@ -34,7 +36,18 @@ class StreamExchange:
 
     once = False
 
-    def __init__(self, form: Form, request: Request, *, data: SessionInput, first: int) -> None:
+    def __init__(
+        self,
+        form: Form,
+        request: Request,
+        rules: Rules | None,
+        *,
+        data: SessionInput,
+        first: int,
+        header: Mapping[str, Scalar],
+    ) -> None:
+        self.header = header
+        self._rules = rules
         self.held = AsyncExitStack()  # what is held until the session has ended: its quotas
         self._form = form
         self.request = request  # of the first message
@@ -85,7 +98,8 @@ class StreamExchange:
     async def take(self, request: RpcRequest, seq: int, size: int) -> None:
         due = self._order.put(self._number(request, seq), request.message, size)
         async with self._passing:
-            for one in due:
+            for stated in due:
+                one = stated if self._rules is None else JsonForm(stated).ruled(self._rules.later)
                 last = mark(one, self._data)
                 if one.payload and not self._running.done.done():
                     self.stated.audio_us += audio_us(one.payload.values())
