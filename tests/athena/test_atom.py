@@ -122,6 +122,14 @@ async def test_a_web_gateway_s_call_is_served(client: RpcClient) -> None:
     assert [(one.name, one.data) for one in response.payload] == [("result", b"XX")]
 
 
+async def test_a_web_gateway_s_call_of_several_services_is_refused(client: RpcClient) -> None:
+    """Those are served over HTTP."""
+    message = RequestMessage(parameter={name: ServiceParameter(values={"a": "b"}) for name in ("shout", "relay")})
+    encoded = biz.encode_call(RpcRequest(service="shout", message=message, number=1), biz.Route())
+    response, _ = biz.decode_result((await client.call("req", "", [encoded])).data[0].data)
+    assert (response.code, "several" in response.message) == (10163, True)
+
+
 async def test_a_web_gateway_s_session_is_served(client: RpcClient) -> None:
     """Results come with its calls, and with polls, which hold no data."""
 

@@ -70,6 +70,13 @@ async def test_an_engine_gets_numbers_and_the_results_that_are_expected(client: 
     assert (results["crop"].meta.dataType, results["crop"].data) == (MetaDesc.IMAGE, b"21")
 
 
+async def test_the_document_of_a_service_states_defaults(client: RpcClient) -> None:
+    """As over HTTP."""
+    image = Payload(meta=MetaDesc(name="img", dataType="IMAGE"), data=b"12")
+    output = await client.once("ocr", "e-3", image)
+    assert msgspec.json.decode(output.pl[0].data)["lang"] == "en"
+
+
 @pytest.mark.parametrize(
     ("params", "code", "message"),
     [

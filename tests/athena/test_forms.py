@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import gzip
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from penstock.athena.protocol.data import DataObject, DataType, Scalar, Status, text_of
 from penstock.athena.protocol.forms import biz, general, loader
 from penstock.athena.protocol.forms.request import NotRepresentable, RpcRequest
+from penstock.athena.protocol.forms.ruled import JsonForm
 from penstock.athena.protocol.messages.biz_pb2 import ServerBiz
 from penstock.athena.protocol.messages.general_pb2 import GeneralData, GlobalRoute
 from penstock.athena.protocol.messages.loader_pb2 import LoaderInput, LoaderOutput, MetaDesc, Payload
@@ -185,6 +187,37 @@ def test_a_response_survives_the_form_of_the_web_gateway(
 def test_data_survives_the_form_of_the_document(response: ResponseMessage) -> None:
     """Other data has a number that the document's enum lacks, which protobuf carries."""
     assert general.decode_data(general.encode_data(response.payload)) == response.payload
+
+
+@RELAXED
+@given(rpc_requests(services=2))
+def test_rules_that_change_nothing_change_no_message(request: RpcRequest) -> None:
+    """The data does not travel through the JSON to which the rules of documents apply."""
+    assert JsonForm(request.message).ruled(lambda value: value) == request.message
+
+
+def test_rules_may_rename_and_complete_what_stands_in_json() -> None:
+    """A data object keeps its data under its new name; texts have the length of its base64."""
+    one = DataObject(name="a", type=DataType.AUDIO, data=b"12345", status=Status.BEGIN)
+    form = JsonForm(RequestMessage(payload={"a": one}, header={"x": "1"}))
+    assert form.value["payload"]["a"] == {"audio": "AAAAAAAA", "status": 0}
+
+    def rules(value: dict[str, Any]) -> dict[str, Any]:
+        place = value["payload"].pop("a") | {}
+        value["payload"]["other"] = place
+        return value
+
+    assert form.ruled(rules).payload == {}  # a copy is not the place of anything
+
+    def renaming(value: dict[str, Any]) -> dict[str, Any]:
+        value["payload"]["b"] = value["payload"].pop("a")
+        value["payload"]["b"]["encoding"] = "raw"
+        value["parameter"] = {"s": {"lang": "en"}}
+        return value
+
+    found = JsonForm(RequestMessage(payload={"a": one})).ruled(renaming)
+    assert found.payload == {"b": dataclasses.replace(one, name="b", attributes={"encoding": "raw"})}
+    assert found.parameter == {"s": ServiceParameter(values={"lang": "en"})}
 
 
 DECODERS: list[Callable[[bytes], object]] = [

@@ -19,6 +19,7 @@ from penstock.athena.protocol.forms.ruled import JsonForm
 from penstock.athena.services import Service, Services
 from penstock.athena.sessions.forms import form_for, session_schema
 from penstock.athena.sessions.input import SessionInput, mark
+from penstock.errors import InvalidInput
 from penstock.models.host.calls import LiveCall
 
 
@@ -37,10 +38,15 @@ class Opening:
         check_app_id(request.message, sender.caller)
         identify_user(sender.request, request.message)
         service = await self._services.find(request.service, sender.caller.reader)
+        if len(request.message.parameter) > 1:
+            raise InvalidInput.of("business_args", "must be for one service; several at once are served over HTTP only")
         form = JsonForm(request.message)
         service = await self._services.sub_service(service, form.value, sender.caller.reader)
-        if request.once or service.engine is not None:  # other models have no document of their sessions
-            request.message = form.ruled(partial(service.rules.first, app_id=_app_id(sender)))
+        if request.once or _documents_sessions(service):
+            status = request.message.status
+            in_parts = not request.once and (status is None or not status.last)
+            rules = partial(service.rules.first, app_id=_app_id(sender), in_parts=in_parts)
+            request.message = form.ruled(rules)
         part = for_service(request.message, service.name)
         header = service.rules.response_header(request.message.header)
         if request.once:
@@ -68,7 +74,15 @@ class Opening:
         form = form_for(service, schema, sid)
         stated.payload = request.message.payload  # as it is marked now
         first, part = form.first(stated)
-        exchange = StreamExchange(form, sender.request, service.rules, data=data, first=request.number, header=header)
+        exchange = StreamExchange(
+            form,
+            sender.request,
+            service.rules,
+            documented=_documents_sessions(service),
+            data=data,
+            first=request.number,
+            header=header,
+        )
         metered = self._services.metered(sender.request, service, stated, first)
         metered.stated.session = schema is not None
         exchange.stated = metered.stated
@@ -95,3 +109,9 @@ def _app_id(sender: Sender) -> str:
     """Return the app id for messages that state none, as the rules take it."""
     principal = sender.request.principal
     return sender.caller.app_id or principal.key or principal.tenant_name
+
+
+def _documents_sessions(service: Service) -> bool:
+    """Return whether a service's document describes its sessions. One that is made for a model that is not an engine
+    describes single calls only."""
+    return service.engine is not None or service.has_own_document

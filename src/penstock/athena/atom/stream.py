@@ -40,13 +40,15 @@ class StreamExchange:
         self,
         form: Form,
         request: Request,
-        rules: Rules | None,
+        rules: Rules,
         *,
+        documented: bool,
         data: SessionInput,
         first: int,
         header: Mapping[str, Scalar],
     ) -> None:
         self.header = header
+        self._documented = documented  # the rules are about the messages of sessions too
         self._rules = rules
         self.held = AsyncExitStack()  # what is held until the session has ended: its quotas
         self._form = form
@@ -99,7 +101,7 @@ class StreamExchange:
         due = self._order.put(self._number(request, seq), request.message, size)
         async with self._passing:
             for stated in due:
-                one = stated if self._rules is None else JsonForm(stated).ruled(self._rules.later)
+                one = JsonForm(stated).ruled(self._rules.later) if self._documented else stated
                 last = mark(one, self._data)
                 if one.payload and not self._running.done.done():
                     self.stated.audio_us += audio_us(one.payload.values())
@@ -158,6 +160,7 @@ class StreamExchange:
         marks = self._output.end(statuses) if last else self._output.chunk(statuses)
         if marks is None:
             return ResponseMessage(status=Status.END)
+        self._rules.cast([one for one, _ in found])
         for one, _ in found:
             piece = marks.pieces[one.name]
             one.status = piece.status
