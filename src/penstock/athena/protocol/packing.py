@@ -6,7 +6,7 @@ import gzip
 import zlib
 from typing import Final
 
-import msgspec
+from penstock.models.replica import base64_text
 
 _CHARACTER_SETS: Final = {
     "utf8": "utf-8",
@@ -30,8 +30,8 @@ def from_base64(text: str) -> bytes:
     if "\n" in text or "\r" in text:
         text = text.translate(_LINE_BREAKS)
     try:
-        return msgspec.convert(text, bytes)  # as strict as binascii, and several times as fast
-    except msgspec.ValidationError:
+        return base64_text.decoded(text)
+    except ValueError:
         raise Undecodable("must be base64 (RFC 4648 §4, with padding)") from None
 
 

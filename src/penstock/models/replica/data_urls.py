@@ -6,7 +6,6 @@ Used in replicas: imports stay within msgspec and the standard library.
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
@@ -15,6 +14,7 @@ import msgspec
 
 from penstock.errors import dotted
 from penstock.failures import CallFailed, Category
+from penstock.models.replica import base64_text
 from penstock.models.replica.file_bytes import MAX_WHOLE_BYTES, FileBytes
 from penstock.models.replica.runtime import Output, Segment
 
@@ -135,8 +135,8 @@ def segment_of(url: str, path: Path) -> Segment:
     body = url[comma + 1 :]
     if parameters and parameters[-1].strip().lower() == "base64":
         try:
-            data = binascii.a2b_base64(body, strict_mode=True)
-        except ValueError as error:  # includes binascii.Error
+            data = base64_text.decoded(body)
+        except ValueError as error:
             raise Unreadable(f"has base64 that is not valid: {error}", dotted(path)) from None
     else:
         data = unquote_to_bytes(body)

@@ -7,7 +7,6 @@ Pillow and numpy are imported when they are first needed.
 from __future__ import annotations
 
 import base64
-import binascii
 import io
 import itertools
 import mimetypes
@@ -21,6 +20,7 @@ from urllib.parse import unquote_to_bytes
 
 from pydantic_core import core_schema
 
+from penstock.models.replica import base64_text
 from penstock.models.replica.contract.context import BadInput, context
 from penstock.models.replica.contract.numbers import numpy_itself, pillow
 from penstock.models.replica.contract.sound import samples_of
@@ -161,8 +161,8 @@ class File:
         body = url[comma + 1 :]
         if parameters and parameters[-1].strip().lower() == "base64":
             try:
-                data = binascii.a2b_base64(body, strict_mode=True)
-            except ValueError as error:  # binascii.Error is one
+                data = base64_text.decoded(body)
+            except ValueError as error:
                 raise ValueError(f"its base64 is not valid: {error}") from None
         else:
             data = unquote_to_bytes(body)
