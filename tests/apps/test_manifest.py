@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ flow = "audio@2"
 max_input_bytes = 4096
 ttl = "1h"
 timeout = "2h"
+result_retention = "7d"
 [price]
 unit = "second"
 units = "/usage/a~1b"
@@ -57,6 +59,7 @@ def test_all_keys_are_read(tmp_path: Path) -> None:
     assert app.ttl is not None
     assert app.ttl.total_seconds() == 3600
     assert app.timeout == 2 * app.ttl
+    assert app.result_retention == timedelta(days=7)
     assert app.price.path == ["usage", "a/b"]
     assert [(one.name, one.port) for one in app.services] == [("audio-gen", 8081), ("music-gen", 8082)]
     assert app.defaults() == {"MAX_DURATION": "30", "CACHED": "true"}

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from penstock.apps.recorder import AppRecorder
+from penstock.apps.result_retention import AppResultRetention
 from penstock.apps.retention import AppRetention
 from penstock.apps.timeouts import AppTimeouts
 from penstock.blobs.service import BlobService
@@ -132,7 +133,7 @@ class Marketplace:
 
 @pytest.fixture
 async def marketplace(gateway: HttpCaller, database: Database, work: Work, write: Write) -> AsyncIterator[Marketplace]:
-    limits = '[limits]\nttl = "1h"\ntimeout = "2h"\n'
+    limits = '[limits]\nttl = "1h"\ntimeout = "2h"\nresult_retention = "3d"\n'
     write("work/app.toml", f'[price]\nunit = "second"\nunits = "/usage/seconds"\n{limits}')
     write("work/flow.py", FLOW)
     await Marketplace(gateway, database).record()  # what earlier tests have left
@@ -204,6 +205,25 @@ async def test_a_request_that_takes_longer_than_its_app_allows_fails_with_timeou
     await duty.once()
     await marketplace.done(await marketplace.part())
     assert await marketplace.ended(task) == "completed", "a retry has no timeout"
+    await marketplace.record()
+    await marketplace.check()
+
+
+async def test_a_result_is_removed_when_its_app_keeps_it_no_longer(marketplace: Marketplace, clock: Clock) -> None:
+    duty = AppResultRetention(marketplace.database)
+    task = await marketplace.complete()
+    await marketplace.record()
+    await clock.advance(timedelta(days=2))
+    late = await marketplace.complete()
+    await marketplace.record()
+    path = "/apps/work/result"
+    assert await duty.once() is False
+    assert (await marketplace.gateway.get(f"{path}/{task}")).json["result"] == {"usage": {"seconds": 1.5}}
+    await clock.advance(timedelta(days=1, hours=1))
+    await duty.once()
+    gone, kept = [(await marketplace.gateway.get(f"{path}/{one}")).json for one in (task, late)]
+    assert (gone["status"], gone["result"], gone["units"]) == ("completed", None, 1.5)
+    assert kept["result"] == {"usage": {"seconds": 1.5}}
     await marketplace.record()
     await marketplace.check()
 
@@ -323,7 +343,7 @@ _WAITING = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND objid = 42 
 async def test_events_that_come_again_change_nothing(marketplace: Marketplace, database: Database) -> None:
     for user in ("ada", "bob"):
         await marketplace.complete(user, input={"parts": 2})
-    ((start,),) = await query(database, "SELECT position FROM app_cursor")
+    ((start,),) = await query(database, "SELECT coalesce(max(position), 0) FROM app_cursor")
     await marketplace.record()
     tables = ("app_request", "app_day")
     before = [await query(database, f"SELECT * FROM {table} ORDER BY 1, 2, 3, 4") for table in tables]

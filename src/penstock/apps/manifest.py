@@ -45,6 +45,7 @@ class RequestLimits(Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tru
     max_input_bytes: Annotated[int, Meta(ge=1, le=2**30)] | None = None  # None: the gateway's limit
     ttl: str | None = None  # a request that no worker has begun by then fails
     timeout: str | None = None  # a request that has not ended by then fails
+    result_retention: str | None = None  # after its end, when its result is removed; None: with the job
 
 
 class Price(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -112,6 +113,10 @@ class AppManifest(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True)
     def timeout(self) -> timedelta | None:
         return None if self.limits.timeout is None else durations.parse(self.limits.timeout)
 
+    @property
+    def result_retention(self) -> timedelta | None:
+        return None if self.limits.result_retention is None else durations.parse(self.limits.result_retention)
+
     def defaults(self) -> dict[str, str]:
         """Return the variables as an environment has them."""
         return {name: _text(value) for name, value in self.variables.items()}
@@ -144,7 +149,7 @@ def _mistakes(stated: Mapping[str, Any]) -> Iterator[FieldProblem]:
     """Yield the mistakes that types do not express; values of wrong types are passed over."""
     for name in SCHEMAS:
         yield from _mistaken_schema(stated.get(name), name)
-    for name in ("ttl", "timeout"):
+    for name in ("ttl", "timeout", "result_retention"):
         limit = _inside(stated, "limits", name)
         if isinstance(limit, str) and not _is_duration(limit):
             yield FieldProblem(field=f"limits.{name}", detail="must be a duration from 1s to 30d")

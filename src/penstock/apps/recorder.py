@@ -9,6 +9,7 @@ from typing import Final
 from uuid import UUID
 
 from penstock.apps import catalogue, records
+from penstock.apps.manifest import AppManifest
 from penstock.apps.records import Change, Connection
 from penstock.apps.sums import Record, Used, changes, updated
 from penstock.events import store as event_log
@@ -52,22 +53,20 @@ class AppRecorder(Periodic):
             if not await event_log.position_events(connection):
                 self.due_in = timedelta(0)  # another process is doing so
             behind = await records.cursors_behind(connection, limit=_TENANTS)
-            paths = await _paths(connection) if behind else {}
+            apps = await _apps(connection) if behind else {}
             for tenant in behind:
                 async with connection.transaction():
-                    more |= await self._advance(connection, tenant, paths)
+                    more |= await self._advance(connection, tenant, apps)
         return more or len(behind) == _TENANTS
 
-    async def _advance(
-        self, connection: Connection, tenant: TenantId, paths: Mapping[str, Sequence[str] | None]
-    ) -> bool:
+    async def _advance(self, connection: Connection, tenant: TenantId, apps: Mapping[str, AppManifest]) -> bool:
         """Bring a page of a tenant's events into its records; return whether more follow."""
         cursor = await records.lock_progress(connection, tenant, limit=_PAGE)
         if cursor is None or cursor.page_end is None or cursor.last is None:
             return False
         page = await records.changes(connection, tenant, behind=cursor.position, upto=cursor.page_end, max_jobs=_JOBS)
         if page.changes:
-            await self._record(connection, tenant, page.changes, paths)
+            await self._record(connection, tenant, page.changes, apps)
         reached = page.changes[-1].position if page.more else cursor.page_end
         await records.advance(connection, tenant, reached)
         return reached < cursor.last
@@ -77,12 +76,12 @@ class AppRecorder(Periodic):
         connection: Connection,
         tenant: TenantId,
         found: Sequence[Change],
-        paths: Mapping[str, Sequence[str] | None],
+        apps: Mapping[str, AppManifest],
     ) -> None:
         of_job = await records.requests_of(connection, tenant, list({change.job_id for change in found}))
         # Retention has dropped the requests of the other changes.
         known = [change for change in found if change.job_id in of_job]
-        requests = {run: (app, paths.get(app)) for run, app in of_job.values()}
+        requests = {run: (app, apps[app].price.path if app in apps else None) for run, app in of_job.values()}
         states = await records.states(connection, tenant, requests)
         before = await records.lock_requests(connection, tenant, sorted(requests))
         new = [change for change in known if _is_new(change, before.get(of_job[change.job_id][0]))]
@@ -97,7 +96,9 @@ class AppRecorder(Periodic):
                     total = total.plus(used.get((change.job_id, change.epoch), Used())).plus(Used(attempts=1))
             after.append(_at_position_of_last(updated(before.get(run), states[run], total), of_request))
         if after:
-            await records.store(connection, tenant, sorted(after, key=lambda record: record.run_id))
+            keep = {name: app.result_retention for name, app in apps.items()}
+            timed = {name: one for name, one in keep.items() if one is not None}
+            await records.store(connection, tenant, sorted(after, key=lambda record: record.run_id), keep=timed)
             await records.add(connection, tenant, changes(before, after))
 
     async def _used(
@@ -107,10 +108,9 @@ class AppRecorder(Periodic):
         return await records.usage_of(connection, tenant, sorted(attempts)) if attempts else {}
 
 
-async def _paths(connection: Connection) -> dict[str, Sequence[str] | None]:
-    """Return the path of the units in an app's results, by app."""
-    apps = await catalogue.every(connection)
-    return {app.name: app.manifest.price.path for app in apps if app.manifest is not None}
+async def _apps(connection: Connection) -> dict[str, AppManifest]:
+    """Return the manifests of apps, by name."""
+    return {app.name: app.manifest for app in await catalogue.every(connection) if app.manifest is not None}
 
 
 def _is_new(change: Change, before: Record | None) -> bool:

@@ -117,8 +117,10 @@ async def lock_requests(connection: Connection, tenant: TenantId, run_ids: Seque
     return {row["run_id"]: record_of(row) for row in rows}
 
 
-async def store(connection: Connection, tenant: TenantId, found: Sequence[Record]) -> None:
-    """Store records, which the caller has locked."""
+async def store(
+    connection: Connection, tenant: TenantId, found: Sequence[Record], *, keep: Mapping[str, timedelta]
+) -> None:
+    """Store records, which the caller has locked. Results of apps in ``keep`` are removed that long after the end."""
     await _sql.store.run(
         connection,
         tenant_id=tenant,
@@ -133,6 +135,7 @@ async def store(connection: Connection, tenant: TenantId, found: Sequence[Record
         error_categories=[one.error_category for one in found],
         units=[one.units for one in found],
         positions=[one.position for one in found],
+        keep_seconds=[keep[one.app].total_seconds() if one.app in keep else None for one in found],
         **_columns([one.used for one in found]),
     )
 
@@ -193,6 +196,12 @@ def _columns(found: Sequence[Used]) -> dict[str, object]:
 def _array_literal(times: Mapping[int, int]) -> str:
     """Return counts by class as PostgreSQL writes an array."""
     return "{" + ",".join(str(times.get(place, 0)) for place in range(max(times, default=-1) + 1)) + "}"
+
+
+async def drop_results(connection: Connection, *, limit: int) -> int:
+    """Remove results of requests that are kept no longer; return how many."""
+    number: int = await _sql.drop_results.value(connection, limit=limit)
+    return number
 
 
 async def time_out(

@@ -136,24 +136,28 @@ GROUP BY a.job_id, a.epoch;
 SELECT * FROM app_request WHERE tenant_id = :tenant_id AND run_id = ANY (:run_ids::uuid[]) ORDER BY run_id FOR UPDATE;
 
 
--- name: store(tenant_id, run_ids, apps, user_ids, days, statuses, created_ats, started_ats, finished_ats, error_categories, units, attempts, calls, failures, prompt_tokens, completion_tokens, audio_us, model_us, costs, positions)!
+-- name: store(tenant_id, run_ids, apps, user_ids, days, statuses, created_ats, started_ats, finished_ats, error_categories, units, attempts, calls, failures, prompt_tokens, completion_tokens, audio_us, model_us, costs, positions, keep_seconds)!
 -- Stores records of requests, which the caller has locked. Locks: the rows, in order. Index: primary key of app_request.
 INSERT INTO app_request AS a (tenant_id, run_id, app, user_id, day, status, created_at, started_at, finished_at, error_category, units,
-                         attempts, calls, failures, prompt_tokens, completion_tokens, audio_us, model_us, cost, position)
-SELECT :tenant_id, r.* FROM unnest(
+                         attempts, calls, failures, prompt_tokens, completion_tokens, audio_us, model_us, cost, position,
+                         drop_result_at)
+SELECT :tenant_id, r.run_id, r.app, r.user_id, r.day, r.status, r.created_at, r.started_at, r.finished_at, r.error_category, r.units,
+       r.attempts, r.calls, r.failures, r.prompt_tokens, r.completion_tokens, r.audio_us, r.model_us, r.cost, r.position,
+       CASE WHEN r.status = 'completed' THEN r.finished_at + make_interval(secs => r.keep) END
+FROM unnest(
     :run_ids::uuid[], :apps::text[], :user_ids::text[], :days::date[], :statuses::text[], :created_ats::timestamptz[],
     :started_ats::timestamptz[], :finished_ats::timestamptz[], :error_categories::text[], :units::numeric[], :attempts::bigint[],
     :calls::bigint[], :failures::bigint[], :prompt_tokens::bigint[], :completion_tokens::bigint[], :audio_us::bigint[],
-    :model_us::bigint[], :costs::numeric[], :positions::bigint[]
+    :model_us::bigint[], :costs::numeric[], :positions::bigint[], :keep_seconds::float8[]
 ) AS r(run_id, app, user_id, day, status, created_at, started_at, finished_at, error_category, units, attempts, calls, failures,
-       prompt_tokens, completion_tokens, audio_us, model_us, cost, position)
+       prompt_tokens, completion_tokens, audio_us, model_us, cost, position, keep)
 ORDER BY r.run_id
 ON CONFLICT (tenant_id, run_id) DO UPDATE
 SET status = excluded.status, started_at = excluded.started_at, finished_at = excluded.finished_at,
     error_category = excluded.error_category, units = excluded.units, attempts = excluded.attempts, calls = excluded.calls,
     failures = excluded.failures, prompt_tokens = excluded.prompt_tokens, completion_tokens = excluded.completion_tokens,
     audio_us = excluded.audio_us, model_us = excluded.model_us, cost = excluded.cost, position = excluded.position,
-    untimed = a.untimed OR (a.status <> 'open' AND excluded.status = 'open');
+    untimed = a.untimed OR (a.status <> 'open' AND excluded.status = 'open'), drop_result_at = excluded.drop_result_at;
 
 
 -- name: add(tenant_id, apps, user_ids, days, requests, completed, failed, cancelled, wait_us, run_us, units, attempts, calls, failures, prompt_tokens, completion_tokens, audio_us, model_us, costs, times)!
@@ -231,3 +235,19 @@ FROM (
     FROM late GROUP BY tenant_id ORDER BY tenant_id
 ) g
 LEFT JOIN LATERAL flow_cancel(g.tenant_id, g.run_ids, 'timeout', g.messages) d ON true;
+
+
+-- name: drop_results(limit)
+-- tenant: every (maintenance; rows keep their tenant)
+-- Removes the results of some completed requests whose app keeps them no longer; returns how many. The jobs stay completed, with the
+-- result null. Locks: rows of app_request, skipping locked ones; then of done. Indexes: app_request_drop; primary key of done.
+WITH due AS MATERIALIZED (
+    SELECT tenant_id, run_id FROM app_request WHERE drop_result_at <= clock()
+    ORDER BY drop_result_at LIMIT :limit::int FOR UPDATE SKIP LOCKED
+), marked AS (
+    UPDATE app_request a SET drop_result_at = NULL FROM due d WHERE a.tenant_id = d.tenant_id AND a.run_id = d.run_id
+), dropped AS (
+    UPDATE done o SET result = 'null' FROM due d
+    WHERE o.tenant_id = d.tenant_id AND o.job_id = d.run_id AND o.status = 'completed'
+)
+SELECT count(*) FROM due;

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Final
 from uuid import UUID
 
@@ -70,6 +71,9 @@ class AppService:
             max_input_bytes=None if manifest is None else manifest.limits.max_input_bytes,
             ttl_seconds=None if manifest is None or manifest.ttl is None else manifest.ttl.total_seconds(),
             timeout_seconds=None if stated.timeout is None else stated.timeout.total_seconds(),
+            result_retention_seconds=None
+            if stated.result_retention is None
+            else stated.result_retention.total_seconds(),
             price_unit="" if manifest is None else manifest.price.unit,
             services=[] if manifest is None else manifest.services,
             variables=_variables(manifest) if manifest is not None and sender.operator else {},
@@ -198,6 +202,10 @@ def _summary(app: Published, description: str, sender: Principal) -> AppSummary:
 def _problems(app: Published, sender: Principal) -> list[AppProblem]:
     """Return the mistakes in an app's files, which may show what is in them: for operators."""
     return list(app.problems) if sender.operator else []
+
+
+def _seconds(duration: timedelta | None) -> float | None:
+    return None if duration is None else duration.total_seconds()
 
 
 def _ttl_seconds(manifest: AppManifest) -> float | None:

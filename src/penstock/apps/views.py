@@ -87,7 +87,7 @@ class RequestResult(Struct, frozen=True, kw_only=True):
     progress: Raw | None
     stages: list[Stage]
     next_stage: int | None  # the first number of the next page of stages; null at the end
-    result: Raw | None  # files in it are URLs
+    result: Raw | None  # files in it are URLs; null once the app's retention has removed it
     media: list[Media]  # its files
     error: JobError | None
     units: float | None  # of the app's price; null until the end is recorded, which takes a second or two
@@ -121,6 +121,7 @@ class AppView(AppSummary, frozen=True, kw_only=True):
     max_input_bytes: int | None
     ttl_seconds: float | None
     timeout_seconds: float | None
+    result_retention_seconds: float | None
     price_unit: str
     services: list[Service]
     variables: dict[str, str]  # for operators; secrets are masked

@@ -7,6 +7,7 @@ from functools import cached_property
 
 from penstock.apps.marketplace import MarketplaceMessages
 from penstock.apps.recorder import AppRecorder
+from penstock.apps.result_retention import AppResultRetention
 from penstock.apps.retention import AppRetention
 from penstock.apps.timeouts import AppTimeouts
 from penstock.assembly.shared import Shared
@@ -89,6 +90,7 @@ class HousekeeperAssembly(Shared):
                 duties=[
                     AppRecorder(database),
                     AppTimeouts(database, wakeups),
+                    AppResultRetention(database),
                     AppRetention(
                         database,
                         keep=timedelta(days=self.settings.penstock_app_request_days),

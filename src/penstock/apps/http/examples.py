@@ -72,6 +72,7 @@ APP: Final[dict[str, Any]] = SUMMARY | {
     "max_input_bytes": 65536,
     "ttl_seconds": 3600.0,
     "timeout_seconds": None,
+    "result_retention_seconds": None,
     "price_unit": "second",
     "services": [{"name": "audio-gen", "model": "audiogen", "port": 8081, "port_variable": "AUDIO_GEN_PORT"}],
     "variables": {"MAX_DURATION": "30"},

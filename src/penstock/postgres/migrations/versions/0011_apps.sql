@@ -56,11 +56,13 @@ CREATE TABLE app_request (
     cost              numeric NOT NULL,
     position          bigint NOT NULL,
     untimed           boolean NOT NULL DEFAULT false, -- the app's timeout has ended it, or it was retried since
+    drop_result_at    timestamptz, -- when the result is removed, if the app limits that
     PRIMARY KEY (tenant_id, run_id),
     CHECK ((status = 'open') = (finished_at IS NULL))
 ) PARTITION BY RANGE (run_id);
 CREATE INDEX app_request_user ON app_request (tenant_id, app, user_id, run_id);
 CREATE INDEX app_request_timed ON app_request (app, created_at) WHERE status = 'open' AND NOT untimed;
+CREATE INDEX app_request_drop ON app_request (drop_result_at) WHERE drop_result_at IS NOT NULL;
 CREATE INDEX app_request_app ON app_request (tenant_id, app, run_id);
 CREATE TABLE app_request_default PARTITION OF app_request DEFAULT;
 
