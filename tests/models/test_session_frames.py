@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock.models.host.sessions import MAX_PART_BYTES, LiveSession
+from penstock.models.host.sessions import MAX_PART_BYTES, LiveSession, SessionOver
 from penstock.models.host.windows import Windows
 from penstock.models.replica import frames
 from penstock.models.replica.call_files import CallFiles
@@ -153,6 +153,27 @@ async def test_credit_that_was_not_owed_is_refused(size: int) -> None:
         host.take(size)
     host.take(100)
     host.close()
+
+
+async def test_every_sender_that_waits_is_woken() -> None:
+    """Also where one of them gives up, and at the end of the session."""
+    host = LiveSession(b"{}", windows=Windows(), part_windows=Windows())
+    host.part_window = WINDOW
+    await host.send(b"x" * (WINDOW - 64))
+    senders = [asyncio.create_task(host.send(b"x" * 100)) for _ in range(3)]
+    await asyncio.sleep(0)
+    senders[0].cancel()
+    await asyncio.wait([senders[0]])
+    host.take(WINDOW)
+    await asyncio.gather(*senders[1:])
+    assert (senders[0].cancelled(), host.part_count, host.untaken) == (True, 3, 2 * 164)
+    host.untaken = WINDOW
+    last = [asyncio.create_task(host.send(b"x" * 100)) for _ in range(2)]
+    await asyncio.sleep(0)
+    host.close()
+    for one in last:
+        with pytest.raises(SessionOver):
+            await one
 
 
 async def test_a_part_is_limited_and_holds_no_file() -> None:

@@ -166,7 +166,7 @@ class Model:
 
 
 async def test_a_session_of_a_caller_that_leaves_frees_its_place(models: Models, echo: Deployment) -> None:
-    """The model waits for a part, or sends chunks that no one reads."""
+    """The model waits for a part."""
     for _ in range(10):
         session, chunks = begin(models, echo, {"greeting": "hi"})
         await session.send(text("one"))

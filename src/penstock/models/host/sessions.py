@@ -43,7 +43,7 @@ class LiveSession(LiveCall):
         "_early",  # parts that were sent before the session has reached a replica
         "_forward",  # sends frames to the replica; None: it has not reached one
         "_part_windows",  # where the window came from
-        "_room",  # of a sender that waits
+        "_room",  # set when parts were taken, for senders that wait; None: none has waited yet
     )
 
     def __init__(
@@ -77,7 +77,7 @@ class LiveSession(LiveCall):
         self._early: list[tuple[bytes, Sequence[Segment]]] = []
         self._forward: Callable[[Pieces], None] | None = None
         self._part_windows = part_windows
-        self._room: asyncio.Future[None] | None = None
+        self._room: asyncio.Event | None = None
         self.done.add_done_callback(self._wake)
         try:
             self.part_window = part_windows.take()
@@ -98,8 +98,10 @@ class LiveSession(LiveCall):
         if size > MAX_PART_BYTES:
             raise TooLarge(f"a part of a session may have {MAX_PART_BYTES} bytes, not {size}")
         while not self.done.done() and not frames.fits(self.part_window, self.untaken, size):
-            self._room = self.done.get_loop().create_future()
-            await self._room
+            if self._room is None:
+                self._room = asyncio.Event()
+            self._room.clear()
+            await self._room.wait()
         if self.done.done() or self.finished:
             raise SessionOver("the session has ended" if self.done.done() else "a part came after the last one")
         self.active_at = time.perf_counter()
@@ -154,5 +156,5 @@ class LiveSession(LiveCall):
         super().add_chunk(json, segments, size)
 
     def _wake(self, _done: object = None) -> None:
-        if self._room is not None and not self._room.done():
-            self._room.set_result(None)
+        if self._room is not None:
+            self._room.set()

@@ -43,7 +43,7 @@ class AsyncReplica(asyncio.Protocol):
         self._files = files
         self._wire = ReplicaWire(self._send, files, arena)
         self._groups = Groups(self._wire, abandon=_cancelled_by_control)
-        self._tasks: dict[int, tuple[Call, asyncio.Task[None]]] = {}
+        self._tasks: dict[int, tuple[Call, asyncio.Task[None], list[Call]]] = {}  # each with the calls of its task
         self._newest = 0  # id of the last call received; they grow
         self._cancelled_early: set[int] = set()
         self._ending = asyncio.Event()  # the host sends no more calls
@@ -71,7 +71,7 @@ class AsyncReplica(asyncio.Protocol):
         self._control.on_ping = lambda: self._call_soon(self._control.pong)
         self._control.ready()
         await self._ending.wait()
-        for _, task in list(self._tasks.values()):
+        for _, task, _ in list(self._tasks.values()):
             task.cancel()
         try:
             with suppress(TimeoutError):
@@ -99,11 +99,11 @@ class AsyncReplica(asyncio.Protocol):
             task = self._loop.create_task(self._run_group(group))
             task.add_done_callback(partial(self._ended, group))
             for call in group:
-                self._tasks[call.id] = (call, task)
+                self._tasks[call.id] = (call, task, group)
                 self._newest = call.id
                 if call.id in self._cancelled_early:
                     self._cancelled_early.discard(call.id)
-                    self._cancel(call, task)
+                    self._cancel(call, task, group)
 
     def eof_received(self) -> bool:
         self._ending.set()
@@ -182,20 +182,21 @@ class AsyncReplica(asyncio.Protocol):
             return [failure(call.id, error)]
 
     def _on_control(self, frame: frames.Frame) -> None:
-        call, task = self._tasks.get(frame.id, (None, None))
-        if call is None or task is None:
+        found = self._tasks.get(frame.id)
+        if found is None:
             if frame.kind == frames.CANCEL and frame.id > self._newest:  # it arrived first, on the other socket
                 self._cancelled_early.add(frame.id)
             return
+        call, task, group = found
         match frame.kind:
             case frames.CANCEL:
-                self._cancel(call, task)
+                self._cancel(call, task, group)
             case frames.CREDIT:
                 call.grant(frames.credit_in(frame))
 
-    def _cancel(self, call: Call, task: asyncio.Task[None]) -> None:
+    def _cancel(self, call: Call, task: asyncio.Task[None], group: list[Call]) -> None:
         call.cancel()
-        if all(other.cancelled for other, of in self._tasks.values() if of is task):
+        if all(other.cancelled for other in group):
             task.cancel()  # a batch continues while there is a caller for it
 
     # Bytes
