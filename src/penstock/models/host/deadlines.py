@@ -46,14 +46,20 @@ class Deadlines:
 
     def watch(self) -> None:
         """Start the timers that newly sent calls need."""
-        loop = asyncio.get_running_loop()
-        soonest = loop.time() + self._shortest
-        if self._timer is None or self._timer.when() > soonest:  # the timer may be for calls with a longer limit
-            if self._timer is not None:
-                self._timer.cancel()
-            self._timer = loop.call_at(soonest, self._check_timeout)
+        if self._timer is None or self._timeout != self._session_timeout:
+            self._watch_timeout()
         if self._in_flight.ahead and self._flush_timer is None:
             self._flush_timer = asyncio.get_running_loop().call_later(_FLUSH_SECONDS, self._check_flush)
+
+    def _watch_timeout(self) -> None:
+        """Check when the first of the new calls may have reached its limit; the timer may be for a longer one."""
+        loop = asyncio.get_running_loop()
+        soonest = loop.time() + self._shortest
+        if self._timer is not None:
+            if self._timer.when() <= soonest:
+                return
+            self._timer.cancel()
+        self._timer = loop.call_at(soonest, self._check_timeout)
 
     def close(self) -> None:
         """Stop the timers."""
