@@ -20,13 +20,14 @@ import msgspec
 import pytest
 from hypothesis import strategies as st
 
-from penstock.errors import InvalidInput, ModelCrashed
+from penstock.errors import InvalidInput, ModelCrashed, ModelFailed
 from penstock.failures import CallFailed, Category
 from penstock.models import manifest
 from penstock.models.replica import frames
 from penstock.models.replica.aiges import results
 from penstock.models.replica.aiges.c_interface import FUNCTIONS, HEADERS, Interface
 from penstock.models.replica.aiges.calls import Item
+from penstock.models.replica.aiges.native_engine import BlockingEngine, EventedEngine, create
 from penstock.models.replica.runtime import Call, Output, Schema, Segment, Spec
 from penstock.models.replica.runtimes.aiges_native import AigesNativeRuntime
 from penstock.models.replica.sessions import Part, Session
@@ -144,13 +145,13 @@ def give(session: Session, *parts: Any, last: bool = True) -> None:
 @asynccontextmanager
 async def loaded(
     folder: Path, *, schema: Schema | None = None, concurrency: int = 1, **options: Any
-) -> AsyncIterator[AigesNativeRuntime]:
+) -> AsyncIterator[EventedEngine]:
     assert not AigesNativeRuntime.check(options, folder)
     spec = Spec(
         name="m", version="1", folder=folder, options=options, schema=schema or Schema(), concurrency=concurrency
     )
-    runtime = AigesNativeRuntime(spec)
     async with asyncio.timeout(LIMIT):
+        runtime = EventedEngine(spec)
         runtime.describe()
         await runtime.load()
         yield runtime
@@ -737,3 +738,22 @@ async def test_a_crash_stays_in_the_replica(tmp_path: Path, models: Models) -> N
         await session.done
     session.close()
     assert (await models.call(model, {}))["payload"]["out"]["text"] == "text"
+
+
+async def test_an_engine_without_callbacks_and_sessions_blocks(tmp_path: Path, upper: Path, models: Models) -> None:
+    (tmp_path / "plain").mkdir()
+    folder = engine(tmp_path / "plain")
+    spec = Spec(name="m", version="1", folder=folder, options={}, schema=Schema())
+    assert isinstance(create(spec), BlockingEngine)
+    options = {"library": str(upper / "libwrapper.so"), "config": {"suffix": "!"}, "load_resources": True}
+    model = await models.host.add(models.model("upper", "aiges-native", options, concurrency=4))
+    found = await asyncio.gather(*(models.call(model, text(f"number {index}")) for index in range(100)))
+    assert [one["payload"]["upper"]["text"] for one in found] == [f"NUMBER {index}!" for index in range(100)]
+    assert found[0]["usage"] == {"letters": 6}
+    with pytest.raises(ModelFailed, match="there is no text;code=4001"):
+        await models.call(model, {})
+    words = {"header": {"op": "AILoad", "res_id": "mine"}, "payload": {"words": {"text": "one"}}}
+    assert await models.call(model, words) == {"payload": {}}
+    said = await models.call(model, text("one two") | {"header": {"res_id": "mine"}})
+    assert said["payload"]["upper"]["text"] == "one TWO!"
+    assert model.restarts == 0

@@ -31,7 +31,7 @@ class Running:
     """A call or session that the engine knows by its tag."""
 
     call: Call
-    results: Results  # of the callback
+    results: Results | None  # of the callback; None for a call without one
     tag: str
     pointer: Any  # to the tag, in memory that stays while the engine may use it
     usage: dict[str, int] = field(default_factory=dict)  # what the engine metered
@@ -96,18 +96,17 @@ class Library:
 
     # Calls
 
-    def begin(self, call: Call) -> Running:
+    def begin(self, call: Call, results: Results | None = None) -> Running:
         """Give a call a tag. No tag is used twice, so a late result cannot reach another call."""
         tag = f"penstock-{next(self._numbers)}"
-        running = Running(call, Results(), tag, self._ffi.new("char[]", tag.encode()))
+        running = Running(call, results, tag, self._ffi.new("char[]", tag.encode()))
         self._running[tag] = running
         return running
 
-    def end(self, running: Running, *, called_back: bool) -> None:
+    def end(self, running: Running) -> None:
         """Take no more results of a call. Memory of a tag that the engine may still use is not used for another one."""
         del self._running[running.tag]
-        running.results.close()
-        if called_back and not running.reported:
+        if running.results is not None and not running.reported:
             self._abandoned.append(running.pointer)
         else:
             self._reported.append(running.pointer)
@@ -142,13 +141,11 @@ class Library:
 
     # Sessions
 
-    def create(
-        self, running: Running, params: Mapping[str, str], resources: Sequence[int], *, called_back: bool
-    ) -> None:
-        """Begin a session."""
+    def create(self, running: Running, params: Mapping[str, str], resources: Sequence[int]) -> None:
+        """Begin a session, with a callback where there are ``running.results``."""
         pairs, _pairs = self._interface.pairs(params)
         code = self._ffi.new("int *")
-        callback = self._callback if called_back else self._ffi.NULL
+        callback = self._ffi.NULL if running.results is None else self._callback
         handle = self._functions.wrapperCreate(running.pointer, pairs, callback, list(resources), len(resources), code)
         if code[0] or not handle:
             running.failed = True
@@ -189,7 +186,7 @@ class Library:
 
     def _called_back(self, tag: Any, first: Any, code: int) -> int:
         running = self._find(tag)
-        if running is None:
+        if running is None or running.results is None:
             return -1
         if code:
             running.failed = True

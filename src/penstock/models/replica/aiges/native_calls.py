@@ -11,7 +11,7 @@ from typing import Any, Final, ParamSpec, TypeVar
 from penstock.models.replica.aiges import calls, codes
 from penstock.models.replica.aiges.calls import EngineCall, Item
 from penstock.models.replica.aiges.library import Library, Running
-from penstock.models.replica.aiges.results import Streams, whole
+from penstock.models.replica.aiges.results import Results, Streams, whole
 from penstock.models.replica.aiges.waiting import ended, finished
 from penstock.models.replica.runtime import Call, Output
 from penstock.models.replica.sessions import Session
@@ -43,42 +43,62 @@ class NativeCalls:
     async def once(self, call: Call, given: EngineCall, params: Mapping[str, str], resources: Sequence[int]) -> Output:
         """Run a call."""
         library = self._library
-        running = library.begin(call)
+        if not self._called_back:
+            return await self.in_thread(executed, library, call, given, params, resources)
+        results = Results()
+        running = library.begin(call, results)
         try:
-            if self._called_back:
-                await self.in_thread(library.execute_async, running, params, given.items, resources)
-                items = await whole(running.results)
-            else:
-                items = await self.in_thread(library.execute, running, params, given.items, resources)
-            if not items:
-                raise codes.failed(codes.INVALID_OUTPUT, "the engine returned no results")
-            return calls.with_usage(calls.write(items), running.usage)
+            await self.in_thread(library.execute_async, running, params, given.items, resources)
+            return written(await whole(results), running)
         finally:
-            library.end(running, called_back=self._called_back)
+            library.end(running)
 
     async def session(
         self, given: Session, first: EngineCall, params: Mapping[str, str], resources: Sequence[int]
     ) -> None:
         """Run a session, whose results are chunks of the call."""
         library = self._library
-        running = library.begin(given)
+        results = Results() if self._called_back else None
+        running = library.begin(given, results)
         session = _Session(given, running, library, self.in_thread)
         try:
-            create = partial(library.create, called_back=self._called_back)
-            await self.in_thread(create, running, params, resources)
-            if self._called_back:
-                await session.exchange(first)
+            await self.in_thread(library.create, running, params, resources)
+            if results is not None:
+                await session.exchange(first, results)
             else:
                 await session.alternate(first, realtime=self._realtime)
         finally:
             if running.handle is not None:
                 await self.in_thread(library.destroy, running)
-            library.end(running, called_back=self._called_back)
+            library.end(running)
 
     async def in_thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a function of the library. A call that is cancelled meanwhile ends when the function has returned: its
         place is taken until then, and so is the memory that it was given."""
         return await finished(asyncio.wrap_future(self._pool.submit(function, *args, **kwargs)))
+
+
+def executed(
+    library: Library, call: Call, given: EngineCall, params: Mapping[str, str], resources: Sequence[int]
+) -> Output:
+    """Run a call without a callback, on this thread."""
+    running = library.begin(call)
+    try:
+        return written(library.execute(running, params, given.items, resources), running)
+    finally:
+        library.end(running)
+
+
+def written(items: Sequence[Item], running: Running) -> Output:
+    """Return the results of a call as its output. Raises CallFailed if there are none."""
+    if not items:
+        raise codes.failed(codes.INVALID_OUTPUT, "the engine returned no results")
+    return calls.with_usage(calls.write(items), running.usage)
+
+
+def _fed(results: Results, feeding: asyncio.Task[None]) -> None:
+    if not feeding.cancelled() and (error := feeding.exception()) is not None:
+        results.fail(error)
 
 
 class _Session:
@@ -91,12 +111,12 @@ class _Session:
         self._in_thread = in_thread
         self._sent = Streams()
 
-    async def exchange(self, first: EngineCall) -> None:
+    async def exchange(self, first: EngineCall, results: Results) -> None:
         """Pass parts to the engine, while its callbacks pass results to the caller."""
         feeding = asyncio.create_task(self._feed(first))
-        feeding.add_done_callback(self._fed)
+        feeding.add_done_callback(partial(_fed, results))
         try:
-            while not await self._send(await self._running.results.next()):
+            while not await self._send(await results.next()):
                 pass
         finally:
             feeding.cancel()
@@ -121,10 +141,6 @@ class _Session:
         while given is not None:
             await self._write(given)
             given = await self._next()
-
-    def _fed(self, feeding: asyncio.Task[None]) -> None:
-        if not feeding.cancelled() and (error := feeding.exception()) is not None:
-            self._running.results.fail(error)
 
     async def _next(self) -> EngineCall | None:
         part = await self._given.receive_async()
