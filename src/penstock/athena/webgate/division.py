@@ -56,6 +56,9 @@ def divide(message: dict[str, Any], is_service: Callable[[str], bool]) -> Divisi
         names = list(parameter)
     else:
         return None
+    for name, section in (("header", header), ("parameter", parameter)):
+        if section is not None and not isinstance(section, dict):
+            raise InvalidInput.of(name, "must be an object")
     if len(names) > _MAX_SERVICES:
         raise InvalidInput.of("parameter", f"names {len(names)} services; at most {_MAX_SERVICES} are allowed")
     parts = [_part(message, name) for name in names]
