@@ -124,6 +124,41 @@ async def test_the_configuration_comes_from_the_file_of_the_loader(models: Model
     assert found["config"] == {"engine.model": "tiny", "engine.n": "4", "common.lic": "10", "n": "5"}
 
 
+OLDEST = """
+    from iflags import flags
+    logger = flags.logger
+    model = None
+
+    def wrapperInit(config: {}) -> int:
+        global model
+        model = config["model"]
+        return 0
+
+    def wrapperFini() -> int:
+        logger.info("fini success", flush=True)
+        return 0
+
+    def wrapperOnceExec(usrTag: str, params: {}, reqData: [], respData: [], psrIds: [], psrCnt: int) -> int:
+        if not reqData:
+            return 10013
+        value = model + reqData[0]["data"].decode() + str(reqData[0]["len"])
+        respData.append({"key": "boxes", "data": value, "len": len(value), "status": 3, "type": 0})
+        return 0
+
+    def wrapperError(ret: int) -> str:
+        return "reqData is empty" if ret == 10013 else "other error code"
+"""
+
+
+async def test_the_oldest_wrappers_are_functions(models: Models) -> None:
+    deployment = await serve(models, "oldest", OLDEST, options={"config": {"model": "tiny "}})
+    assert await texts(models, deployment, call(text="hello")) == {"boxes": "tiny hello5"}
+    with pytest.raises(ModelFailed, match="reqData is empty;code=10013"):
+        await texts(models, deployment, call())
+    await models.host.stop()
+    assert "wrapper: fini success" in [line.message for line in models.lines(deployment)]
+
+
 async def test_pictures_come_back_as_media(models: Models) -> None:
     code = body('return answer("picture", b"\\x89PNG\\r\\n\\x1a\\n...", type=DataImage)')
     deployment = await serve(models, "draw", code)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -26,10 +27,7 @@ class Wrapper:
 
     def __init__(self, where: str, folder: Path) -> None:
         package.ensure()
-        try:
-            self._class = imported(where, folder)
-        except CallFailed as failure:
-            raise codes.failed(codes.INIT_RAISED, failure.message, category=Category.UNAVAILABLE) from failure
+        self._class = _class_of(where, folder)
         self._methods: dict[str, Callable[..., Any]] = {}
 
     @property
@@ -162,6 +160,22 @@ class Wrapper:
     def _text(self, number: Any) -> str:
         text = self.error_text(number) if isinstance(number, int) else ""
         return f": {text}" if text else ""
+
+
+def _class_of(where: str, folder: Path) -> type:
+    """Return the wrapper's class, or one for the functions of its module, as the oldest wrappers are. Raises
+    CallFailed (``unavailable``)."""
+    try:
+        return imported(where, folder)
+    except CallFailed as failure:
+        module = sys.modules.get(where.partition(":")[0])
+        if module is not None:
+            from aiges.functions import class_of  # noqa: PLC0415  (found only after the package was ensured)
+
+            found = class_of(module)
+            if found is not None:
+                return found
+        raise codes.failed(codes.INIT_RAISED, failure.message, category=Category.UNAVAILABLE) from failure
 
 
 class Handle:

@@ -97,7 +97,7 @@ class ResponseData:
         self.type = type
         self.status = status
         stated = length if len is None else len
-        self.len = data.__len__() if stated is None else stated
+        self.len = (0 if data is None else data.__len__()) if stated is None else stated
         self.desc = dict(desc or {})
 
     def setDataType(self, t: int) -> None:
