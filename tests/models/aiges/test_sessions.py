@@ -556,15 +556,55 @@ async def test_a_caller_that_leaves_gets_nothing_and_leaves_nothing(models: Mode
             self.reply(text.decode(), DataEnd)
             self.session_thread.reset()
     """
-    model = await serve(models, "asr", pool(body))
+    creating = 'print("creating", flush=True)\n            handle = self.session.get_idle_handle()'
+    code = pool(body).replace("handle = self.session.get_idle_handle()", creating)
+    model = await serve(models, "asr", code)
+
+    def lines() -> list[str]:
+        return [line.message for line in models.lines(model)]
+
     session, _ = begin(models, model, first("slow"))
-    await until(lambda: "began" in [line.message for line in models.lines(model)], "the thread's line")
+    await until(lambda: "began" in lines(), "the thread's line")
     session.close()
     other, chunks = begin(models, model, first("next", 3))
     other.finish()
+    await until(lambda: lines().count("creating") == 2, "the next session asks for a handle")
     (model.model.folder / "go").touch()
     await finished(other)
     assert chunks.words == [("next", 2)]
+
+
+async def test_a_handle_is_not_given_away_before_its_session_is_destroyed(models: Models) -> None:
+    """The thread gives it back with the last result; wrapperDestroy, which comes later, gives it back again."""
+    code = (
+        pool()
+        .replace(
+            "self.session.set_idle_session(handle)",
+            """self.destroying = True
+            print("destroying", flush=True)
+            while not os.path.exists("go"):
+                pass
+            self.session.set_idle_session(handle)
+            self.destroying = False""",
+        )
+        .replace("s.error_code = 0", "s.error_code = 77 if getattr(self, 'destroying', False) else 0")
+        .replace("handle = self.session.get", "print('creating', flush=True)\n            handle = self.session.get", 1)
+    )
+    model = await serve(models, "asr", code, concurrency=2)
+
+    def lines() -> list[str]:
+        return [line.message for line in models.lines(model)]
+
+    session, _ = begin(models, model, first("one", 2))
+    session.finish()
+    await until(lambda: "destroying" in lines(), "the first session is destroyed")
+    other, chunks = begin(models, model, first("two", 2))
+    other.finish()
+    await until(lambda: lines().count("creating") == 2, "the second session asks for a handle")
+    (model.model.folder / "go").touch()
+    await finished(session)
+    await finished(other)
+    assert chunks.words == [("two", 2)]
 
 
 async def test_a_session_is_refused_where_all_handles_are_taken(models: Models) -> None:
