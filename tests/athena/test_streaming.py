@@ -328,8 +328,8 @@ class TestClients:
         async with running_gateway(
             module_database_url,
             models_folder=models_folder,
-            penstock_athena_read_timeout=timedelta(seconds=0.1),
-            penstock_athena_session_timeout=timedelta(seconds=1),
+            penstock_athena_read_timeout=timedelta(seconds=0.5),
+            penstock_athena_session_timeout=timedelta(seconds=2),
         ) as caller:
             await warm(caller)
             async with client(caller, PATH) as socket:

@@ -14,7 +14,7 @@ from tests.support.gateways import HttpCaller, running_gateway
 from tests.support.waiting import until
 
 DOCUMENT: dict[str, Any] = {
-    "meta": {"serviceId": "ruled", "sub": "rld", "build_header": True, "enable_retry": True, "session_timeout": 1},
+    "meta": {"serviceId": "ruled", "sub": "rld", "build_header": True, "enable_retry": True, "session_timeout": 2},
     "schemainput": {
         "type": "object",
         "properties": {

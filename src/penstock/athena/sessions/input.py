@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from penstock.athena.protocol.data import Status
 from penstock.athena.protocol.requests import RequestMessage
+
+_MAX_STREAMS: Final = 64  # of one session
 
 
 class UnexpectedFrame(Exception):
@@ -29,15 +32,14 @@ class SessionInput:
     """Follows the frames of one session.
 
     The status of a frame's header decides where it is stated: 2 and 3 end the input. Without one the input ends when
-    every data stream has: those that have begun, and those that the service requires. A frame after that is refused,
-    and so is data of a stream that has ended.
+    every data stream that has begun has ended. A frame after that is refused, and so is data of a stream that has
+    ended.
     """
 
-    __slots__ = ("_ended", "_newest", "_open", "_repeats", "_required", "begun", "ended")
+    __slots__ = ("_ended", "_newest", "_open", "_repeats", "begun", "ended")
 
-    def __init__(self, required: frozenset[str] = frozenset()) -> None:
+    def __init__(self) -> None:
         self.begun = self.ended = False
-        self._required = required
         self._open: set[str] = set()
         self._ended: set[str] = set()
         self._newest: dict[str, int] = {}  # the highest number of a piece of each data stream
@@ -88,7 +90,9 @@ class SessionInput:
     def _check(self, statuses: Mapping[str, Status | None]) -> None:
         for name in statuses:
             if name in self._ended:
-                raise UnexpectedFrame(f"payload.{name}: this data stream has ended, with status 2 or 3")
+                raise UnexpectedFrame(f"payload.{name[:100]}: this data stream has ended, with status 2 or 3")
+        if len(self._open | self._ended | statuses.keys()) > _MAX_STREAMS:
+            raise UnexpectedFrame(f"a session may have {_MAX_STREAMS} data streams")
 
     def _resolved(self, name: str, header: Status | None, status: Status | None) -> Status:
         """Return the status of a data object. Without one it has that of the header, or continues its stream."""
@@ -106,7 +110,7 @@ class SessionInput:
             self._open.add(name)
 
     def _all_ended(self) -> bool:
-        return not self._open and self._required <= self._ended and bool(self._ended)
+        return not self._open and bool(self._ended)
 
 
 def mark(message: RequestMessage, session: SessionInput) -> bool:
