@@ -218,7 +218,7 @@ WrapperAPI int wrapperUnloadRes(unsigned int resId) {
     return 0;
 }
 
-/* Returns the words of the first resource that a caller wants, or NULL. */
+/* Returns the words of the first resource that a caller names, or NULL. */
 static char *words_of(const unsigned int *ids, int count) {
     char *found = NULL;
     int place;

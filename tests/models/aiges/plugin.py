@@ -1,4 +1,4 @@
-"""A small plugin for tests: it offers ``aiges.WrapperService`` by gRPC, and misbehaves where it is told to.
+"""A small plugin for tests: it offers ``aiges.WrapperService`` by gRPC, and can misbehave on purpose.
 
 python plugin.py [FAULT]
 """

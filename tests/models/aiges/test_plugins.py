@@ -172,12 +172,12 @@ async def test_a_plugin_ends_when_its_model_is_unloaded(models: Models) -> None:
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
-        ("garbage", "the program ended with exit status 3 and did not say where it listens"),
+        ("garbage", "the program ended with exit status 3 and stated no address"),
         ("endless", "it wrote a line of more than 65536 bytes"),
-        ("lines", "it wrote 1000 lines and did not say where it listens"),
+        ("lines", "it wrote 1000 lines and stated no address"),
         ("ill", "the plugin reports that it is not healthy"),
         ("1|1|tcp|10.0.0.1:80|grpc", "it must listen on a port of this machine"),
-        ("1|1|tcp|127.0.0.1:80|netrpc", "it speaks netrpc, not grpc"),
+        ("1|1|tcp|127.0.0.1:80|netrpc", "it uses the protocol netrpc, not grpc"),
     ],
 )
 async def test_a_plugin_that_cannot_be_used_says_why(models: Models, fault: str, message: str) -> None:

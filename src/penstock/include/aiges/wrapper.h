@@ -53,13 +53,13 @@ WrapperAPI const char *wrapperError(int errNum);
 /* Returns the version of the engine. May be called before wrapperInit. */
 WrapperAPI const char *wrapperVersion(void);
 
-/* Loads a resource, such as words that a caller wants to be recognised, under an id. */
+/* Loads a resource, such as words that should be recognised, under an id. */
 WrapperAPI int wrapperLoadRes(pDataList perData, unsigned int resId);
 WrapperAPI int wrapperUnloadRes(unsigned int resId);
 
 /*
  * Begins a session and returns its handle. cb is NULL when results are to be read with wrapperRead. psrIds are the psrCnt
- * resources that the caller wants. A failure is reported in *errNum.
+ * resources that the caller names. A failure is reported in *errNum.
  */
 WrapperAPI const void *wrapperCreate(const char *usrTag, pParamList params, wrapperCallback cb, unsigned int psrIds[],
                                      int psrCnt, int *errNum);

@@ -1,4 +1,4 @@
-"""The line by which a plugin says where it listens: ``1|1|tcp|127.0.0.1:50055|grpc``.
+"""The line in which a plugin states its address: ``1|1|tcp|127.0.0.1:50055|grpc``.
 
 It is that of HashiCorp's go-plugin: the version of the handshake, the version of the application, the network, the
 address, the protocol, and optionally a certificate and further fields.
@@ -44,11 +44,11 @@ def parse(line: str) -> Address | None:
         raise WrongHandshake(f"its handshake must be 1|1|tcp|127.0.0.1:PORT|grpc, not {shown}")
     core, application, network, address, protocol, *more = fields
     if (core, application) != (VERSION, VERSION):
-        raise WrongHandshake(f"it speaks version {core} of the handshake and {application} of the plugin, not 1 and 1")
+        raise WrongHandshake(f"it uses version {core} of the handshake and {application} of the plugin, not 1 and 1")
     if protocol != "grpc":
-        raise WrongHandshake(f"it speaks {protocol[:_SHOWN]}, not grpc")
+        raise WrongHandshake(f"it uses the protocol {protocol[:_SHOWN]}, not grpc")
     if more and more[0]:
-        raise WrongHandshake("it wants TLS, which is not supported")
+        raise WrongHandshake("it requires TLS, which is not supported")
     if network == "unix" and address.startswith("/"):
         return Address(path=address)
     if network == "tcp" and (port := _port(address)) is not None:

@@ -27,7 +27,7 @@ _log = logging.getLogger("penstock.model")
 
 
 class PluginCalls:
-    """Runs calls of a plugin. Its results come on one stream, and a tag says which call they belong to.
+    """Runs calls of a plugin. Its results come on one stream, and a tag names the call that they belong to.
 
     ``lost`` is called with the reason when the stream has ended, or when the plugin reports that it is not healthy: no
     call can get its result then. A method of the plugin that a call has begun is awaited even if the call is cancelled,

@@ -23,7 +23,7 @@ class PluginProcess:
     """A running plugin. Its standard error is the replica's, which becomes the model's log."""
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
-        """Start the plugin, and wait until it has said where it listens. Raises CallFailed (``unavailable``)."""
+        """Start the plugin, and wait until it has stated its address. Raises CallFailed (``unavailable``)."""
         port = str(_free_port())
         own = {COOKIE[0]: COOKIE[1], "PLUGIN_PROTOCOL_VERSIONS": VERSION}
         ports = {"PLUGIN_MIN_PORT": port, "PLUGIN_MAX_PORT": port}
@@ -65,13 +65,13 @@ class PluginProcess:
             except TooLong:
                 raise WrongHandshake(f"it wrote a line of more than {_LONGEST_LINE} bytes") from None
             if line is None:
-                raise WrongHandshake(f"{self._program.how_it_ended()} and did not say where it listens")
+                raise WrongHandshake(f"{self._program.how_it_ended()} and stated no address")
             text = line.decode(errors="replace")
             address = parse(text)
             if address is not None:
                 return address
             _write(text)
-        raise WrongHandshake(f"it wrote {_MAX_LINES} lines and did not say where it listens")
+        raise WrongHandshake(f"it wrote {_MAX_LINES} lines and stated no address")
 
     def _drain(self) -> None:
         """Pass what the plugin writes to the model's log."""
