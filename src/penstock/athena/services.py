@@ -166,7 +166,7 @@ class Services:
                 if name in service.ids and self.may_call(service, reader):
                     return service
             raise
-        versions = self.models.entry(name, reader).versions
+        versions = self.host.entries[deployment.model.owner, name].versions
         stated = version if version in versions else version.removeprefix("v")
         return await self.of(versions.get(stated, deployment))
 
