@@ -490,6 +490,16 @@ def test_the_headers_declare_what_is_required() -> None:
     assert all(f"{name}(" in declared for name in FUNCTIONS)
 
 
+@pytest.mark.parametrize(
+    "compiler", [["cc", "-std=c99", "-xc"], ["cc", "-std=c17", "-xc"], ["c++", "-std=c++11", "-xc++"]]
+)
+def test_the_headers_are_plain_c_and_cpp(compiler: list[str]) -> None:
+    if shutil.which(compiler[0]) is None:
+        pytest.skip(f"this machine has no {compiler[0]}")
+    strict = ["-pedantic-errors", "-Wall", "-Wextra", "-Werror", f"-I{HEADERS}", "-fsyntax-only", "-"]
+    subprocess.run([*compiler, *strict], input=b'#include "wrapper.h"\npDataList list;\n', check=True, timeout=LIMIT)
+
+
 async def test_what_is_no_library_is_refused(tmp_path: Path) -> None:
     (tmp_path / "libwrapper.so").write_text("text")
     with pytest.raises(CallFailed, match=r"libwrapper.so cannot be loaded: "):
@@ -707,7 +717,7 @@ async def test_a_caller_that_reads_too_slowly_blocks_no_thread_of_the_engine(tmp
 # Through a host
 
 
-async def test_a_replica_runs_the_examples(upper: Path, levels: Path, models: Models) -> None:
+async def test_a_replica_runs_the_c_example(upper: Path, models: Models) -> None:
     text_model = await models.host.add(manifest.read(upper / manifest.FILE_NAME))
     for value in text_model.model.manifest.examples:
         assert (await models.call(text_model, value))["payload"]["upper"]["text"] == "HELLO"
@@ -719,6 +729,9 @@ async def test_a_replica_runs_the_examples(upper: Path, levels: Path, models: Mo
     chunks = msgspec.json.decode((await session.done).json)
     assert [chunk["payload"]["upper"]["text"] for chunk in chunks] == ["ONE", "TWO"]
     session.close()
+
+
+async def test_a_replica_runs_the_cpp_example(levels: Path, models: Models) -> None:
     sound_model = await models.host.add(manifest.read(levels / manifest.FILE_NAME))
     for value in sound_model.model.manifest.examples:
         assert "peak" in (await models.call(sound_model, value))["payload"]["levels"]["text"]
