@@ -117,6 +117,21 @@ def test_a_right_wrapper_passes(folder: Path) -> None:
     assert done.returncode == 0
 
 
+def test_the_command_line_tries_wrappers(folder: Path) -> None:
+    """From any working folder: files of fields are searched for beside the wrapper."""
+    path = wrappers.write(folder, GOOD)
+    command = [sys.executable, "-m", "penstock", "athena", "run", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert "the wrapper is right" in done.stderr
+    assert done.returncode == 0
+    wrappers.write(folder, changed('return answer("boxes", b"[]")', "return None"))
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 1
+    command = [sys.executable, "-m", "penstock", "athena", "path"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == str(FOLDER)
+
+
 def test_python_wrapper_py_works_as_with_the_original(folder: Path) -> None:
     wrappers.write(folder, GOOD)
     done = run(folder, "wrapper.py")

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from penstock.errors import InvalidInput, ModelFailed, ModelTimeout, ModelUnavailable
+from penstock.models.replica import frames
 from penstock.models.replica.runtime import Segment
 from tests.support import wrappers
 from tests.support.models import Models
@@ -307,6 +308,25 @@ async def test_what_callers_cannot_be_given_is_an_error(models: Models, method: 
     error = await failure(models, method)
     assert error.engine_code in {30003, 10106}
     assert words in str(error)
+
+
+async def test_large_results_reach_the_caller(models: Models) -> None:
+    deployment = await serve(models, "large", body('return answer("r", bytes(40 * 2**20), type=DataAudio)'))
+    result = await models.begin(deployment, call()).done
+    assert [len(segment.data) for segment in result.segments] == [40 * 2**20]
+
+
+async def test_a_result_that_no_frame_can_hold_is_an_error(models: Models) -> None:
+    """The replica goes on."""
+    code = body(f"""
+    size = {frames.LARGEST + 1} if params.get("huge") else 1
+    return answer("r", bytes(size), type=DataAudio)
+    """)
+    deployment = await serve(models, "huge", code)
+    with pytest.raises(ModelFailed):
+        await models.begin(deployment, call(params={"huge": "yes"})).done
+    await models.begin(deployment, call()).done
+    assert deployment.restarts == 0
 
 
 async def test_an_exception_of_the_text_does_not_hide_the_number(models: Models) -> None:
