@@ -11,7 +11,7 @@ from penstock.errors import WrongState
 from penstock.failures import Category
 from penstock.flows.duties import FlowKeeper
 from penstock.flows.kernel.records import Failed, Fault, OnParentEnd
-from penstock.flows.sql import store as flow_store
+from penstock.flows.sql import histories
 from penstock.jobs.sql import store
 from penstock.jobs.states import Status
 from penstock.postgres.pool import Database
@@ -173,7 +173,7 @@ async def test_a_large_result_is_not_copied_into_mail(database: Database, caller
 
     assert await mail(database, run) == [("ended", 0, None)]
     async with database.acquire() as connection:
-        found = await flow_store.mail(connection, caller.tenant, [(run.id, 0)])
+        found = await histories.mail(connection, caller.tenant, [(run.id, 0)])
     (one,) = found[run.id]
     assert one.value is not None
     assert bytes(one.value) == large

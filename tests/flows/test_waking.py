@@ -13,6 +13,7 @@ from msgspec import Raw, structs
 
 from penstock.failures import Category
 from penstock.flows.kernel.records import Completed, Turn
+from penstock.flows.sql import histories
 from penstock.flows.sql import store as flow_store
 from penstock.jobs.filters import JobFilter
 from penstock.jobs.sql import duties, store
@@ -254,7 +255,7 @@ async def test_mail_that_comes_before_recorded_values_refuses_the_turn_that_has_
     async with database.acquire() as connection:
         await flow_store.signal(connection, caller.tenant, run.id, "go", Raw(b"1"), key=None)
         (overtaken,) = await flow_store.commit(connection, caller.tenant, [both])
-        stored = await flow_store.turns(connection, caller.tenant, [run.id])
+        stored = await histories.turns(connection, caller.tenant, [run.id])
         (alone,) = await flow_store.commit(connection, caller.tenant, [turn])
 
     assert overtaken.outcome is flow_store.Stored.OVERTAKEN
@@ -274,8 +275,8 @@ async def test_a_turn_and_the_one_that_consumes_its_values_are_stored_together(
     async with database.acquire() as connection:
         (first,) = await flow_store.commit(connection, caller.tenant, [both])
         (second,) = await flow_store.commit(connection, caller.tenant, [both])
-        stored = await flow_store.turns(connection, caller.tenant, [run.id])
-        mail = await flow_store.mail(connection, caller.tenant, [(run.id, 0)])
+        stored = await histories.turns(connection, caller.tenant, [run.id])
+        mail = await histories.mail(connection, caller.tenant, [(run.id, 0)])
 
     assert (first.outcome, second.outcome) == (flow_store.Stored.COMMITTED, flow_store.Stored.REPEATED)
     assert [(one.number, one.taken) for one in stored[run.id]] == [(0, []), (1, []), (2, [1])]

@@ -22,7 +22,7 @@ from penstock.flows.events import RunEvents
 from penstock.flows.forking import Forking
 from penstock.flows.kernel.loop import VERSION as LOOP
 from penstock.flows.kernel.records import Held, History
-from penstock.flows.sql import catalogue, runs, store
+from penstock.flows.sql import catalogue, histories, runs, store
 from penstock.flows.tree import page_of_steps
 from penstock.flows.views import (
     Difference,
@@ -304,9 +304,9 @@ class FlowService:
                     f"the history of run {run_id} has about {size} bytes; at most {_MAX_HISTORY_BYTES} can be returned"
                 )
             async with connection.transaction(isolation="repeatable_read", readonly=True):
-                turns = (await store.turns(connection, tenant, [run_id]))[run_id]
-                steps = (await store.steps(connection, tenant, [run_id]))[run_id]
-                mail = (await store.mail(connection, tenant, [(run_id, 0)]))[run_id]
+                turns = (await histories.turns(connection, tenant, [run_id]))[run_id]
+                steps = (await histories.steps(connection, tenant, [run_id]))[run_id]
+                mail = (await histories.mail(connection, tenant, [(run_id, 0)]))[run_id]
         taken = {mail_id for turn in turns for mail_id in turn.taken}
         history = History(
             run_id=run_id,

@@ -14,7 +14,7 @@ from msgspec import Raw
 from penstock.failures import Category
 from penstock.flows.kernel.records import StepKind, Target
 from penstock.flows.sql import runs
-from penstock.flows.sql.store import fault_of
+from penstock.flows.sql.faults import fault_of
 from penstock.flows.views import MapCounts, StepView
 from penstock.jobs.announcements import FLOW
 from penstock.jobs.job import Job, JobError

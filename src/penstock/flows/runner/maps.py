@@ -16,8 +16,9 @@ from penstock.flows.kernel.records import Completed, Failed, Fault, MapItem, Out
 from penstock.flows.runner.children import MapInput, child_of, submission_of
 from penstock.flows.runner.executor import Tools
 from penstock.flows.sql import maps
+from penstock.flows.sql.faults import fault_of
 from penstock.flows.sql.maps import MapState, NextBlock
-from penstock.flows.sql.store import Child, NewTurn, fault_of, keys_of
+from penstock.flows.sql.store import Child, NewTurn, keys_of
 from penstock.flows.views import MapCounts
 from penstock.jobs.announcements import FLOW, announce
 from penstock.jobs.service import JobService

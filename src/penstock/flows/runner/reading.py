@@ -8,7 +8,7 @@ from uuid import UUID
 
 from penstock.batching import Batching
 from penstock.flows.kernel.records import Mail, StoredStep, StoredTurn
-from penstock.flows.sql import store
+from penstock.flows.sql import histories, store
 from penstock.flows.sql.store import Gate
 from penstock.postgres.pool import Database
 from penstock.tenants.principal import TenantId
@@ -47,9 +47,9 @@ class RunReader:
             gates = await store.gates(connection, self._tenant, run_ids)
             begun = [run_id for run_id, gate in gates.items() if gate.turns]
             mailed = [(run_id, 0) for run_id, gate in gates.items() if gate.arrived]
-            turns = await store.turns(connection, self._tenant, begun) if begun else {}
-            steps = await store.steps(connection, self._tenant, begun) if begun else {}
-            mail = await store.mail(connection, self._tenant, mailed) if mailed else {}
+            turns = await histories.turns(connection, self._tenant, begun) if begun else {}
+            steps = await histories.steps(connection, self._tenant, begun) if begun else {}
+            mail = await histories.mail(connection, self._tenant, mailed) if mailed else {}
         return [
             Loaded(
                 gate=gate,
@@ -65,5 +65,5 @@ class RunReader:
 
     async def _load_mail(self, afters: Sequence[tuple[UUID, int]]) -> list[list[Mail]]:
         async with self._database.acquire() as connection:
-            found = await store.mail(connection, self._tenant, afters)
+            found = await histories.mail(connection, self._tenant, afters)
         return [found[run_id] for run_id, _ in afters]

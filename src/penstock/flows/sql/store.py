@@ -1,4 +1,4 @@
-"""Change and read runs of flows: the typed functions of ``queries.sql``.
+"""Change runs of flows, and read their gates: typed functions of ``queries.sql``.
 
 Every function takes the connection and the tenant first. None opens a transaction.
 """
@@ -10,33 +10,24 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from uuid import UUID
 
-import asyncpg
 import msgspec
 from msgspec import Raw
 
-from penstock.failures import Category
 from penstock.flows.kernel.records import (
-    Fault,
     Held,
-    Mail,
-    MailKind,
     OnParentEnd,
     Outcome,
-    Status,
     Step,
     StepKind,
-    StoredStep,
-    StoredTurn,
-    Target,
     Turn,
 )
+from penstock.flows.sql.faults import SEPARATOR, fault_text
 from penstock.jobs.sql.rows import NO_MAIL, Connection, LimitedKey, Mailed, Queue
 from penstock.postgres import queries
 from penstock.tenants.principal import TenantId
 
 _sql = queries.load(__file__)
 MAX_UNREAD = 1000  # pieces of mail of a run, above which it takes no signals: a runner loads them at once
-_SEPARATOR = "\x1f"  # between the texts of a list; names have no control characters
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,8 +169,8 @@ async def commit(connection: Connection, tenant: TenantId, turns: Sequence[NewTu
         tn_at=[new.at if turn is new.turn else new.turn.recorded_at for _, new, turn in places],
         tn_first_no=[turn.first_no for _, _, turn in places],
         tn_taken=[",".join(map(str, turn.taken)) for _, _, turn in places],
-        tn_patched=[_SEPARATOR.join(turn.patched) or None for _, _, turn in places],
-        tn_warnings=[_SEPARATOR.join(turn.warnings) or None for _, _, turn in places],
+        tn_patched=[SEPARATOR.join(turn.patched) or None for _, _, turn in places],
+        tn_warnings=[SEPARATOR.join(turn.warnings) or None for _, _, turn in places],
         st_run=[place for place, _, _ in steps],
         st_no=[step.no for _, _, step in steps],
         st_key=[step.key for _, _, step in steps],
@@ -207,7 +198,7 @@ async def commit(connection: Connection, tenant: TenantId, turns: Sequence[NewTu
         rc_no=[one.no for _, _, one in recorded],
         rc_value=[one.value for _, _, one in recorded],
         rc_category=[one.fault.category.value if one.fault else None for _, _, one in recorded],
-        rc_message=[_fault_text(one.fault) if one.fault else None for _, _, one in recorded],
+        rc_message=[fault_text(one.fault) if one.fault else None for _, _, one in recorded],
         dr_run=[place for place, _ in dropped],
         dr_no=[no for _, no in dropped],
         bl_job=[block.job_id for block in blocks],
@@ -237,17 +228,6 @@ def _progress(turns: Sequence[Turn]) -> Raw | None:
     """Return the progress that turns have set last."""
     set_by = [step.input for turn in turns for step in turn.steps if step.kind is StepKind.PROGRESS]
     return set_by[-1] if set_by else None
-
-
-def _fault_text(fault: Fault) -> str:
-    """Return a fault as the column for messages holds it: the exception's name, then the message."""
-    return f"{fault.type}{_SEPARATOR}{fault.message}" if fault.type else fault.message
-
-
-def fault_of(category: str, text: str) -> Fault:
-    """Read a fault from its columns."""
-    name, separator, message = text.partition(_SEPARATOR)
-    return Fault(category=Category(category), message=message if separator else text, type=name if separator else "")
 
 
 async def park(connection: Connection, tenant: TenantId, runs: Sequence[tuple[UUID, int]]) -> set[UUID]:
@@ -304,66 +284,6 @@ async def gates(connection: Connection, tenant: TenantId, run_ids: Sequence[UUID
         )
         for row in rows
     }
-
-
-async def turns(connection: Connection, tenant: TenantId, run_ids: Sequence[UUID]) -> dict[UUID, list[StoredTurn]]:
-    """Return the stored turns of runs, in order."""
-    found: dict[UUID, list[StoredTurn]] = {run_id: [] for run_id in run_ids}
-    for row in await _sql.turns.rows(connection, tenant_id=tenant, run_ids=list(run_ids)):
-        found[row["run_id"]].append(
-            StoredTurn(
-                number=row["number"],
-                at=row["at"],
-                taken=row["taken"],
-                first_no=row["first_no"],
-                patched=row["patched"] or [],
-            )
-        )
-    return found
-
-
-async def steps(connection: Connection, tenant: TenantId, run_ids: Sequence[UUID]) -> dict[UUID, list[StoredStep]]:
-    """Return the stored steps of runs, in order."""
-    found: dict[UUID, list[StoredStep]] = {run_id: [] for run_id in run_ids}
-    for row in await _sql.steps.rows(connection, tenant_id=tenant, run_ids=list(run_ids)):
-        found[row["run_id"]].append(stored_step(row))
-    return found
-
-
-def stored_step(row: asyncpg.Record) -> StoredStep:
-    """Return a step as the history has it."""
-    return StoredStep(
-        no=row["no"],
-        key=row["key"],
-        kind=StepKind(row["kind"]),
-        name=row["name"],
-        input_hash=row["input_hash"],
-        target=None if row["target"] is None else msgspec.json.decode(row["target"], type=Target),
-    )
-
-
-async def mail(connection: Connection, tenant: TenantId, afters: Sequence[tuple[UUID, int]]) -> dict[UUID, list[Mail]]:
-    """Return the mail of runs (run, id) after an id, in order."""
-    found: dict[UUID, list[Mail]] = {run_id: [] for run_id, _ in afters}
-    rows = await _sql.mail.rows(
-        connection, tenant_id=tenant, run_ids=[run for run, _ in afters], afters=[after for _, after in afters]
-    )
-    for row in rows:
-        found[row["run_id"]].append(_mail(row))
-    return found
-
-
-def _mail(row: asyncpg.Record) -> Mail:
-    return Mail(
-        id=row["id"],
-        kind=MailKind(row["kind"]),
-        at=row["at"],
-        no=row["no"],
-        name=row["name"],
-        status=None if row["status"] is None else Status(row["status"]),
-        value=row["value"],
-        fault=None if row["category"] is None else fault_of(row["category"], row["message"] or ""),
-    )
 
 
 async def signal(
