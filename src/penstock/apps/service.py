@@ -17,7 +17,8 @@ from penstock.apps.catalogue import AppProblem, Published
 from penstock.apps.manifest import AppManifest
 from penstock.apps.views import AppHealth, AppSummary, AppView, CallRequest
 from penstock.errors import AppUnavailable, InvalidInput, NotFound, TooLarge
-from penstock.flows.service import FlowService, KnownFlow
+from penstock.flows.flow_catalogue import KnownFlow
+from penstock.flows.service import FlowService
 from penstock.flows.views import FlowRequest, FlowVersion, RunTree
 from penstock.jobs.fields import APP_OWNER
 from penstock.jobs.job import JobSubmission, MarketplaceSubmission
@@ -116,7 +117,7 @@ class AppService:
             tags=call.tags,
             callback=call.callback,
         )
-        run = self._flows.submission_of(flow, request)
+        run = self._flows.catalogue.submission_of(flow, request)
         submission = MarketplaceSubmission.of(replace(run, chosen=run.chosen | {"flow", "ttl_seconds"}))
         return submission, self._refusal(app, call.input)
 
@@ -125,7 +126,7 @@ class AppService:
         limit, size = app.manifest.limits.max_input_bytes, len(bytes(given))
         if limit is not None and size > limit:
             return TooLarge(f"input has {size} bytes; the app {app.manifest.name} allows {limit}")
-        refusal = self._flows.refusal(app.flow, given)
+        refusal = self._flows.catalogue.refusal(app.flow, given)
         if refusal is None and app.checker is not None:
             try:
                 app.checker.check(msgspec.json.decode(given), prefix="input", json=bytes(given))
@@ -164,7 +165,7 @@ class AppService:
         manifest = (await self._find(sender, name)).manifest
         if manifest is None:
             raise AppUnavailable(f"the app {name} cannot be used: its app.toml has mistakes")
-        flow = await self._flows.known(manifest.flow_name, manifest.flow_version)
+        flow = await self._flows.catalogue.known(manifest.flow_name, manifest.flow_version)
         if flow is None:
             raise AppUnavailable(f"no worker has the flow {manifest.flow or manifest.name} of the app {name}")
         before, schema = self._callable.get(name), manifest.request_schema
@@ -184,7 +185,7 @@ class AppService:
         raise NotFound(f"there is no app {name[:100]!r} here{did_you_mean(name, known)}")
 
     async def _flow_of(self, manifest: AppManifest) -> FlowVersion | None:
-        return await self._flows.find(manifest.flow_name, manifest.flow_version)
+        return await self._flows.catalogue.find(manifest.flow_name, manifest.flow_version)
 
 
 def _summary(app: Published, description: str, sender: Principal) -> AppSummary:

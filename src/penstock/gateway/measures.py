@@ -27,6 +27,6 @@ def measures(database: Database, jobs: JobService, flows: FlowService, stores: O
             callback_metrics.measure(await deliveries.backlogs(connection))
 
     async def measure_flows() -> None:
-        flow_metrics.measure(await flows.trouble())
+        flow_metrics.measure(await flows.catalogue.trouble())
 
     return (measure_jobs, measure_callbacks, measure_flows, stores.measure)

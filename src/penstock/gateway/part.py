@@ -21,6 +21,6 @@ def part(
 ) -> Part:
     """Return the routes for health and metrics, which include counts of jobs, brokers and the store of files."""
     measured = measures(database, jobs, flows, stores)
-    attention = Attention(flows.trouble)
+    attention = Attention(flows.catalogue.trouble)
     system = SystemRoutes(database, brokers=brokers, stores=stores, measures=measured, attention=attention)
     return Part(routes=routes_of(system))

@@ -58,7 +58,7 @@ class ReadRoutes(RunRoutes):
     )
     async def trouble(self, request: Request) -> Response:
         request.query({})
-        return json_response(await self._service.trouble())
+        return json_response(await self._service.catalogue.trouble())
 
     @route(
         "GET",

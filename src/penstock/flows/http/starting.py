@@ -53,7 +53,7 @@ class StartRoutes:
     async def list_flows(self, request: Request) -> Response:
         request.query({})
         sender = request.principal
-        found = await self._service.flows(sender.tenant)
+        found = await self._service.catalogue.flows(sender.tenant)
         flows = [one for one in found.flows if may_use(sender, "flow", f"{one.name}@{one.version}")]
         return json_response(msgspec.structs.replace(found, flows=flows))
 
@@ -91,5 +91,5 @@ class StartRoutes:
         name = request.path("name")
         if not fits(name, FlowName):
             raise NotFound(f"there is no flow {name[:100]!r}")
-        submission, refusal = await self._service.submission(name, given)
+        submission, refusal = await self._service.catalogue.submission(name, given)
         return await self._submitting.accept(request, submission, location="/api/v1/flows/runs/", refusal=refusal)
