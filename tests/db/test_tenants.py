@@ -22,6 +22,7 @@ from penstock.apps import catalogue as app_catalogue
 from penstock.apps import marketplace as app_marketplace
 from penstock.apps import records as app_records
 from penstock.apps import statistics as app_statistics
+from penstock.apps.serving import schemas as app_schemas
 from penstock.blobs import store as blob_store
 from penstock.callbacks import cursors as callback_cursors
 from penstock.callbacks import deliveries as callback_deliveries
@@ -50,7 +51,7 @@ from tests.support.waiting import within
 
 _BLOCK = re.compile(r"^-- name: (\w+).*?\n(.*?)(?=^-- name: |\Z)", re.MULTILINE | re.DOTALL)
 ROOMS = {
-    "apps": (app_catalogue, app_marketplace, app_records, app_statistics),
+    "apps": (app_catalogue, app_marketplace, app_records, app_schemas, app_statistics),
     "jobs": (store, reading, history, duties, queues, controls, keys, names, idempotency, why),
     "flows": (flow_store, flow_catalogue, flow_duties, flow_forks, flow_maps, flow_runs),
     "events": (event_log,),

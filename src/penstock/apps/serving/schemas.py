@@ -58,13 +58,13 @@ class SchemaPublishing:
         if not found or (found == self._published and time.monotonic() < self._publish_at):
             return
         async with self._database.acquire() as connection:
-            await _sql.publish.run(
+            await _sql.publish_schemas.run(
                 connection,
                 models=[model for model, _ in found],
                 fingerprints=[fingerprint for _, fingerprint in found],
                 schemas=[Raw(schema) for schema in found.values()],
             )
-            await _sql.forget_old.run(connection, seconds=_KEEP.total_seconds())
+            await _sql.forget_schemas.run(connection, seconds=_KEEP.total_seconds())
         self._published = found
         self._publish_at = time.monotonic() + _INTERVAL.total_seconds()
 
@@ -125,7 +125,7 @@ class TaskCheck:
             if time.monotonic() < self._read_at:
                 return
             async with self._database.acquire() as connection:
-                rows = await _sql.of_model.rows(connection, model=self._model, alive_seconds=_ALIVE.total_seconds())
+                rows = await _sql.schemas_of.rows(connection, model=self._model, alive_seconds=_ALIVE.total_seconds())
             self._checkers = {
                 row["fingerprint"]: self._checkers.get(row["fingerprint"])
                 or Checker(msgspec.json.decode(row["schema"]), uploads=True)

@@ -2,7 +2,7 @@
 -- Models of apps belong to the operator, so their rows have no tenant.
 
 
--- name: publish(models, fingerprints, schemas)!
+-- name: publish_schemas(models, fingerprints, schemas)!
 -- tenant: every (models of apps belong to the operator)
 -- Stores the schemas of the inputs that a worker's models take, and records that it is alive. Locks: rows of app_model, in key
 -- order. Index: primary key.
@@ -13,7 +13,7 @@ ORDER BY n.model, n.fingerprint
 ON CONFLICT (model, fingerprint) DO UPDATE SET seen_at = clock();
 
 
--- name: forget_old(seconds)!
+-- name: forget_schemas(seconds)!
 -- tenant: every (models of apps belong to the operator)
 -- Removes schemas that no worker has had for this time. Locks: rows of app_model, in key order. Scans app_model, which is small.
 WITH old AS MATERIALIZED (
@@ -23,7 +23,7 @@ WITH old AS MATERIALIZED (
 DELETE FROM app_model WHERE (model, fingerprint) IN (SELECT model, fingerprint FROM old);
 
 
--- name: of_model(model, alive_seconds)
+-- name: schemas_of(model, alive_seconds)
 -- tenant: every (models of apps belong to the operator)
 -- Returns the schemas that workers have now. Index: primary key.
 SELECT fingerprint, schema FROM app_model
