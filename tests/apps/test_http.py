@@ -220,25 +220,22 @@ result_schema = {properties = {greeting = {type = "string", maxLength = 11}}}
     assert failed["result"] is None
 
 
-@pytest.mark.parametrize(
-    ("body", "fields"),
-    [
-        ({"user_id": "ada", "input": {"name": 1}}, ["input.name"]),
-        ({"user_id": "ada", "input": {"name": "x", "nam": 1}}, ["input.nam"]),
-        ({"user_id": "ada", "input": {}}, ["input.name"]),
-        ({"input": {"name": "Ada"}}, ["user_id"]),
-        ({"user_id": "x" * 201, "input": {"name": "Ada"}}, ["user_id"]),
-        ({"user_id": "ada", "input": {"name": "Ada"}, "callback": {"url": "ftp://x"}}, ["callback.url"]),
-        ({"user_id": "ada", "input": {"name": "Ada"}, "ttl_seconds": 5}, ["ttl_seconds"]),
-    ],
+WRONG_REQUESTS: tuple[tuple[dict[str, Any], list[str]], ...] = (
+    ({"user_id": "ada", "input": {"name": 1}}, ["input.name"]),
+    ({"user_id": "ada", "input": {"name": "x", "nam": 1}}, ["input.nam"]),
+    ({"user_id": "ada", "input": {}}, ["input.name"]),
+    ({"input": {"name": "Ada"}}, ["user_id"]),
+    ({"user_id": "x" * 201, "input": {"name": "Ada"}}, ["user_id"]),
+    ({"user_id": "ada", "input": {"name": "Ada"}, "callback": {"url": "ftp://x"}}, ["callback.url"]),
+    ({"user_id": "ada", "input": {"name": "Ada"}, "ttl_seconds": 5}, ["ttl_seconds"]),
 )
-async def test_a_wrong_request_is_refused_before_anything_is_stored(
-    gateway: HttpCaller, worker: None, body: Any, fields: list[str]
-) -> None:
+
+
+async def test_a_wrong_request_is_refused_before_anything_is_stored(gateway: HttpCaller, worker: None) -> None:
     before = await newest(gateway)
-    reply = await gateway.post("/apps/hello/call", body)
-    assert reply.status == 422
-    assert reply.fields == fields
+    for body, fields in WRONG_REQUESTS:  # in one test, because the worker takes seconds to start
+        reply = await gateway.post("/apps/hello/call", body)
+        assert (reply.status, reply.fields) == (422, fields), body
     assert await newest(gateway) == before
 
 

@@ -390,25 +390,24 @@ async def test_days_are_those_of_the_tenant_and_ranges_are_half_open(
         await execute(database, "UPDATE tenant SET time_zone = 'UTC' WHERE id = 1")
 
 
-@pytest.mark.parametrize(
-    ("query_text", "field"),
-    [
-        ("from=yesterday", "from"),
-        ("from=2026-01-30T01:00:00Z", "from"),
-        ("from=2026-01-30&to=2026-01-30", "to"),
-        ("from=2001-01-01&to=2026-01-01", "from"),
-        ("to=0001-01-01", "to"),
-        ("cursor=x&results=true", "cursor"),
-        ("cursor=00000000-0000-0000-0000-000000000000", "cursor"),
-        ("limit=101", "limit"),
-        ("user_id=", "user_id"),
-        ("users=ada", "users"),
-    ],
+WRONG_QUERIES = (
+    ("from=yesterday", "from"),
+    ("from=2026-01-30T01:00:00Z", "from"),
+    ("from=2026-01-30&to=2026-01-30", "to"),
+    ("from=2001-01-01&to=2026-01-01", "from"),
+    ("to=0001-01-01", "to"),
+    ("cursor=x&results=true", "cursor"),
+    ("cursor=00000000-0000-0000-0000-000000000000", "cursor"),
+    ("limit=101", "limit"),
+    ("user_id=", "user_id"),
+    ("users=ada", "users"),
 )
-async def test_a_wrong_query_is_refused(marketplace: Marketplace, query_text: str, field: str) -> None:
-    reply = await marketplace.gateway.get(f"/apps/work/stats?{query_text}")
-    assert reply.status == 422, reply.body
-    assert reply.fields == [field]
+
+
+async def test_a_wrong_query_is_refused(marketplace: Marketplace) -> None:
+    for query_text, field in WRONG_QUERIES:  # in one test, because the worker takes seconds to start
+        reply = await marketplace.gateway.get(f"/apps/work/stats?{query_text}")
+        assert (reply.status, reply.fields) == (422, [field]), (query_text, reply.body)
 
 
 async def test_requests_of_a_user_come_by_the_page(marketplace: Marketplace) -> None:
