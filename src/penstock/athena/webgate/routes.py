@@ -56,6 +56,12 @@ _PARAMETERS: Final = tuple(
         ("serviceId", "a service other than that of the path"),
     )
 )
+_OF_SESSIONS: Final = (
+    Parameter(name="stream_mode", type=str, description="`multiplex`: several sessions, each with a `header.cid`"),
+    Parameter(
+        name="enable_retry", type=str, description="`true`: keep sessions for a retry when the connection is cut"
+    ),
+)
 
 
 class WebGateRoutes:
@@ -151,9 +157,14 @@ class WebGateRoutes:
         open=True,
         summary="Open a WebSocket to a service: its messages are those of a call, in parts",
         path_parameters=(_VERSION, _SERVICE),
-        parameters=_PARAMETERS,
+        parameters=(*_PARAMETERS, *_OF_SESSIONS),
         responses={
             101: ResponseSpec(description="The connection becomes a WebSocket"),
+            400: ResponseSpec(
+                description="A parameter is wrong",
+                type=dict[str, str],
+                example={"message": "stream_mode must be multiplex, where it is stated"},
+            ),
             401: ResponseSpec(
                 description="Not authenticated", type=dict[str, str], example={"message": "Unauthorized"}
             ),
