@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import wave
 from io import BytesIO
 from typing import Any
@@ -11,14 +12,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.athena.protocol.addressing import ServiceRequest
+from penstock.athena.protocol.addressing import ServiceRequest, for_service
 from penstock.athena.protocol.data import DataObject, DataType, Status
 from penstock.athena.protocol.members import Role, members_of
 from penstock.athena.protocol.model_calls import model_input, model_output, model_request
-from penstock.errors import InvalidInput, ModelFailed
+from penstock.athena.protocol.requests import RequestMessage, encode_request
+from penstock.athena.protocol.schemas.description import of_model
+from penstock.athena.protocol.schemas.dialects import document_of
+from penstock.athena.protocol.schemas.document import Document
+from penstock.athena.protocol.schemas.rules import Rules
+from penstock.errors import CallerError, InvalidInput, ModelFailed
 from penstock.models.replica.data_urls import inlined
 from penstock.models.replica.runtime import Segment
-from tests.athena.strategies import NAMES, json_values
+from tests.athena.strategies import NAMES, json_values, requests
 
 SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -250,3 +256,41 @@ def test_no_medium_is_lost(data: list[bytes], value: Any) -> None:
     assert msgspec.json.decode(result.data) == output
     assert [one.data for one in media] == data
     assert inlined(result.data, segments)
+
+
+_schemas: st.SearchStrategy[dict[str, Any]] = st.recursive(
+    st.sampled_from(
+        [
+            {},
+            {"type": "string"},
+            {"type": "integer", "minimum": 0},
+            {"enum": [1, "a", None]},
+            {"type": "string", "format": "media"},
+            {"type": ["string", "null"]},
+            {"$ref": "#/$defs/A"},
+            {"$ref": "#"},
+            {"const": 3},
+        ]
+    ),
+    lambda inner: st.one_of(
+        st.builds(
+            lambda properties: {"type": "object", "properties": properties, "$defs": {"A": {"type": "string"}}},
+            st.dictionaries(NAMES, inner, max_size=3),
+        ),
+        st.builds(lambda items: {"type": "array", "items": items}, inner),
+        st.builds(lambda choices: {"anyOf": choices}, st.lists(inner, min_size=1, max_size=3)),
+    ),
+    max_leaves=8,
+)
+
+
+@given(_schemas, requests())
+def test_a_model_of_any_schema_is_described_and_takes_or_refuses_any_message(
+    schema: dict[str, Any], message: RequestMessage
+) -> None:
+    """Schemas may refer to themselves, and properties may have any name."""
+    with contextlib.suppress(CallerError):
+        model_input(for_service(message, "m"), members_of(schema))
+    document = Document(document_of(of_model(name="m", input=schema, output=schema)))
+    with contextlib.suppress(CallerError):
+        Rules(document).first(msgspec.json.decode(encode_request(message)))

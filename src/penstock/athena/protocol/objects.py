@@ -15,7 +15,6 @@ _MAX_SEQ: Final = 2**63 - 1
 _MAX_INTEGER: Final = 2**64  # what JSON of other languages holds, and msgspec writes
 _STATUSES: Final = tuple(Status)
 _PLAIN: Final = frozenset({str, float, bool})
-_ELSEWHERE: Final = ("http", "s3")  # values of dataSrc: the data of a task that is fetched
 _TYPE_NAMES: Final = "text, audio, image, video or other"
 
 
@@ -55,7 +54,7 @@ class ObjectReader:
         found.attributes = self.scalars(path, fields, "an attribute: attributes have one level")
         if kind is not None:
             found.data = self._data((*path, kind), data, found)
-        elif found.status is not Status.END and found.attributes.get("dataSrc") not in _ELSEWHERE:
+        elif found.status is not Status.END:
             self._mistakes.add(path, f"must hold data under {_TYPE_NAMES}; only a stream's end (status 2) may lack it")
         return found
 

@@ -22,6 +22,7 @@ _ENCODINGS: Final = {
     DataType.VIDEO: (),
     DataType.OTHER: (),
 }
+_META: Final = frozenset(r".^$*+?()[]{}|\/")  # characters with a meaning in regular expressions
 _COMPRESS: Final = ("raw", "gzip")
 _FORMATS: Final = ("plain", "json", "xml")
 _LEGACY_HEADER: Final = (
@@ -185,4 +186,5 @@ class _Writer:
 
 
 def _escaped(text: str) -> str:
-    return "".join(letter if letter.isalnum() or letter in "_-" else "\\" + letter for letter in text)
+    """Return text as a regular expression that matches it, in every dialect of these."""
+    return "".join(f"\\{letter}" if letter in _META else letter for letter in text)

@@ -6,12 +6,12 @@ a member for the engine. Checks see the names of clients.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from penstock.athena.protocol.data import TYPES, DataObject, DataType, Scalar, text_of
+from penstock.athena.protocol.data import DataObject, DataType, Scalar, text_of
 from penstock.athena.protocol.schemas.document import Document, properties_of
 from penstock.models.checking import Checker
 
@@ -21,7 +21,6 @@ _SECTIONS: Final = {
     "parameter": 2,
     "payload": None,
 }  # levels of members that rules may add; None: not even it
-_ELSEWHERE: Final = ("http", "s3")
 _OF_TEXT: Final = ("encoding", "compress", "format")
 _NUMBERS: Final = frozenset({"integer", "number"})
 _FROM_TEXT: Final = frozenset({"integer", "number", "boolean"})
@@ -55,22 +54,10 @@ class Rules:
                     message[name] = {}
                 if inner is not None:
                     _complete(inner, message.get(name), grow=grow or 0)
-        self._check_first(message, self._opening if in_parts else self._first)
+        (self._opening if in_parts else self._first).check(message)
         if plan is not None:
             _rename(plan, message)
         return message
-
-    def _check_first(self, message: dict[str, Any], checker: Checker) -> None:
-        """Check a message; data that is fetched later, as the source of a data object says, counts as present."""
-        payload = message.get("payload")
-        absent = list(_fetched(payload, self._document.input_types)) if isinstance(payload, dict) else []
-        for stated, kind in absent:
-            stated[kind] = "AA=="
-        try:
-            checker.check(message)
-        finally:
-            for stated, kind in absent:
-                del stated[kind]
 
     def later(self, message: dict[str, Any]) -> dict[str, Any]:
         """Return a later message of a session, of which nothing is required; the message itself is changed."""
@@ -116,13 +103,6 @@ class Rules:
         found = {name: header[name] for name in self._header if name in header}
         types = {name: one.get("type") if isinstance(one, Mapping) else None for name, one in self._header.items()}
         return {name: as_type(value, types[name]) for name, value in found.items()}
-
-
-def _fetched(payload: Mapping[str, Any], types: Mapping[str, DataType]) -> Iterator[tuple[dict[str, Any], str]]:
-    """Yield the data objects whose data is elsewhere, with the field that would hold it."""
-    for name, stated in payload.items():
-        if isinstance(stated, dict) and stated.get("dataSrc") in _ELSEWHERE and not TYPES.keys() & stated.keys():
-            yield stated, types.get(name, DataType.TEXT).value
 
 
 def _default_of(schema: Any) -> Any:
