@@ -54,6 +54,8 @@ async def filled(operator: HttpCaller) -> TenantCaller:
     await tenant.set_quota("jobs", 1000, "day", user="*")
     await tenant.set_quota("pending_jobs", 1000, user="*")
     await run_job(tenant, user="ada", prompt_tokens=5)
+    credentials = {"name": "scanner", "app_id": "scanner", "services": ["echo"]}
+    assert (await tenant.call("POST", "/athena/keys", credentials)).status == 201
     await tenant.submit(user_id="ada", idempotency_key="once")
     (failing,) = (await tenant.call("POST", "/jobs/claim", {"worker_id": "w", "limit": 1})).json["jobs"]
     await tenant.call(
