@@ -114,15 +114,24 @@ async def test_the_fields_make_the_schema(models: Models) -> None:
     assert deployment.schema.input["x-athena"]["name"] == "ocr"
 
 
-async def test_the_configuration_comes_from_the_file_of_the_loader(models: Models) -> None:
-    """[wrapper] of aiges.toml, and the file that usrCfg names with its sections in the keys."""
+@pytest.mark.parametrize(
+    ("aiges", "config"),
+    [
+        ('[wrapper]\n"common.lic" = "10"\nn = 5\n', {"common.lic": "10", "n": "5"}),
+        ('[aiges]\nusrCfg = "user.toml"\n[wrapper]\nn = 5\n', {"engine.model": "tiny", "engine.n": "4"}),
+    ],
+)
+async def test_the_configuration_comes_from_the_loaders_file(
+    models: Models, aiges: str, config: dict[str, str]
+) -> None:
+    """[wrapper] of aiges.toml, or instead the file that usrCfg names, with its sections in the keys."""
     built = wrappers.model(models, "ocr", OCR)
-    (built.folder / "aiges.toml").write_text('[aiges]\nusrCfg = "user.toml"\n[wrapper]\n"common.lic" = "10"\nn = 5\n')
+    (built.folder / "aiges.toml").write_text(aiges)
     (built.folder / "user.toml").write_text('[engine]\nmodel = "tiny"\nn = 4\n')
     deployment = await models.host.add(built)
     value = call(params={"lang": "en"}) | {"payload": {"img": {"image": "data:image/png;base64,AA=="}}}
     found = msgspec.json.decode((await texts(models, deployment, value))["boxes"])
-    assert found["config"] == {"engine.model": "tiny", "engine.n": "4", "common.lic": "10", "n": "5"}
+    assert found["config"] == config
 
 
 OLDEST = """

@@ -1,4 +1,4 @@
-"""The configuration that wrappers get: the table ``[wrapper]`` of an ``aiges.toml``, and the manifest's own."""
+"""The configuration that wrappers get: the manifest's, or the table ``[wrapper]`` of an ``aiges.toml``."""
 
 from __future__ import annotations
 
@@ -15,18 +15,16 @@ FILE: Final = "aiges.toml"
 
 
 def wrapper_config(options: Mapping[str, Any], folder: Path) -> dict[str, str]:
-    """Return the configuration as a wrapper gets it: flat, all values as text. The manifest's values come last.
+    """Return the configuration as a wrapper gets it: flat, all values as text.
 
-    Raises ValueError, with the file and the reason, for a file that cannot be read.
+    It is the manifest's table ``config``; without one, the file that ``usrCfg`` in ``aiges.toml`` names, or the table
+    ``[wrapper]`` there. Raises ValueError, with the file and the reason, for a file that cannot be read.
     """
+    if "config" in options:
+        return flat(options["config"])
     stated = loader_config(options, folder)
-    found: dict[str, str] = {}
     user = stated.get("aiges", {}).get("usrCfg")
-    if isinstance(user, str) and user:
-        found.update(flat(_read(folder / user)))
-    found.update(flat(stated.get("wrapper", {})))
-    found.update(flat(options.get("config", {})))
-    return found
+    return flat(_read(folder / user) if isinstance(user, str) and user else stated.get("wrapper", {}))
 
 
 def loader_config(options: Mapping[str, Any], folder: Path) -> dict[str, Any]:

@@ -26,7 +26,7 @@ class AigesRuntime(Runtime):
         class = "wrapper:Wrapper"          # module:Class, in the manifest's folder
         environment = "requirements.lock"  # its packages, which `penstock model install` installs
         interpreter = "venv"               # instead: a Python, or the folder of a virtual environment
-        config = { model = "tiny" }        # what wrapperInit gets, as text, besides [wrapper] of aiges.toml
+        config = { model = "tiny" }        # what wrapperInit gets, as text; else [wrapper] of aiges.toml
         toml = "aiges.toml"                # the file of that table; read if it is there
         header_pass = ["uid"]              # fields of a call's header that the wrapper gets as parameters, besides sid
         resources = { words = "words.zip" }  # files for wrapperLoadRes, by the names that header.res_id states

@@ -121,7 +121,7 @@ class _Trial:
 
     def _init(self) -> None:
         try:
-            config = wrapper_config({"config": self._wrapper.config}, Path.cwd())
+            config = wrapper_config({"config": stated} if (stated := self._wrapper.config) else {}, Path.cwd())
         except ValueError as error:
             raise _Problem(str(error)) from None
         number = self._call("wrapperInit", config)
