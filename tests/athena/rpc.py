@@ -76,6 +76,10 @@ class RpcClient:
         response = await self.call(op, handle, data, **param)
         return LoaderOutput.FromString(response.data[0].data)
 
+    async def raw_output(self, message: bytes) -> LoaderOutput:
+        """Send an encoded call; return the loader's output."""
+        return LoaderOutput.FromString(ResData.FromString(await self.raw(message)).data[0].data)
+
     async def once(self, service: str, handle: str, *pieces: Payload, **params: str) -> LoaderOutput:
         """Call a service once, and poll until its result is there."""
         given = LoaderInput(serviceId=service, state="ONCE", params=params, pl=pieces)
@@ -96,6 +100,14 @@ class RpcClient:
                 found.append(output)
             if output.status in END:
                 return found
+
+    async def some(self, handle: str, first: LoaderOutput, count: int) -> list[LoaderOutput]:
+        """Poll a session until it has sent that many results; ``first`` is the output of its first message."""
+        found = [first]
+        while sum(len(output.pl) for output in found) < count:
+            found.append(await self.loader("AIOut", handle, waitTime=5000))
+            assert not found[-1].code, found[-1]
+        return found
 
     async def tool(self, query: str, headers: str = '{"method": "GET"}') -> str:
         """Run a command of the tool box."""

@@ -178,10 +178,7 @@ async def test_a_session_streams_both_ways(client: RpcClient) -> None:
 
 async def test_results_leave_while_the_client_still_sends(client: RpcClient) -> None:
     first = await client.loader("AIIn", "s-2", part("relay", 1, text("p", "a", 0), greeting="hi"), SeqNo=1)
-    got = [first]  # it may hold a result already
-    while len(data_of(got)) < 2:
-        got.append(await client.loader("AIOut", "s-2", waitTime=5000))
-    assert data_of(got) == ["hi", "A"]
+    assert data_of(await client.some("s-2", first, 2)) == ["hi", "A"]
     await client.loader("AIIn", "s-2", part("relay", 2, text("p", "b", 2)), SeqNo=2)
     assert data_of(await client.results("s-2"))[-1] == "end"
 
@@ -222,6 +219,20 @@ async def test_an_exception_ends_a_session_and_frees_its_place(gateway: HttpCall
     await until(lambda: model(gateway, "relay").in_flight == 0, "the place is free")
     ended = await client.loader("AIOut", "s-6")
     assert (ended.code, ended.status) == (10101, LoaderOutput.END)
+
+
+async def test_an_exception_ends_what_another_rpc_waits_for(gateway: HttpCaller, client: RpcClient) -> None:
+    """Of a session, and of a call; the one that waits learns of it at once."""
+    first = await client.loader("AIIn", "s-8", part("relay", 1, text("p", "a", 0), greeting="hi"), SeqNo=1)
+    await client.some("s-8", first, 2)  # there are no more
+    waiting = [asyncio.create_task(client.loader("AIOut", "s-8", waitTime=60000))]
+    waiting.append(asyncio.create_task(client.raw_output(slow_call("s-9"))))
+    await until(lambda: model(gateway, "slow").in_flight == 1, "the call runs")
+    for handle in ("s-8", "s-9"):
+        assert (await client.loader("AIExcp", handle)).code == 0
+    for output in await asyncio.gather(*waiting):
+        assert (output.code, output.status) == (10101, LoaderOutput.END)
+    await until(lambda: not model(gateway, "slow").in_flight, "the call has ended")
 
 
 async def test_a_hundred_sessions_at_once_do_not_mix(gateway: HttpCaller, client: RpcClient) -> None:

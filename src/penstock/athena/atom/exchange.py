@@ -15,6 +15,10 @@ from penstock.errors import Overloaded
 MAX_UNPOLLED_BYTES: Final = 256 * 2**20
 
 
+class Released(Exception):
+    """A call or session was ended while an RPC waited for its results."""
+
+
 class Exchange(Protocol):
     """A call or session in progress."""
 
@@ -39,7 +43,7 @@ class Exchange(Protocol):
     async def poll(self, seconds: float) -> ResponseMessage:
         """Return the next results, or none after ``seconds``. The status of the last ones is 2 or 3.
 
-        Raises the error that has ended the call.
+        Raises Released, or the error that has ended the call.
         """
 
     async def close(self) -> None:
@@ -106,6 +110,8 @@ class OnceExchange:
                 self._waiters -= 1
         if not self._task.done():
             return ResponseMessage(status=Status.BEGIN)
+        if self._task.cancelled():
+            raise Released("the call was ended by its client, or because the server stops")
         results = self._task.result()
         status = last_status(results)
         return ResponseMessage(status=status if status.last else Status.ONCE, payload=results)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from penstock.athena.app_ids import WrongAppId
+from penstock.athena.atom.exchange import Released
 from penstock.athena.atom.exchanges import Exchanges, Refusal, key_of
 from penstock.athena.atom.forms import BIZ, LOADER, SERVICE, Form, form_of
 from penstock.athena.atom.opening import Opening
@@ -38,6 +39,7 @@ _CODES: Final[dict[type[Exception], Code]] = {
     InputEnded: codes.SESSION_ENDED,
     UnexpectedFrame: codes.INVALID_DATA,
     TooFarAhead: codes.INVALID_DATA,
+    Released: codes.INACTIVE,
     WrongAppId: codes.INVALID_APP_ID,
     WrongMode: codes.WRONG_MODE,
 }

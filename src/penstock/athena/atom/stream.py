@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from typing import Final
 
+from penstock.athena.atom.exchange import Released
 from penstock.athena.atom.order import Order
 from penstock.athena.protocol.addressing import for_service, in_message
 from penstock.athena.protocol.data import Scalar, Status
@@ -129,8 +130,10 @@ class StreamExchange:
         done = self._running.done
         if not done.done():
             return ResponseMessage(status=Status.BEGIN)
+        if self.request.withdrawn:
+            raise Unauthorized(self.request.withdrawn)
         if done.cancelled():
-            raise Unauthorized(self.request.withdrawn) if self.request.withdrawn else ServiceError()
+            raise Released("the session was ended by its client, or because the server stops")
         error = done.exception()
         if error is not None:
             raise self._explained(error)
