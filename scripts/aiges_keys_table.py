@@ -1,36 +1,50 @@
-"""Writes the table of the keys of aiges.toml into docs/athena/aiges-toml.md; ``make fix`` runs it."""
+"""Writes the table of the keys of aiges.toml into both aiges-toml.md of docs/athena; ``make fix`` runs it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import groupby
 from pathlib import Path
 
 from penstock.models.aiges_keys import ANY, KEYS, SERVICE, Key
+from scripts.chinese import AIGES_KEYS
 
-DOCUMENT = Path(__file__).parents[1] / "docs" / "athena" / "aiges-toml.md"
+_FOLDER = Path(__file__).parents[1] / "docs" / "athena"
+DOCUMENT = _FOLDER / "aiges-toml.md"
+CHINESE_DOCUMENT = _FOLDER / "zh" / "aiges-toml.md"
 _BEGIN = "<!-- keys: written by `make fix` -->\n"
 _END = "<!-- end of keys -->\n"
-_HEAD = "| section | keys | effect | what becomes of them |\n| --- | --- | --- | --- |\n"
+_RULE = "| --- | --- | --- | --- |\n"
 
 
 def table() -> str:
     """Return the table, with the keys of one section, effect and meaning in one row."""
+    return "| section | keys | effect | what becomes of them |\n" + _RULE + _rows(text_of=str, separator=", ")
+
+
+def chinese_table() -> str:
+    """Return the table in Chinese."""
+    return "| 节 | 键 | 效果 | 处理方式 |\n" + _RULE + _rows(text_of=AIGES_KEYS.__getitem__, separator="、")
+
+
+def _rows(*, text_of: Callable[[str], str], separator: str) -> str:
     rows = groupby(KEYS, key=lambda one: (one.section, one.effect, one.meaning))
-    return _HEAD + "".join(_row(list(keys)) for _, keys in rows)
+    return "".join(_row(list(keys), text_of=text_of, separator=separator) for _, keys in rows)
 
 
-def _row(keys: list[Key]) -> str:
+def _row(keys: list[Key], *, text_of: Callable[[str], str], separator: str) -> str:
     first = keys[0]
     section = "`[SERVICE]`" if first.section == SERVICE else f"`[{first.section}]`"
-    names = ", ".join("all others" if one.name == ANY else f"`{one.name}`" for one in keys)
-    return f"| {section} | {names} | {first.effect.value} | {first.meaning} |\n"
+    names = separator.join(text_of("all others") if one.name == ANY else f"`{one.name}`" for one in keys)
+    return f"| {section} | {names} | {text_of(first.effect.value)} | {text_of(first.meaning)} |\n"
 
 
-def with_table(document: str) -> str:
+def with_table(document: str, table: str) -> str:
     """Return the document with this table in place of the one between the marks."""
     before, rest = document.split(_BEGIN, 1)
-    return before + _BEGIN + table() + _END + rest.split(_END, 1)[1]
+    return before + _BEGIN + table + _END + rest.split(_END, 1)[1]
 
 
 if __name__ == "__main__":
-    DOCUMENT.write_text(with_table(DOCUMENT.read_text()))
+    DOCUMENT.write_text(with_table(DOCUMENT.read_text(), table()))
+    CHINESE_DOCUMENT.write_text(with_table(CHINESE_DOCUMENT.read_text(), chinese_table()))

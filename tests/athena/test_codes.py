@@ -8,7 +8,8 @@ from penstock import errors
 from penstock.athena.protocol import codes
 from penstock.athena.protocol.mistakes import DataUndecodable
 from penstock.failures import CallFailed, Category, error_of
-from scripts.athena_codes_table import DOCUMENT, with_table
+from scripts.athena_codes_table import CHINESE_DOCUMENT, DOCUMENT, chinese_table, table, with_table
+from scripts.chinese import CODES
 
 
 def _all(kind: type[errors.PenstockError]) -> list[type[errors.PenstockError]]:
@@ -79,4 +80,10 @@ def test_a_schema_may_map_codes_to_statuses() -> None:
 
 def test_the_documented_codes_are_those_of_the_code() -> None:
     """`make fix` writes the table; run it after changing a code."""
-    assert DOCUMENT.read_text() == with_table(DOCUMENT.read_text())
+    assert DOCUMENT.read_text() == with_table(DOCUMENT.read_text(), table())
+
+
+def test_every_code_is_documented_in_chinese() -> None:
+    """A new or changed meaning needs a Chinese one in `scripts/chinese.py`."""
+    assert {one.meaning for one in codes.TABLE} == set(CODES)
+    assert CHINESE_DOCUMENT.read_text() == with_table(CHINESE_DOCUMENT.read_text(), chinese_table())

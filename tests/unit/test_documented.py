@@ -18,7 +18,7 @@ from penstock.masking import Secret
 from penstock.settings import load_settings
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs" / "athena").glob("*.md"))]
 CODE = re.compile(r"```\w*\n(.*?)```|(?<!`)`([^`\n]+)`", re.DOTALL)
 COMMAND = re.compile(r"(?:^|^\$ |\| |&& |\$\()(?:\.venv/bin/)?penstock ([a-z]+(?: [^\n|&;#)`]*)?)", re.MULTILINE)
 HTTP_PATH = re.compile(r"(?:\b(GET|POST|PUT|DELETE) )?(?:\$api|(?<![\w.$])/api/v1)((?:/[\w{}$.:…-]+)+)")
