@@ -131,7 +131,7 @@ async def spoken(session: aiohttp.ClientSession, sound: bytes, console: Console)
             if reply["header"]["code"]:
                 raise SystemExit(f"speech failed: {reply['header']}")
             if "payload" in reply:
-                words = msgspec.json.decode(base64.b64decode(reply["payload"]["words"]["text"]))
+                words = reply["payload"]["words"]["text"]
                 heard.append(words["text"])
                 console.print(f"WS   /v1/private/speech   heard: {words['text']}")
         await speaking
