@@ -315,10 +315,12 @@ async def test_models_of_tenants_are_there_after_a_restart(
 
 async def _appears(caller: HttpCaller, name: str) -> None:
     """Wait until a gateway has read the models of alpha from the database."""
-    models = caller.parts.models
-    while ("alpha", name) not in models.host.entries:
-        models.host.changed.clear()
-        await models.host.changed.wait()
+    host = caller.parts.models.host
+    while True:
+        seen = host.changes.count
+        if ("alpha", name) in host.entries:
+            return
+        await host.changes.after(seen)
 
 
 async def test_workers_resolve_the_model_of_a_job_by_its_tenant(

@@ -36,14 +36,14 @@ class HostedModels:
 
     async def names(self) -> AsyncIterator[Mapping[str, Served]]:
         while True:
-            self._host.changed.clear()
+            seen = self._host.changes.count
             found: dict[str, Served] = {}
             for entry in self._host.entries.values():
                 newest = entry.versions[entry.default]
                 tenants = [entry.owner] if entry.owner is not None else newest.model.manifest.tenants
                 found[entry.name] = found.get(entry.name, Served()).with_model(newest.places, tenants)
             yield found
-            await self._host.changed.wait()
+            await self._host.changes.after(seen)
 
     async def predict(self, name: str, job: ClaimedJob, context: JobContext) -> bytes:
         listener = _Listener(context)

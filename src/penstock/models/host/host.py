@@ -22,6 +22,7 @@ from penstock.models.host.supervision import Supervision
 from penstock.models.host.windows import Windows
 from penstock.models.manifest import Model
 from penstock.models.replica.runtime import Segment
+from penstock.processes.changes import Changes
 from penstock.suggestions import did_you_mean
 from penstock.telemetry import logs
 from penstock.tenants.principal import DEFAULT_TENANT, TenantId
@@ -70,7 +71,7 @@ class ModelHost:
         self.entries: dict[EntryKey, Entry] = {}
         self.guardian = Guardian()
         self.folders = CallFolders(call_folder, self.guardian, max_bytes=max_file_bytes)
-        self.changed = asyncio.Event()  # set when models or schemas come and go; the waiter clears it
+        self.changes = Changes()  # of models and schemas, which come and go
         self._private = frozenset(private)
         self._supervision = Supervision(
             self.deployments,
@@ -251,7 +252,7 @@ class ModelHost:
                 self._spawn(self._introduce(deployment))
             elif model.manifest.eager:
                 self._spawn(self._load(deployment))
-            self.changed.set()
+            self.changes.note()
             runtime = model.manifest.runtime
             log.info("model_added", model=model.name, version=model.version, runtime=runtime, **_owned(model.owner))
             return deployment
@@ -284,7 +285,7 @@ class ModelHost:
                 del self.entries[place]
             elif entry.default not in entry.versions:
                 entry.default = list(entry.versions)[-1]
-            self.changed.set()
+            self.changes.note()
             log.info("model_removed", model=name, version=version, **_owned(owner))
 
     def _lock(self, place: EntryKey) -> asyncio.Lock:
@@ -320,7 +321,7 @@ class ModelHost:
                 await deployment.load()
         except ModelUnavailable as error:
             log.warning("model_unavailable", model=deployment.model.name, reason=error.message)
-        self.changed.set()
+        self.changes.note()
 
     async def _load(self, deployment: Deployment) -> None:
         try:
@@ -335,7 +336,7 @@ class ModelHost:
             logbook=entry.logbook,
             private=self._private,
             folders=self.folders,
-            on_change=self.changed.set,
+            on_change=self.changes.note,
         )
         if model.manifest.exclusive is not None:
             group = self._groups.setdefault(model.manifest.exclusive, Group(model.manifest.exclusive))
