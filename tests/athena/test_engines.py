@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import json
+import re
 import shutil
 import subprocess
 import sys
@@ -64,6 +66,15 @@ async def test_a_library_is_called_over_http(caller: HttpCaller) -> None:
     reply = await post(caller, "upper-c", b"hello")
     assert reply.status == 200, reply.body
     assert reply.json["header"]["code"] == 0
+    assert base64.b64decode(reply.json["payload"]["upper"]["text"]) == b"HELLO"
+
+
+async def test_the_quick_start_calls_a_library(caller: HttpCaller) -> None:
+    """The pages of other languages have the same request, see test_chinese_pages.py."""
+    page = (ROOT / "docs" / "athena" / "README.md").read_text()
+    found = re.search(r"curl -s http://127\.0\.0\.1:8080(\S+) .*?-d '(.*?)'\n", page, re.DOTALL)
+    assert found is not None
+    reply = await caller.call("POST", found[1], json.loads(found[2]))
     assert base64.b64decode(reply.json["payload"]["upper"]["text"]) == b"HELLO"
 
 
