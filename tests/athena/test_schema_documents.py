@@ -100,7 +100,17 @@ def test_a_service_with_sessions_allows_all_statuses_and_omissions() -> None:
     assert img["properties"]["status"]["enum"] == [0, 1, 2, 3]
     assert "required" not in img
     assert "required" not in given_by
-    assert document_of(of_engine(ENGINE))["schemainput"]["required"] == ["header", "parameter", "payload"]
+    assert document_of(of_engine(ENGINE))["schemainput"]["required"] == ["header", "parameter"]
+
+
+@pytest.mark.parametrize("dialect", Dialect)
+def test_no_input_of_an_engine_is_required(dialect: Dialect) -> None:
+    """Documents of the original require none: its clients omit data that an engine can do without."""
+    document = document_of(of_engine(ENGINE), dialect)
+    assert "required" not in document["schemainput"]["properties"]["payload"]
+    message = {"header": {"appid": "a"}, "parameter": {"ocr": {"lang": "en"}}}
+    Rules(Document(document)).first(message | {"payload": {"note": {"text": "bm90ZQ=="}}})
+    Rules(Document(document)).first(message)
 
 
 def test_a_model_is_described_by_its_schema() -> None:
@@ -251,7 +261,7 @@ def test_constants_override_and_keys_are_replaced_after_the_check() -> None:
         ({"parameter": {"ocr": {"lang": "fr"}}}, "parameter.ocr.lang"),
         ({"parameter": {"ocr": {"lang": "en", "angle": 91}}}, "parameter.ocr.angle"),
         ({"parameter": {"ocr": {"lang": "en", "boxes": {"format": 1}}}}, "parameter.ocr.boxes.format"),
-        ({"payload": {}}, "payload.img"),
+        ({"payload": {"img": {"encoding": "png"}}}, "payload.img.image"),
         ({"payload": {"img": {"image": ""}, "note": {"text": "x"}}}, "payload.img.image"),
         ({"payload": {"img": {"image": "x", "status": 1}, "note": {"text": "x"}}}, "payload.img.status"),
     ],

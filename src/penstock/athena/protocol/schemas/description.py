@@ -100,8 +100,8 @@ def of_engine(service: Service, *, name: str = "", version: str = "") -> Descrip
         hosts=service.hosts,
         webgate_type=service.webgate_type,
         parameters=[_declared(one) for one in service.parameters],
-        inputs=[_declared_data(one, required=True) for one in service.inputs],
-        outputs=[_declared_data(one, required=False) for one in service.outputs],
+        inputs=[_declared_data(one) for one in service.inputs],
+        outputs=[_declared_data(one) for one in service.outputs],
         sessions=service.sessions,
     )
 
@@ -123,7 +123,9 @@ def _declared(one: Parameter) -> ParameterOf:
     return ParameterOf(key=one.key, schema=schema, required=one.required)
 
 
-def _declared_data(one: Data, *, required: bool) -> DataOf:
+def _declared_data(one: Data) -> DataOf:
+    """Return an input or output of an engine. None is required: engines of the original check what they get, and their
+    clients omit data that an engine can do without."""
     return DataOf(
         key=one.key,
         type=DataType(one.type),
@@ -133,7 +135,6 @@ def _declared_data(one: Data, *, required: bool) -> DataOf:
         title=one.title,
         description=one.description,
         example=one.example or "",
-        required=required,
     )
 
 
