@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from weakref import WeakKeyDictionary
 
@@ -269,7 +270,8 @@ class Services:
             )
 
         try:
-            async with asyncio.timeout(service.timeout), call.admitted() as headers:
+            limit = nullcontext() if service.timeout is None else asyncio.timeout(service.timeout)
+            async with limit, call.admitted() as headers:
                 result = await result_of(request, call.begin(begin))
         except TimeoutError:
             raise ModelTimeout(f"the service {service.name} took longer than {service.timeout:g} s") from None

@@ -39,12 +39,14 @@ def for_service(message: RequestMessage, service: str) -> ServiceRequest:
     the last ones, take precedence.
     """
     found = ServiceRequest(service=service, header=message.header, payload=message.payload)
+    if len(message.parameter) == 1:
+        [(found.service, only)] = message.parameter.items()
+        found.values, found.expected = only.values, only.expected
+        return found
     for name in sorted(message.parameter, key=lambda one: one == service):  # stable: its own name is the last
         one = message.parameter[name]
         found.values |= one.values
         found.expected |= one.expected
-    if len(message.parameter) == 1:
-        found.service = next(iter(message.parameter))
     return found
 
 

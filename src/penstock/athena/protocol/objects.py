@@ -37,12 +37,12 @@ class ObjectReader:
         if not isinstance(value, dict):
             self._mistakes.add(path, f"must be an object that holds {_TYPE_NAMES}")
             return None
-        kinds = TYPES.keys() & value.keys()
+        kinds = [field for field in value if field in TYPES]
         if len(kinds) > 1:
             self._mistakes.add(path, f"must hold one of {_TYPE_NAMES}, not {' and '.join(sorted(kinds))}")
             return None
         fields = dict(value)
-        kind = kinds.pop() if kinds else None
+        kind = kinds[0] if kinds else None
         data = None if kind is None else fields.pop(kind)
         found = DataObject(name=name, type=types.get(name, DataType.TEXT) if kind is None else TYPES[kind])
         status = self.status(path, fields.pop("status", None))
@@ -60,6 +60,8 @@ class ObjectReader:
 
     def scalars(self, path: Path, fields: Mapping[str, Any], what: str) -> dict[str, Scalar]:
         """Return the fields that are strings, numbers and booleans, without those that are null."""
+        if not fields:
+            return {}
         if len(fields) > self._max_fields:
             self._mistakes.add(path, f"has more than {self._max_fields} fields")
             return {}
@@ -107,10 +109,7 @@ class ObjectReader:
 
     def _plain(self, value: Any, found: DataObject) -> bytes:
         """Return the data as it was before base64, compression and its character set. Raises Undecodable."""
-        if isinstance(value, dict | list | int | float):
-            if isinstance(value, dict | list) or found.attributes.get("format") == "json":
-                return _as_json(value)
-        elif isinstance(value, str):
+        if isinstance(value, str):
             if self._raw_text and found.type is DataType.TEXT:
                 return value.encode()
             data = packing.from_base64(value)
@@ -119,6 +118,9 @@ class ObjectReader:
             if found.type is DataType.TEXT:
                 data = packing.to_utf8(data, found.attributes.get("encoding"))
             return data
+        if isinstance(value, dict | list | int | float):
+            if isinstance(value, dict | list) or found.attributes.get("format") == "json":
+                return _as_json(value)
         elif value is None and found.attributes.get("format") == "json":
             return b"null"
         raise packing.Undecodable("must be a string of base64, or JSON (an object or a list)")

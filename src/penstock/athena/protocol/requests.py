@@ -17,6 +17,7 @@ from penstock.web.reading import decode
 Attributes = dict[str, Scalar]
 
 _any: Final = msgspec.json.Decoder()
+_SECTIONS: Final = frozenset({"header", "parameter", "payload"})
 _NO_TYPES: Final[Mapping[str, DataType]] = {}
 
 
@@ -110,7 +111,7 @@ class _Reader:
         self._objects = ObjectReader(self._mistakes, max_bytes=limits.max_data_bytes, max_fields=limits.max_fields)
 
     def read(self, value: dict[str, Any], types: Mapping[str, DataType]) -> RequestMessage:
-        for name in value.keys() - {"header", "parameter", "payload"}:
+        for name in value.keys() - _SECTIONS:
             self._mistakes.add((name,), "is not part of a message; it has header, parameter and payload")
         found = RequestMessage(header=self._header(value.get("header")))
         for service, stated in self._section(("parameter",), value.get("parameter")).items():
@@ -152,11 +153,13 @@ class _Reader:
         if not isinstance(value, dict):
             self._mistakes.add(path, "must be an object with the parameters of the service of this name")
             return ServiceParameter()
-        objects = {name: one for name, one in value.items() if isinstance(one, dict)}
+        scalars: dict[str, Any] = {}
+        objects: dict[str, dict[str, Any]] = {}
+        for name, one in value.items():
+            (objects if isinstance(one, dict) else scalars)[name] = one
         if len(objects) > self._limits.max_objects:
             self._mistakes.add(path, f"describes more than {self._limits.max_objects} results")
             return ServiceParameter()
-        scalars = {name: one for name, one in value.items() if not isinstance(one, dict)}
         expected = {
             name: self._objects.scalars((*path, name), one, "an attribute of a result: attributes have one level")
             for name, one in objects.items()

@@ -18,6 +18,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Final
 
 LENGTH: Final = 32
@@ -64,6 +65,7 @@ def is_session_id(text: str) -> bool:
     return len(text) == LENGTH and _FORMAT.fullmatch(text) is not None
 
 
+@lru_cache(maxsize=256)
 def _short(text: str, length: int, default: str) -> str:
     """Return so many letters and digits of a text, filled up from the default."""
     found = _NOT_IN_NAMES.sub("", text.lower())[:length]

@@ -28,6 +28,7 @@ from penstock.web.response import Headers, Response, json_response
 T = TypeVar("T")
 
 _CONTENT_TYPE: Final = "application/json"
+_SCALARS: Final = (str, int, float)
 
 
 class OnceCalls:
@@ -194,4 +195,4 @@ def header_of(message: Mapping[str, Any]) -> RequestMessage:
     """Return a message as far as it concerns who sends it, before the rules of a document add to it."""
     header = message.get("header")
     fields = header.items() if isinstance(header, dict) else ()
-    return RequestMessage(header={name: value for name, value in fields if isinstance(value, str | int | float)})
+    return RequestMessage(header={name: value for name, value in fields if isinstance(value, _SCALARS)})

@@ -22,6 +22,7 @@ _SECTIONS: Final = {
     "payload": None,
 }  # levels of members that rules may add; None: not even it
 _OF_TEXT: Final = ("encoding", "compress", "format")
+_CONTAINERS: Final = (dict, list)
 _NUMBERS: Final = frozenset({"integer", "number"})
 _FROM_TEXT: Final = frozenset({"integer", "number", "boolean"})
 
@@ -38,6 +39,8 @@ class Rules:
         self._plan = _plan_of(document.given)
         self._plan_in_parts = _plan_of(_without_statuses(document.given))
         self._header = properties_of(properties_of(document.given).get("header"))
+        returned = properties_of(properties_of(document.returned).get("payload"))
+        self._results = {name: _Attributes.of(schema) for name, schema in returned.items()}
 
     def first(self, message: dict[str, Any], *, app_id: str = "", in_parts: bool = False) -> dict[str, Any]:
         """Return a first, or only, message as the engine should see it; the message itself is changed.
@@ -55,7 +58,7 @@ class Rules:
                 if inner is not None:
                     _complete(inner, message.get(name), grow=grow or 0)
         (self._opening if in_parts else self._first).check(message)
-        if plan is not None:
+        if plan is not None and plan.renames:
             _rename(plan, message)
         return message
 
@@ -65,7 +68,7 @@ class Rules:
         if plan is not None:
             _complete(plan, message, grow=0)
         self._later.check(message)
-        if plan is not None:
+        if plan is not None and plan.renames:
             _rename(plan, message)
         return message
 
@@ -83,18 +86,17 @@ class Rules:
 
     def cast(self, results: Sequence[DataObject]) -> None:
         """Complete the attributes of results: those of text by the defaults in the document, all in its types."""
-        payload = properties_of(properties_of(self._document.returned).get("payload"))
         for one in results:
-            types = properties_of(payload.get(one.name))
+            stated = self._results.get(one.name)
+            if stated is None:
+                continue
             if one.type is DataType.TEXT:
-                for name in _OF_TEXT:
-                    default = _default_of(types.get(name))
-                    if isinstance(default, str) and name not in one.attributes:
-                        one.attributes[name] = default
+                for name, default in stated.defaults.items():
+                    one.attributes.setdefault(name, default)
             for name, value in one.attributes.items():
-                schema = types.get(name)
-                if isinstance(schema, Mapping):
-                    one.attributes[name] = as_type(value, schema.get("type"))
+                kind = stated.types.get(name)
+                if kind is not None:
+                    one.attributes[name] = as_type(value, kind)
 
     def response_header(self, header: Mapping[str, Scalar]) -> dict[str, Scalar]:
         """Return the fields of a request's header that its response repeats."""
@@ -105,14 +107,29 @@ class Rules:
         return {name: as_type(value, types[name]) for name, value in found.items()}
 
 
-def _default_of(schema: Any) -> Any:
-    return schema.get("defaultVal", schema.get("default")) if isinstance(schema, Mapping) else None
+@dataclass(slots=True)
+class _Attributes:
+    """What a schema states of the attributes of a result."""
+
+    defaults: dict[str, str]  # of those that describe text
+    types: dict[str, str]
+
+    @classmethod
+    def of(cls, schema: Any) -> _Attributes:
+        stated = {name: one for name, one in properties_of(schema).items() if isinstance(one, Mapping)}
+        of_text = {name: stated[name] for name in _OF_TEXT if name in stated}
+        defaults = {name: one.get("defaultVal", one.get("default")) for name, one in of_text.items()}
+        types = {name: one.get("type") for name, one in stated.items()}
+        return cls(
+            defaults={name: one for name, one in defaults.items() if isinstance(one, str)},
+            types={name: kind for name, kind in types.items() if isinstance(kind, str)},
+        )
 
 
 def as_type(value: Scalar, kind: Any) -> Scalar:
     """Return a value as a JSON type, where it can be one."""
     if kind == "string":
-        return text_of(value)
+        return value if isinstance(value, str) else text_of(value)
     if not isinstance(kind, str):
         return value
     if kind in _NUMBERS and isinstance(value, str):
@@ -141,6 +158,7 @@ class _Plan:
     inner: dict[str, _Plan] = field(default_factory=dict)
     items: _Plan | None = None  # of each item, where the value is a list
     sets: bool = False  # it, or one in it, sets something
+    renames: bool = False  # it, or one in it or its items, renames something
 
 
 def _plan_of(schema: Any, depth: int = 0) -> _Plan | None:
@@ -164,6 +182,8 @@ def _plan_of(schema: Any, depth: int = 0) -> _Plan | None:
         if inner is not None:
             found.inner[name] = inner
     found.sets = bool(found.constants or found.defaults) or any(one.sets for one in found.inner.values())
+    inside = [*found.inner.values(), *([found.items] if found.items is not None else ())]
+    found.renames = bool(found.names) or any(one.renames for one in inside)
     states_some = found.sets or found.types or found.names or found.inner or found.items is not None
     return found if states_some else None
 
@@ -177,10 +197,10 @@ def _complete(plan: _Plan, value: Any, *, grow: int) -> None:
     if type(value) is not dict:
         return
     for name, constant in plan.constants:
-        value[name] = deepcopy(constant)
+        value[name] = _copy(constant)
     for name, default in plan.defaults:
         if name not in value:
-            value[name] = deepcopy(default)
+            value[name] = _copy(default)
     for name, kind in plan.types:
         one = value.get(name)
         if type(one) is str:
@@ -193,6 +213,11 @@ def _complete(plan: _Plan, value: Any, *, grow: int) -> None:
         _complete(inner, value[name], grow=max(grow - 1, 0))
 
 
+def _copy(value: Any) -> Any:
+    """Return a value of JSON that may be changed apart from the original."""
+    return deepcopy(value) if isinstance(value, _CONTAINERS) else value
+
+
 def _rename(plan: _Plan, value: Any) -> None:
     if type(value) is list and plan.items is not None:
         for one in value:
@@ -200,7 +225,7 @@ def _rename(plan: _Plan, value: Any) -> None:
     if type(value) is not dict:
         return
     for name, inner in plan.inner.items():
-        if name in value:
+        if inner.renames and name in value:
             _rename(inner, value[name])
     if plan.names:
         value |= {other: value.pop(name) for name, other in plan.names if name in value}
