@@ -43,8 +43,11 @@ from penstock.models.replica.runtime import Segment
 from penstock.models.result_files import ResultFiles
 from penstock.models.service import ModelService
 from penstock.quotas.admission import Quotas
+from penstock.telemetry import logs
 from penstock.web.request import Request
 from penstock.web.response import Headers
+
+log = logs.get(__name__)
 
 
 class Service:
@@ -65,6 +68,13 @@ class Service:
         self.has_own_document = own is not None
         self.document = own or Document(documents.made(deployment, schema, self.engine))
         self.rules = Rules(self.document)
+        if self.document.enable_client_session:
+            log.warning(
+                "service_setting_ignored",
+                service=self.name,
+                setting="enable_client_session",
+                reason="a later request may reach another process of the engine",
+            )
 
     @property
     def ids(self) -> frozenset[str]:
