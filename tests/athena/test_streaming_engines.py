@@ -115,6 +115,7 @@ async def test_an_engine_that_has_heard_enough_ends_the_session(caller: HttpCall
 
 
 async def test_everything_in_one_message_is_a_session_too(caller: HttpCaller) -> None:
+    """It may omit what the engine can do without: here the note."""
     async with client(caller, PATH) as socket:
         await socket.send(frame("all", 3, name="sound", status=3))
         message = await socket.next()
