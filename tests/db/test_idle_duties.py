@@ -126,6 +126,20 @@ async def test_a_claim_that_may_not_take_ready_jobs_keeps_no_other_claim_waiting
             await service.stop()
 
 
+async def test_a_claim_that_goes_on_waiting_after_the_stop_begins_no_polls(fresh: Database) -> None:
+    service = JobService(fresh)
+    request = ClaimRequest(worker_id="w", task_types=["t"], model_profiles=["m"], wait_seconds=60)
+    claim = asyncio.create_task(service.claim(request))
+    await until(lambda: len([one for one in service.claims._waiters if one.idle]) == 1, "the claim waits")
+    await service.stop()
+    service.claims.wake(None)
+    (waiter,) = service.claims._waiters
+    await until(lambda: waiter.idle and not waiter.news.is_set(), "the claim has tried once more, and waits again")
+    claim.cancel()
+    await asyncio.wait([claim])
+    assert service._shared.polls._polling is None
+
+
 async def test_a_poll_that_fails_ends_the_waiting_claims_with_the_error(fresh: Database) -> None:
     async with open_database(fresh.url) as database:
         service = JobService(database)

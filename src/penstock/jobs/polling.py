@@ -31,13 +31,16 @@ class ReadyPolls:
         self._claims = claims
         self._scans = FullScans()
         self._polling: asyncio.Task[None] | None = None
+        self._stopped = False
 
     def begin(self) -> None:
-        """Poll as long as claims wait: a claim is about to do so."""
-        if self._polling is None:
+        """Poll as long as claims wait: a claim is about to do so. Once stopped, polling does not begin again."""
+        if self._polling is None and not self._stopped:
             self._polling = asyncio.create_task(self._poll())
 
     async def stop(self) -> None:
+        """Stop polling for good: a claim that still waits would otherwise start a task that nothing stops."""
+        self._stopped = True
         polling, self._polling = self._polling, None
         if polling is not None:
             polling.cancel()
