@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
@@ -108,6 +109,24 @@ def test_a_signature_outside_the_clock_window_is_refused(seconds: int) -> None:
 def test_clocks_may_differ_by_the_window(seconds: int) -> None:
     at = NOW + timedelta(seconds=seconds)
     assert verifies(authorization(at=at), request(at=at))
+
+
+@pytest.fixture
+def zone_of_shanghai(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The gateway runs in a time zone other than UTC."""
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "UTC-8")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+@pytest.mark.usefixtures("zone_of_shanghai")
+@pytest.mark.parametrize("zone", ["", " -0000", " GMT", " +0000"])
+def test_a_date_without_a_zone_is_in_utc(zone: str) -> None:
+    date = NOW.strftime("%a, %d %b %Y %H:%M:%S") + zone
+    stated = request(stated={"host": "api.example.com", "date": date})
+    signing.check_date(stated, signing.parse(authorization()), now=NOW.timestamp())
 
 
 @pytest.mark.parametrize("date", ["", "yesterday", "2026-11-30", "Mon, 99 Nov 2026 08:00:00 GMT", "9" * 400])

@@ -20,7 +20,7 @@ from base64 import b64decode, b64encode
 from binascii import Error as NotBase64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Final
 from urllib.parse import unquote
@@ -95,11 +95,17 @@ def check_date(request: SignedRequest, authorization: Authorization, *, now: flo
         if name not in authorization.lines:
             continue
         try:
-            signed_at = parsedate_to_datetime(request.stated.get(name, "")).timestamp()
+            signed_at = _seconds(request.stated.get(name, ""))
         except (ValueError, TypeError, OverflowError, IndexError):
             raise problem from None
         if not abs(now - signed_at) <= CLOCK_WINDOW.total_seconds():
             raise problem
+
+
+def _seconds(date: str) -> float:
+    """Return a date as seconds since 1970; one without a zone, or with ``-0000``, is in UTC."""
+    found = parsedate_to_datetime(date)
+    return (found if found.tzinfo is not None else found.replace(tzinfo=UTC)).timestamp()
 
 
 def matches(request: SignedRequest, authorization: Authorization, secret: bytes) -> bool:
