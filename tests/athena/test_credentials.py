@@ -12,7 +12,8 @@ import pytest
 from penstock.access.instance import Instance
 from penstock.access.secret_file import SecretSource
 from penstock.athena.credentials import sealing, store
-from penstock.errors import WrongState
+from penstock.athena.credentials.cache import CredentialCache
+from penstock.errors import DatabaseUnavailable, WrongState
 from penstock.masking import Secret
 from penstock.postgres.pool import Database
 from tests.support.databases import execute, open_database, query
@@ -192,3 +193,18 @@ async def test_the_secret_of_the_installation_rotates_under_credentials(
     with pytest.raises(WrongState, match=f"athena:{made['id']}"):
         await host.finish()
     await execute(database, "DELETE FROM athena_credential")
+
+
+async def test_a_secret_that_cannot_be_decrypted_is_not_read_again_for_each_request(
+    operator: HttpCaller, database: Database, tmp_path: Path
+) -> None:
+    made = await created(operator)
+    statements: list[str] = []
+    async with open_database(database.url, max_size=1) as own:
+        async with own.acquire() as connection:
+            connection.add_query_logger(lambda query: statements.append(query.query))
+        cache = CredentialCache(own, sealing.Sealing(Instance(own, SecretSource(Secret("B" * 43), tmp_path))))
+        for _ in range(5):
+            with pytest.raises(DatabaseUnavailable, match="does not have the secret"):
+                await cache.find(made["api_key"])
+    assert len(statements) == 1
