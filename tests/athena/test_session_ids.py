@@ -34,6 +34,12 @@ def test_ids_of_one_moment_differ() -> None:
     assert len({ids.next("iat", _AT) for _ in range(65_536)}) == 65_536
 
 
+def test_gateways_with_equal_process_ids_and_ports_make_different_ids() -> None:
+    """As containers of one image have."""
+    gateways = [SessionIds.of_process(1, 8080) for _ in range(3)]
+    assert len({ids.next("iat", _AT) for ids in gateways}) == 3
+
+
 @pytest.mark.parametrize("text", ["", "x" * 32, "iat000704fa@dx16ade44e4d87a1c80", "iat000704fa@dx16ade44e4d87a1c803"])
 def test_other_texts_are_not_ids(text: str) -> None:
     """Ids that clients send are checked before they are used."""

@@ -15,7 +15,7 @@ from penstock.athena.credentials.sealing import Sealing
 from penstock.athena.credentials.service import CredentialService
 from penstock.athena.protocol.requests import Limits
 from penstock.athena.protocol.responses import Bodies
-from penstock.athena.protocol.session_ids import Origin, SessionIds
+from penstock.athena.protocol.session_ids import SessionIds
 from penstock.athena.services import Services
 from penstock.athena.tasks import Tasks
 from penstock.athena.tokens import AccessTokens
@@ -96,7 +96,7 @@ class AthenaParts:
             quotas=self._quotas,
             metering=self._metering,
             files=self._files,
-            session_ids=SessionIds(Origin(pid=os.getpid(), port=self._settings.http_port)),
+            session_ids=SessionIds.of_process(os.getpid(), self._settings.http_port),
             waits=self._settings.penstock_athena_queue,
         )
 

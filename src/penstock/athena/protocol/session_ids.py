@@ -5,7 +5,7 @@
     iat 0007 04fa @ dx 16ade44e4d8 7a1c 80 2
     │   │    │      │  │           │    │  └ version of the format
     │   │    │      │  │           │    └ first two digits of the port
-    │   │    │      │  │           └ last two bytes of the address, in hexadecimal
+    │   │    │      │  │           └ last two bytes of the address, in hexadecimal; here at random
     │   │    │      │  └ milliseconds since 1970, in hexadecimal
     │   │    │      └ location
     │   │    └ counter
@@ -19,6 +19,8 @@ import re
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
+from ipaddress import IPv4Address
+from secrets import randbits
 from typing import Final
 
 LENGTH: Final = 32
@@ -50,6 +52,16 @@ class SessionIds:
         self._before = f"{origin.pid & 0xFFFF:04x}"
         self._location = _short(origin.location, 2, "dx")
         self._after = "".join(f"{int(one):02x}" for one in last) + f"{origin.port:02d}"[:2] + "2"
+
+    @classmethod
+    def of_process(cls, pid: int, port: int) -> SessionIds:
+        """Return the session ids of a gateway.
+
+        Gateways in containers have equal process ids, ports and often addresses. So that their ids differ, the bytes of
+        the address and the first value of the counter are drawn at random.
+        """
+        address = str(IPv4Address(randbits(32)))
+        return cls(Origin(pid=pid, port=port, address=address), first=randbits(16))
 
     def next(self, sub: str, at: datetime) -> str:
         """Return a new id for a service; ``sub`` is its kind, of which the first three letters and digits count."""
