@@ -11,15 +11,22 @@ from aiohttp import web
 
 from penstock.masking import Secret
 from tests.athena.test_webgate import OCR, PNG, envelope, new_credential, post, signed
-from tests.support.engines import put_engine
+from tests.support.engines import put_engine, put_python
 from tests.support.gateways import HttpCaller, running_gateway
 from tests.support.http_servers import running
+
+SAY = """
+    class Model:
+        def predict(self, text: str) -> str:
+            return text
+"""
 
 
 @pytest.fixture(scope="module")
 async def operator(module_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[HttpCaller]:
     folder = tmp_path_factory.mktemp("models")
     put_engine(folder)
+    put_python(folder, "say", SAY)
     async with running_gateway(
         module_database_url,
         models_folder=folder,
@@ -32,7 +39,7 @@ async def operator(module_database_url: str, tmp_path_factory: pytest.TempPathFa
 
 @pytest.fixture
 async def credential(operator: HttpCaller) -> dict[str, Any]:
-    return await new_credential(operator, services=["ocr"])
+    return await new_credential(operator, services=["ocr", "say"])
 
 
 def task(**header: Any) -> dict[str, Any]:
@@ -75,7 +82,85 @@ class TestTasks:
         assert (await operator.post(f"/jobs/{job['id']}/fail", failure)).status == 200
         reply = await state(operator, credential, task_id)
         assert reply.status == 400, reply.body
-        assert reply.json["header"]["code"] == 10163
+        header = reply.json["header"]
+        assert (header["code"], header["task_id"], header["task_status"]) == (10163, task_id, "4")
+
+    async def test_a_task_that_will_be_tried_again_has_not_failed(
+        self, operator: HttpCaller, credential: dict[str, Any]
+    ) -> None:
+        task_id = (await post(operator, signed(credential), task())).json["header"]["task_id"]
+        (job,) = await operator.claim(task_types=["predict"])
+        failure = {"epoch": job["epoch"], "category": "internal", "message": "no"}
+        assert (await operator.post(f"/jobs/{job['id']}/fail", failure)).status == 200
+        reply = await state(operator, credential, task_id)
+        assert (reply.status, reply.json["header"]["code"], reply.json["header"]["task_status"]) == (200, 0, "1")
+        assert (await operator.post(f"/jobs/{job['id']}/cancel", {})).status == 200
+
+    async def test_a_cancelled_task_is_reported_as_failed(
+        self, operator: HttpCaller, credential: dict[str, Any]
+    ) -> None:
+        task_id = (await post(operator, signed(credential), task())).json["header"]["task_id"]
+        assert (await operator.post(f"/jobs/{task_id}/cancel", {})).status == 200
+        reply = await state(operator, credential, task_id)
+        header = reply.json["header"]
+        assert (reply.status, header["code"], header["task_status"]) == (502, 10909, "4")
+        assert "cancelled" in header["message"]
+
+    async def test_results_have_the_attributes_that_the_call_itself_returns(
+        self, operator: HttpCaller, credential: dict[str, Any]
+    ) -> None:
+        parameter = {"ocr": {"boxes": {"encoding": "gbk", "compress": "gzip"}}}
+        called = await post(operator, signed(credential), envelope(parameter=parameter))
+        assert called.status == 200, called.body
+        await post(operator, signed(credential), task() | {"parameter": parameter})
+        (job,) = await operator.claim(task_types=["predict"])
+        result = {"payload": {"boxes": {"text": "[1]", "status": 3}}}
+        done = await operator.post(f"/jobs/{job['id']}/complete", {"epoch": job["epoch"], "result": result})
+        assert done.status == 200
+        found = (await state(operator, credential, job["id"])).json["payload"]["boxes"]
+        theirs = called.json["payload"]["boxes"]
+        assert found.keys() == theirs.keys()
+        assert all(found[name] == theirs[name] for name in found.keys() - {"text"})
+
+    async def test_results_of_other_models_have_the_expected_attributes(
+        self, operator: HttpCaller, credential: dict[str, Any]
+    ) -> None:
+        message = {
+            "header": {"app_id": "app-1", "downMethod": "async"},
+            "parameter": {"say": {"result": {"encoding": "gbk"}}},
+            "payload": {"text": {"text": base64.b64encode(b"Ada").decode()}},
+        }
+        reply = await post(operator, signed(credential, "/v1/private/say"), message)
+        assert reply.status == 200, reply.body
+        (job,) = await operator.claim(task_types=["predict"])
+        done = await operator.post(f"/jobs/{job['id']}/complete", {"epoch": job["epoch"], "result": "\u4f60"})
+        assert done.status == 200
+        path = f"/v1/private/say/tasks/{job['id']}"
+        found = await operator.call("GET", signed(credential, path, method="GET"), headers={"Authorization": ""})
+        text = found.json["payload"]["result"]
+        assert (text["encoding"], base64.b64decode(text["text"])) == ("gbk", "\u4f60".encode("gbk"))
+
+    async def test_attributes_that_a_task_cannot_keep_are_refused(
+        self, operator: HttpCaller, credential: dict[str, Any]
+    ) -> None:
+        message = {
+            "header": {"app_id": "app-1", "downMethod": "async"},
+            "parameter": {"say": {"result": {"note": "x" * 100}}},
+            "payload": {"text": {"text": base64.b64encode(b"Ada").decode()}},
+        }
+        reply = await post(operator, signed(credential, "/v1/private/say"), message)
+        assert reply.status == 400, reply.body
+        assert "parameter.say.result.note" in reply.json["header"]["message"]
+
+    async def test_a_task_id_with_other_data_is_refused_by_its_name(
+        self, operator: HttpCaller, credential: dict[str, Any]
+    ) -> None:
+        assert (await post(operator, signed(credential), task(task_id="order-8"))).status == 200
+        other = task(task_id="order-8") | {"parameter": {"ocr": {"lang": "en"}}}
+        reply = await post(operator, signed(credential), other)
+        assert reply.status == 400, reply.body
+        assert "header.task_id: was used for another" in reply.json["header"]["message"]
+        assert "idempotency_key" not in reply.json["header"]["message"]
 
     async def test_a_repeated_request_with_its_task_id_is_the_same_task(
         self, operator: HttpCaller, credential: dict[str, Any]
@@ -99,8 +184,8 @@ class TestTasks:
         ("header", "field"),
         [
             ({"task_id": "x" * 300}, "header.task_id"),
-            ({"callback_url": "ftp://x"}, "callback"),
-            ({"callback_url": "http://169.254.169.254/"}, "callback"),
+            ({"callback_url": "ftp://x"}, "header.callback_url"),
+            ({"callback_url": "http://169.254.169.254/"}, "header.callback_url"),
         ],
     )
     async def test_a_wrong_field_is_named(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
@@ -11,16 +11,17 @@ from uuid import UUID
 import msgspec
 from msgspec import Raw
 
-from penstock.athena.protocol.addressing import ServiceRequest
+from penstock.athena.protocol.addressing import ServiceRequest, in_message
 from penstock.athena.protocol.data import DataObject, Scalar
 from penstock.athena.services import Service
 from penstock.callbacks.callback import Callback
-from penstock.errors import InvalidInput, NotFound
-from penstock.failures import CallFailed
+from penstock.errors import IdempotencyConflict, InvalidInput, ModelFailed, NotFound, PenstockError
+from penstock.failures import CallFailed, Category, error_of
 from penstock.jobs.http.submitting import SubmitRoutes
 from penstock.jobs.job import Job, JobSubmission
 from penstock.jobs.service import JobService
 from penstock.jobs.states import Status
+from penstock.models.host.calls import CallResult
 from penstock.models.replica.data_urls import Unreadable, inlined, put, segment_of
 from penstock.models.replica.runtime import Segment
 from penstock.tenants.principal import Principal
@@ -32,15 +33,19 @@ _ASYNC: Final = "async"
 _OWNER: Final = "athena"
 _PREDICT: Final = "predict"
 _MAX_TASK_ID: Final = 200
+_MAX_TAG, _MAX_TAGS = 100, 32  # characters of a job's tag, tags of a job
+_FAILED: Final = "4"
 # The original's states of a task.
 _STATES: Final = {
     Status.PENDING: "1",
     Status.RUNNING: "2",
     Status.WAITING: "2",
     Status.COMPLETED: "3",
-    Status.FAILED: "4",
-    Status.CANCELLED: "4",
+    Status.FAILED: _FAILED,
+    Status.CANCELLED: _FAILED,
 }
+# Fields of a job → those of the message.
+_FIELDS: Final = {"callback.url": "header.callback_url", "user_id": "header.uid", "idempotency_key": "header.task_id"}
 _any: Final = msgspec.json.Decoder()
 
 
@@ -60,13 +65,34 @@ class Task:
         """The fields of a response's header that state where the task is."""
         return {"task_id": str(self.job.id), "task_status": _STATES[self.job.status]}
 
-    def results(self, service: Service, part: ServiceRequest) -> list[DataObject]:
-        """Return the results of a completed task. Raises ModelFailed."""
+    @property
+    def failure(self) -> PenstockError | None:
+        """The error in which the task has ended; None for one that succeeded, runs, or will be tried again."""
+        if _STATES[self.job.status] != _FAILED:
+            return None
+        if self.job.error is None:
+            return ModelFailed("the task was cancelled")
+        return error_of(CallFailed(Category(self.job.error.category), self.job.error.message))
+
+    def results(self, service: Service) -> list[DataObject]:
+        """Return the results of a completed task, as the call itself would have returned them. Raises ModelFailed."""
         value = _any.decode(self.job.result or b"null")
         segments = list(_media(value))
         for one in segments:
             value = put(value, one.path, None)
-        return service.output(msgspec.json.encode(value), segments, part)
+        result = CallResult(msgspec.json.encode(value), segments, 0.0, 0.0, service.deployment.model.version)
+        found = service.collected(result, self._request(service))
+        service.rules.cast(found)
+        return found
+
+    def _request(self, service: Service) -> ServiceRequest:
+        """Return the request as far as it decides how results are written: the attributes that it expects of them."""
+        if service.engine is not None:
+            parameter = _any.decode(self.job.input).get("parameter", {})
+            expected = {name: one for name, one in parameter.items() if isinstance(one, dict)}
+        else:
+            expected = _expected_in(self.job.tags)
+        return ServiceRequest(service=service.name, expected=expected)
 
 
 class Tasks:
@@ -97,9 +123,17 @@ class Tasks:
             input=Raw(_inlined(given.json, list(given.segments))),
             idempotency_key=key,
             callback=_callback(part.header),
+            tags=_tags(part) if service.engine is None else [],
         )
         # The sender may call the service, and so needs no right to use the queue of its jobs.
-        accepted = await self._submitting.accept_job(request, submission, location="", of_app=True)
+        try:
+            accepted = await self._submitting.accept_job(request, submission, location="", of_app=True)
+        except InvalidInput as error:
+            raise in_message(error, _FIELDS) from None
+        except IdempotencyConflict:
+            if key is None:
+                raise
+            raise InvalidInput.of("header.task_id", "was used for another request") from None
         return Task(job=accepted.job), [one for one in accepted.headers if one[0] != b"location"]
 
     async def find(self, principal: Principal, service: Service, task_id: str) -> Task:
@@ -119,6 +153,27 @@ def _task_id(header: Mapping[str, Scalar], principal: Principal) -> str | None:
     if len(stated) > _MAX_TASK_ID or not stated.isprintable():
         raise InvalidInput.of("header.task_id", f"must be at most {_MAX_TASK_ID} printable characters")
     return f"{principal.key or ''}:{stated}" if stated else None
+
+
+def _tags(part: ServiceRequest) -> list[str]:
+    """Return the attributes that a request expects of results as tags of its job. The input of an engine has them."""
+    found: list[str] = []
+    for result, attributes in part.expected.items():
+        for name, value in attributes.items():
+            tag = msgspec.json.encode([result, name, value]).decode()
+            if len(tag) > _MAX_TAG or "\x7f" in tag:
+                raise InvalidInput.of(part.parameter_field(f"{result}.{name}"), "is too long for a task")
+            found.append(tag)
+    if len(found) > _MAX_TAGS:
+        raise InvalidInput.of(f"parameter.{part.service}", f"expects more than {_MAX_TAGS} attributes of a task")
+    return found
+
+
+def _expected_in(tags: Sequence[str]) -> dict[str, dict[str, Scalar]]:
+    found: dict[str, dict[str, Scalar]] = {}
+    for result, name, value in map(_any.decode, tags):
+        found.setdefault(result, {})[name] = value
+    return found
 
 
 def _sid_of(key: str) -> str:

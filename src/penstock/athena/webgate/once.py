@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 from penstock.athena.app_ids import WrongAppId, check_app_id, identify_user
 from penstock.athena.authentication import Authentication, Caller, Refused
 from penstock.athena.protocol import codes
-from penstock.athena.protocol.addressing import ServiceRequest, for_service, in_message, joined
+from penstock.athena.protocol.addressing import for_service, in_message, joined
 from penstock.athena.protocol.codes import INVALID_APP_ID
 from penstock.athena.protocol.data import DataObject
 from penstock.athena.protocol.requests import Limits, RequestMessage, message_in, read_request
@@ -20,7 +20,6 @@ from penstock.athena.webgate.division import Division, Part, divide, hand_on, wi
 from penstock.athena.webgate.replies import Replies, not_found, refusal
 from penstock.athena.webgate.sources import Sources
 from penstock.errors import InvalidInput, NotFound, PenstockError
-from penstock.failures import CallFailed, Category, error_of
 from penstock.jobs.states import Status
 from penstock.web.request import Request
 from penstock.web.response import Headers, Response, json_response
@@ -116,14 +115,12 @@ class OnceCalls:
             caller = await self._authentication.identify(request)
             service = await self._services.find(request.path("serviceId"), caller.reader, request.path("version"))
             task = await self._tasks.find(caller.principal, service, request.path("task"))
-            if task.job.error is not None:
-                outcome = codes.of_error(
-                    error_of(CallFailed(Category(task.job.error.category), task.job.error.message))
-                )
-                return self._replies.outcome(outcome, sid=task.job.owner_ref)
-            done = task.job.status is Status.COMPLETED
-            results = task.results(service, ServiceRequest(service=service.name)) if done else []
-            return self._replies.results(results, sid=task.job.owner_ref or sid, headers=[], header=task.header)
+            sid = task.job.owner_ref or sid
+            if task.failure is not None:
+                code_map = service.document.code_map
+                return self._replies.failure(task.failure, sid=sid, code_map=code_map, header=task.header)
+            results = task.results(service) if task.job.status is Status.COMPLETED else []
+            return self._replies.results(results, sid=sid, headers=[], header=task.header)
         except Refused as refused:
             return refusal(refused)
         except NotFound:

@@ -43,18 +43,27 @@ class Replies:
         )
         return Response(body=encode_response(message, self._bodies), headers=headers)
 
-    def failure(self, error: PenstockError, *, sid: str, code_map: Mapping[str, Any] | None = None) -> Response:
-        """Return the response to a request that ended in an error."""
+    def failure(
+        self,
+        error: PenstockError,
+        *,
+        sid: str,
+        code_map: Mapping[str, Any] | None = None,
+        header: Mapping[str, Scalar] | None = None,
+    ) -> Response:
+        """Return the response to a request that ended in an error; ``header`` has more fields for its header."""
         outcome = codes.of_error(error)
         if self._bodies is Bodies.LOADER:
             outcome = codes.as_loader(outcome, error)
         outcome = codes.mapped(outcome, code_map or {})
         headers = [one for one in problems.response(error).headers if one[0] != b"www-authenticate"]
-        return self.outcome(outcome, sid=sid, headers=headers)
+        return self.outcome(outcome, sid=sid, headers=headers, header=header)
 
-    def outcome(self, outcome: Outcome, *, sid: str, headers: Headers | None = None) -> Response:
+    def outcome(
+        self, outcome: Outcome, *, sid: str, headers: Headers | None = None, header: Mapping[str, Scalar] | None = None
+    ) -> Response:
         """Return the response to a request that failed with this outcome."""
-        message = ResponseMessage(code=outcome.code, message=outcome.message, sid=sid)
+        message = ResponseMessage(code=outcome.code, message=outcome.message, sid=sid, header=dict(header or {}))
         return Response(status=outcome.status, body=encode_response(message, self._bodies), headers=headers or [])
 
 
