@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 import asyncpg
+import hypothesis
 import pytest
 
 from penstock.postgres.embedded import EmbeddedServer
@@ -22,6 +23,10 @@ from tests.support import in_memory
 from tests.support.databases import own_database
 
 _MAX_TEST_PROCESSES: Final = 8  # each has a PostgreSQL of its own
+
+# Other programs may keep the machine busy, so the time that an example takes proves nothing.
+hypothesis.settings.register_profile("penstock", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("penstock")
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -23,9 +23,7 @@ from tests.support.gateways import HttpCaller, running_gateway
 from tests.support.waiting import until
 
 OPERATIONS = ["AIIn", "AIOut", "AIExcp", "AIHotword", "AILBType", "AIDetect", "req", "exception", "x", ""]
-RELAXED = settings(
-    deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
+RELAXED = settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 
 
 @pytest.fixture(scope="module")

@@ -32,7 +32,7 @@ from tests.athena.strategies import data_objects, fields, requests
 NUMBERS = st.integers(-(2**31), 2**31 - 1)
 NAMES = st.text(st.characters(codec="utf-8"), max_size=12)
 BEGIN = {"status": "0"}
-RELAXED = settings(max_examples=150, deadline=None)
+RELAXED = settings(max_examples=150)
 
 
 def _texts(values: dict[str, Scalar]) -> dict[str, Scalar]:

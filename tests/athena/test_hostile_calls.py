@@ -66,7 +66,7 @@ async def operator(module_database_url: str, tmp_path_factory: pytest.TempPathFa
 
 
 @given(message=messages, service=st.sampled_from(["ocr", "greet"]))
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 async def test_any_message_gets_an_envelope(operator: HttpCaller, message: dict[str, Any], service: str) -> None:
     body = msgspec.json.encode(message)
     reply = await operator.call("POST", f"/v1/private/{service}", body=body, headers=PLAIN)
@@ -77,7 +77,7 @@ async def test_any_message_gets_an_envelope(operator: HttpCaller, message: dict[
 
 
 @given(body=st.binary(max_size=200))
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 async def test_any_bytes_get_an_envelope(operator: HttpCaller, body: bytes) -> None:
     reply = await operator.call("POST", OCR, body=body, headers=PLAIN)
     assert reply.status == 400
@@ -85,7 +85,7 @@ async def test_any_bytes_get_an_envelope(operator: HttpCaller, body: bytes) -> N
 
 
 @given(name=st.sampled_from(["authorization", "date", "host", "access_token", "serviceId"]), value=st.text(max_size=60))
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 async def test_any_parameter_is_refused(operator: HttpCaller, name: str, value: str) -> None:
     async with operator.session.post(
         operator.address + OCR, params={name: value}, json={}, headers={"Authorization": ""}

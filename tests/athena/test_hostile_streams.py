@@ -22,9 +22,7 @@ from tests.support.hostile_json import KEPT, REFUSED
 from tests.support.waiting import until, within
 
 PATH = "/v1/private/echo"
-RELAXED = settings(
-    deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
+RELAXED = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 
 texts = st.sampled_from(["hello", "", "raise", "x" * 50_000])
 cids = st.sampled_from(["a", "b", "c"])

@@ -32,7 +32,7 @@ _VECTORS = st.lists(_NUMBERS, min_size=3, max_size=3)
 @pytest.mark.parametrize("metric", ["l2", "cosine", "ip"])
 @pytest.mark.parametrize("extension", [True, False])
 @given(vectors=st.lists(_VECTORS, min_size=1, max_size=12), wanted=_VECTORS, k=st.integers(1, 12))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 async def test_an_exact_search_finds_what_brute_force_finds(
     database: Database,
     plain_database: Database,

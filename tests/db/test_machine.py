@@ -351,7 +351,6 @@ async def test_random_histories_keep_every_invariant(fresh: Database, alone: Job
     profile = settings(
         max_examples=250,
         stateful_step_count=50,
-        deadline=None,
         derandomize=True,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
     )

@@ -60,4 +60,4 @@ async def test_the_process_of_flows_ends_with_its_service(tmp_path: Path, write:
     finally:
         service.kill()
         await service.wait()
-    await until(lambda: not alive(program) and not alive(child), "no orphan is left", seconds=5)
+    await until(lambda: not alive(program) and not alive(child), "no orphan is left")

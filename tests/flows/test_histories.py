@@ -179,7 +179,7 @@ def executed(program: Program, seed: int, *, replays: bool, cancels: bool, failu
 
 
 @pytest.mark.parametrize("cancels", [False, True], ids=["", "cancelled"])
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(program=PROGRAMS, seed=st.integers(0, 2**32))
 def test_a_history_repeats_its_run_wholly_and_from_every_beginning(cancels: bool, program: Program, seed: int) -> None:
     driver = executed(program, seed, replays=True, cancels=cancels)
@@ -195,7 +195,7 @@ def test_a_history_repeats_its_run_wholly_and_from_every_beginning(cancels: bool
             assert isinstance(one, Cancelled)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(program=PROGRAMS, seed=st.integers(0, 2**32))
 def test_resident_and_replayed_runs_are_the_same(program: Program, seed: int) -> None:
     """What comes is chosen by the seed and by what is open, so the runs stay together only if each turn is equal."""
@@ -208,7 +208,7 @@ def test_resident_and_replayed_runs_are_the_same(program: Program, seed: int) ->
     assert type(resident.run.outcome) is type(replayed.run.outcome)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(program=PROGRAMS, seed=st.integers(0, 2**32))
 def test_the_size_of_portions_of_mail_makes_no_difference(program: Program, seed: int) -> None:
     """The same mail in the same order, one piece a turn, leads to the same steps and result."""
@@ -226,7 +226,7 @@ def test_the_size_of_portions_of_mail_makes_no_difference(program: Program, seed
     assert type(single.run.outcome) is type(driver.run.outcome)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(program=PROGRAMS, seed=st.integers(0, 2**32))
 def test_a_run_continues_only_when_as_many_steps_have_ended_as_it_needs(program: Program, seed: int) -> None:
     """With fewer ends than ``need``, all of them successes, the code issues nothing and does not end."""

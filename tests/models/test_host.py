@@ -651,7 +651,7 @@ async def test_callers_that_leave_at_once_cost_no_place(models: Models, kind: st
         for _ in range(number % 5):
             await asyncio.sleep(0)
         call.close()
-        await until(lambda: not model.in_flight, "its place is free", seconds=5)
+        await until(lambda: not model.in_flight, "its place is free", seconds=30)
     assert await models.call(model, {"seconds": 0.0}) == "done"
     assert model.restarts == 0
 
@@ -666,7 +666,7 @@ async def test_a_replica_that_does_not_respond_is_replaced(tmp_path: Path) -> No
         pid = model.replicas[0].pid
         assert pid is not None
         os.kill(pid, signal.SIGSTOP)
-        await until(lambda: not alive(pid), "it is killed", seconds=5)
+        await until(lambda: not alive(pid), "it is killed", seconds=30)
         assert await models.call(model, {"text": "again"}) == "again"
         assert (model.restarts, healthy.restarts) == (1, 0)
 

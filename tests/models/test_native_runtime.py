@@ -32,7 +32,7 @@ from tests.support.runtimes import CollectingWire, call_with, read
 ROOT = Path(__file__).parents[2]
 GUIDE = ROOT / "docs" / "native-models.md"
 EXAMPLES = ROOT / "examples" / "models"
-LIMIT = 30.0  # seconds that nothing here may take
+LIMIT = 60.0  # seconds that nothing here may take
 
 # The source of a library; a test supplies the body of predict, and may replace the other marked parts.
 LIBRARY = r"""

@@ -54,4 +54,4 @@ async def test_replicas_end_with_their_host(tmp_path: Path) -> None:
     finally:
         host.kill()
         await host.wait()
-    await until(lambda: not alive(replica) and not alive(child), "no orphan is left", seconds=5)
+    await until(lambda: not alive(replica) and not alive(child), "no orphan is left")

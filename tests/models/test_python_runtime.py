@@ -32,7 +32,7 @@ from penstock.models.replica.runtime import (
 from penstock.models.replica.runtimes.python import PythonRuntime
 from tests.support.runtimes import CollectingWire, call_with, data_of, read
 
-LIMIT = 20.0  # seconds that anything here may take
+LIMIT = 60.0  # seconds that anything here may take
 
 
 class Greeter:

@@ -9,7 +9,7 @@ from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.models.host.sessions import MAX_PART_BYTES, LiveSession, SessionOver
@@ -51,7 +51,6 @@ def part(size: int, number: int = 1) -> bytes:
     return frames.encode(frames.PART, number, None, b"x" * size)
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.one_of(st.integers(0, 3 * WINDOW), st.sampled_from(["take", "take", "take"])), max_size=60),
     st.integers(0, 5),

@@ -32,7 +32,7 @@ from tests.support.runtimes import read as value_of
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "models"
 ROOT = Path(__file__).parents[2]
-LIMIT = 30.0  # seconds that nothing here may take
+LIMIT = 60.0  # seconds that nothing here may take
 
 Make = Callable[..., SubprocessRuntime]
 

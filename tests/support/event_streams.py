@@ -31,7 +31,7 @@ class Stream:
     async def next(self) -> Event | None:
         """Return the next event; None at the end of the stream."""
         fields: dict[str, str] = {}
-        while line := (await asyncio.wait_for(self.response.content.readline(), 10)).decode():
+        while line := (await asyncio.wait_for(self.response.content.readline(), 60)).decode():
             name, _, value = line.rstrip("\n").partition(": ")
             if line.startswith(":"):
                 self.comments += 1

@@ -43,7 +43,7 @@ class Connection:
 
     async def reply(self, *, to_head: bool = False) -> Reply:
         """Return the next response."""
-        return await asyncio.wait_for(self._reply(to_head=to_head), 10)
+        return await asyncio.wait_for(self._reply(to_head=to_head), 60)
 
     async def _reply(self, *, to_head: bool) -> Reply:
         head = await self.reader.readuntil(b"\r\n\r\n")
@@ -71,7 +71,7 @@ class Connection:
     async def ended(self) -> bool:
         """Wait until the server has closed the connection; return whether nothing more came before that."""
         try:
-            return await asyncio.wait_for(self.reader.read(), 10) == b""
+            return await asyncio.wait_for(self.reader.read(), 60) == b""
         except ConnectionResetError:
             return True
 

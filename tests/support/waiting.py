@@ -25,7 +25,7 @@ async def until(condition: Callable[[], bool | Awaitable[bool]], what: str, *, s
         await asyncio.sleep(0.01)
 
 
-async def within(waiting: Awaitable[Result], seconds: float = 10.0) -> Result:
+async def within(waiting: Awaitable[Result], seconds: float = 60.0) -> Result:
     """Await the result, with a limit on time."""
     return await asyncio.wait_for(waiting, seconds)
 

@@ -42,7 +42,7 @@ async def test_a_short_recording_stays_whole(tmp_path: Path, seconds: float) -> 
     ),
     longest=st.floats(0.5, 4),
 )
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 async def test_pieces_are_never_too_long_and_make_the_whole(
     tmp_path_factory: pytest.TempPathFactory, loudness: list[tuple[float, int]], longest: float
 ) -> None:

@@ -138,7 +138,7 @@ def test_idle_tenants_are_forgotten() -> None:
     assert list(backlog.turns._known) == [1000]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     weights=st.lists(st.sampled_from([0.5, 1.0, 2.0, 5.0]), min_size=2, max_size=12),
     limit=st.integers(1, 40),

@@ -13,9 +13,7 @@ from hypothesis import strategies as st
 from tests.support.echo_application import EchoApplication, echo_application
 from tests.support.raw_http import Reply, chunked, get, post
 
-RELAXED = settings(
-    deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
+RELAXED = settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 BODIES = st.binary(max_size=300)
 REQUESTS = st.one_of(
     st.just(get("/hello")),

@@ -18,7 +18,7 @@ from tests.support.models import Models
 from tests.support.wrappers import call, serve, texts
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"pixels"
-LIMIT = 20.0  # seconds that nothing here may take
+LIMIT = 60.0  # seconds that nothing here may take
 
 OCR = """
     class UserRequest(object):
