@@ -15,6 +15,7 @@ from penstock.models.host.deployment import Deployment
 from tests.support.gateways import HttpCaller
 
 END = (LoaderOutput.END, LoaderOutput.ONCE)
+MAX_POLLS = 60  # of a call or session that a test follows to its end, by polls that wait for up to 5 seconds
 SHOUT = """
     class Model:
         def predict(self, text: str, times: int = 1) -> str:
@@ -32,6 +33,24 @@ RELAY = """
             async for part in parts:
                 yield part.upper()
             yield "end"
+"""
+GATED = """
+    import asyncio
+    from collections.abc import AsyncIterator
+
+    class Model:
+        def __init__(self) -> None:
+            self.open = asyncio.Event()
+
+        async def predict(self, greeting: str) -> str:
+            if greeting == "open":
+                self.open.set()
+            return greeting
+
+        async def session(self, greeting: str, parts: AsyncIterator[str]) -> AsyncIterator[str]:
+            await self.open.wait()
+            async for part in parts:
+                yield f"{len(part)} of {part[0]}"
 """
 SLOW = """
     import asyncio
@@ -87,27 +106,35 @@ class RpcClient:
 
     async def rest(self, handle: str, output: LoaderOutput) -> LoaderOutput:
         """Poll until there is a result."""
-        while output.code == 0 and not output.pl and output.status not in END:
+        for _ in range(MAX_POLLS):
+            if output.code or output.pl or output.status in END:
+                return output
             output = await self.loader("AIOut", handle, waitTime=5000)
-        return output
+        raise AssertionError(f"{handle} has no result: {output}")
 
     async def results(self, handle: str) -> list[LoaderOutput]:
         """Poll a session to its end; return the outputs with results, and the last one."""
         found: list[LoaderOutput] = []
-        while True:
+        empty = 0
+        while empty < MAX_POLLS:
             output = await self.loader("AIOut", handle, waitTime=5000)
             if output.pl or output.status in END:
                 found.append(output)
-            if output.status in END:
+            if output.status in END or output.code:
                 return found
+            empty = 0 if output.pl else empty + 1
+        raise AssertionError(f"{handle} has not ended: {found}")
 
     async def some(self, handle: str, first: LoaderOutput, count: int) -> list[LoaderOutput]:
         """Poll a session until it has sent that many results; ``first`` is the output of its first message."""
         found = [first]
-        while sum(len(output.pl) for output in found) < count:
-            found.append(await self.loader("AIOut", handle, waitTime=5000))
+        for _ in range(MAX_POLLS + count):
             assert not found[-1].code, found[-1]
-        return found
+            if sum(len(output.pl) for output in found) >= count:
+                return found
+            assert found[-1].status not in END, found
+            found.append(await self.loader("AIOut", handle, waitTime=5000))
+        raise AssertionError(f"{handle} has sent only {found}")
 
     async def tool(self, query: str, headers: str = '{"method": "GET"}') -> str:
         """Run a command of the tool box."""

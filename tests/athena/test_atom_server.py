@@ -134,7 +134,7 @@ async def test_sessions_that_do_not_end_are_cut_after_the_grace(database_url: st
         atom = gateway.parts.athena.atom
         assert atom is not None
         await within(atom.stop(), 20)
-        assert model(gateway, "relay").in_flight == 0
+        await until(lambda: model(gateway, "relay").in_flight == 0, "the replica has ended the session")
 
 
 # Exchanges and orders
@@ -156,16 +156,16 @@ async def test_places_are_given_back_however_an_exchange_ends() -> None:
     exchanges = Exchanges(timedelta(seconds=60))
     exchanges.most = 1
     for stops in (False, True):
-        exchanges.reserve(KEY)
+        place = exchanges.reserve(KEY)
         with pytest.raises(Refusal, match="exists already"):
             exchanges.reserve(KEY)
         with pytest.raises(Refusal, match="in progress"):
             exchanges.reserve(key_of(OPERATOR, "other"))
-        exchanges.add(KEY, Work().exchange)
+        exchanges.add(place, Work().exchange)
         if stops:
             await exchanges.stop()
         else:
-            exchanges.end(KEY)
+            exchanges.end(place)
         await within(exchanges.none_left())
         assert len(exchanges) == 0
 
@@ -173,8 +173,7 @@ async def test_places_are_given_back_however_an_exchange_ends() -> None:
 async def test_a_handle_that_was_never_begun_leaves_nothing() -> None:
     """The call was refused while it was accepted."""
     exchanges = Exchanges(timedelta(seconds=60))
-    exchanges.reserve(KEY)
-    exchanges.end(KEY)
+    exchanges.end(exchanges.reserve(KEY))
     with pytest.raises(Refusal) as raised:
         async with exchanges.using(KEY):
             pass
@@ -184,11 +183,10 @@ async def test_a_handle_that_was_never_begun_leaves_nothing() -> None:
 async def test_an_rpc_that_is_cancelled_ends_its_exchange() -> None:
     exchanges = Exchanges(timedelta(seconds=60))
     work = Work()
-    exchanges.reserve(KEY)
-    exchanges.add(KEY, work.exchange)
+    exchanges.add(exchanges.reserve(KEY), work.exchange)
 
     async def poll() -> None:
-        async with exchanges.using(KEY) as exchange:
+        async with exchanges.using(KEY) as (_, exchange):
             await exchange.poll(60)
 
     task = asyncio.create_task(poll())
@@ -201,13 +199,40 @@ async def test_an_rpc_that_is_cancelled_ends_its_exchange() -> None:
         await work.exchange.poll(0)
 
 
+@pytest.mark.parametrize("leaves", [True, False], ids=["its client leaves", "it gets the last result too"])
+async def test_an_rpc_of_a_call_that_has_ended_leaves_the_next_one_of_its_handle_alone(*, leaves: bool) -> None:
+    """The handle is free as soon as one RPC has the last result, while others may still wait."""
+    exchanges = Exchanges(timedelta(seconds=60))
+    first, second = Work(), Work()
+    exchanges.add(exchanges.reserve(KEY), first.exchange)
+    free = asyncio.Event()
+
+    async def poll() -> None:
+        async with exchanges.using(KEY) as (place, _):
+            await free.wait()
+            exchanges.end(place)
+
+    waiting = asyncio.create_task(poll())
+    await asyncio.sleep(0)
+    async with exchanges.using(KEY) as (place, _):
+        exchanges.end(place)
+    exchanges.add(exchanges.reserve(KEY), second.exchange)
+    if leaves:
+        waiting.cancel()
+    free.set()
+    await asyncio.gather(waiting, return_exceptions=True)
+    async with exchanges.using(KEY) as (_, exchange):
+        assert exchange is second.exchange
+    await exchanges.stop()
+
+
 async def test_a_call_that_is_accepted_while_all_are_ended_is_closed() -> None:
     exchanges = Exchanges(timedelta(seconds=60))
     work = Work()
-    exchanges.reserve(KEY)
+    place = exchanges.reserve(KEY)
     await exchanges.stop()
     with pytest.raises(Refusal, match="stopping"):
-        exchanges.add(KEY, work.exchange)
+        exchanges.add(place, work.exchange)
     await exchanges.stop()
     with pytest.raises(Released):
         await work.exchange.poll(0)

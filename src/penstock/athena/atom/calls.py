@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import grpc
@@ -30,10 +31,16 @@ class XsfCalls:
             request = xsf.decode_request(message)
         except PenstockError as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, error.message)
-        call = Call(request=request, sender=sender(), size=len(message), seconds=context.time_remaining())
+        deadline = _deadline(context.time_remaining())
+        call = Call(request=request, sender=sender(), size=len(message), deadline=deadline)
         try:
             response = xsf.encode_response(await self._operations.run(call))
         except Exception:  # a mistake in Penstock; its details appear only in the log
             log.exception("grpc_call_failed", operation=request.operation[:100])
             await context.abort(grpc.StatusCode.INTERNAL, "the service failed to process this request")
         return response
+
+
+def _deadline(left: float | None) -> float | None:
+    """Return the time at which an RPC ends, by the clock of the event loop; None: it has no deadline."""
+    return None if left is None else asyncio.get_running_loop().time() + left

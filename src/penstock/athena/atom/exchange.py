@@ -34,10 +34,12 @@ class Exchange(Protocol):
     def over(self) -> bool:
         """Whether there is nothing left to close."""
 
-    async def take(self, request: RpcRequest, seq: int, size: int) -> None:
+    async def take(self, request: RpcRequest, seq: int, *, size: int, seconds: float | None) -> None:
         """Take one of the next messages, of ``size`` bytes. ``seq`` is its number among those of the client; 0: none.
 
-        Waits until the engine has room for its data. Raises UnexpectedFrame, TooFarAhead and PenstockErrors.
+        Wait until the engine has room for its data, for ``seconds`` at most; then the message waits without its RPC.
+        Raises InputEnded, TooFarAhead and EngineBusy, after which the session continues; and UnexpectedFrame and
+        PenstockErrors, after which it cannot.
         """
 
     async def poll(self, seconds: float) -> ResponseMessage:
@@ -98,7 +100,7 @@ class OnceExchange:
     def over(self) -> bool:
         return self._task.done() and not self._task.cancelled() and not self._held
 
-    async def take(self, request: RpcRequest, seq: int, size: int) -> None:
+    async def take(self, request: RpcRequest, seq: int, *, size: int, seconds: float | None) -> None:
         """Do nothing: a client has repeated its message."""
 
     async def poll(self, seconds: float) -> ResponseMessage:

@@ -44,12 +44,13 @@ class Refusal(Exception):
         self.outcome = outcome
 
 
-class _Entry:
+class Place:
     """A handle that is in use. ``exchange`` is None while the call is being accepted."""
 
-    __slots__ = ("exchange", "timer", "users")
+    __slots__ = ("exchange", "key", "timer", "users")
 
-    def __init__(self) -> None:
+    def __init__(self, key: Key) -> None:
+        self.key = key
         self.exchange: Exchange | None = None
         self.users = 0  # RPCs that use it
         self.timer: asyncio.TimerHandle | None = None
@@ -58,46 +59,47 @@ class _Entry:
 class Exchanges:
     """Finds calls and sessions, and ends those that no RPC has used for ``idle``.
 
-    ``stop`` ends all. While it is ``draining``, no new ones begin.
+    ``stop`` ends all. While it is ``draining``, no new ones begin. A handle may be used again once its call has ended,
+    while RPCs of that call still wait, so what they end is their place and not their handle.
     """
 
     def __init__(self, idle: timedelta) -> None:
         self.most = MAX_EXCHANGES
         self.draining = False
         self._idle = idle.total_seconds()
-        self._entries: dict[Key, _Entry] = {}
+        self._places: dict[Key, Place] = {}
         self._ended: OrderedDict[Key, Outcome] = OrderedDict()
         self._closing: set[asyncio.Task[None]] = set()
         self._none_left = asyncio.Event()
         self._none_left.set()
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._places)
 
     async def none_left(self) -> None:
         """Return when nothing is in progress."""
         await self._none_left.wait()
 
-    def reserve(self, key: Key) -> None:
+    def reserve(self, key: Key) -> Place:
         """Take a handle for a call that is being accepted. Raises Refusal."""
         if self.draining:
             raise Refusal(_STOPPING)
-        if key in self._entries:
+        if key in self._places:
             raise Refusal(codes.as_outcome(codes.SESSION_REPEATED))
-        if len(self._entries) >= self.most:
+        if len(self._places) >= self.most:
             raise Refusal(codes.as_outcome(codes.FULL, f"{self.most} calls and sessions are in progress"))
-        self._entries[key] = _Entry()
+        place = self._places[key] = Place(key)
         self._ended.pop(key, None)
         self._none_left.clear()
         _OPEN.inc()
+        return place
 
-    def add(self, key: Key, exchange: Exchange) -> None:
+    def add(self, place: Place, exchange: Exchange) -> None:
         """Put the call into its reserved place. Raises Refusal if all were ended meanwhile; then it is closed."""
-        entry = self._entries.get(key)
-        if entry is None or entry.exchange is not None:
+        if self._places.get(place.key) is not place:
             self._close(exchange)
             raise Refusal(_STOPPING)
-        entry.exchange = exchange
+        place.exchange = exchange
 
     def _close(self, exchange: Exchange) -> None:
         if not exchange.over:
@@ -106,45 +108,45 @@ class Exchanges:
             task.add_done_callback(self._closing.discard)
 
     @asynccontextmanager
-    async def using(self, key: Key) -> AsyncIterator[Exchange]:
+    async def using(self, key: Key) -> AsyncIterator[tuple[Place, Exchange]]:
         """Use a call or session in the block: it is not idle meanwhile. An RPC that is cancelled ends it, because its
         client has left. Raises Refusal."""
-        entry = self._entries.get(key)
-        if entry is None or entry.exchange is None:
+        place = self._places.get(key)
+        if place is None or place.exchange is None:
             raise Refusal(self._ended.get(key) or codes.as_outcome(codes.INVALID_HANDLE))
-        entry.users += 1
-        if entry.timer is not None:
-            entry.timer.cancel()
-            entry.timer = None
+        place.users += 1
+        if place.timer is not None:
+            place.timer.cancel()
+            place.timer = None
         try:
-            yield entry.exchange
+            yield place, place.exchange
         except asyncio.CancelledError:
-            self.end(key, _LEFT)
+            self.end(place, _LEFT)
             raise
         finally:
-            entry.users -= 1
-            if not entry.users and self._entries.get(key) is entry:
-                entry.timer = asyncio.get_running_loop().call_later(self._idle, self.end, key, _IDLE)
+            place.users -= 1
+            if not place.users and self._places.get(key) is place:
+                place.timer = asyncio.get_running_loop().call_later(self._idle, self.end, place, _IDLE)
 
-    def end(self, key: Key, why: Outcome = _ENDED) -> None:
-        """End a call or session and release its handle. It may be repeated."""
-        entry = self._entries.pop(key, None)
-        if entry is None:
+    def end(self, place: Place, why: Outcome = _ENDED) -> None:
+        """End the call or session in a place and release its handle. It may be repeated."""
+        if self._places.get(place.key) is not place:
             return
+        del self._places[place.key]
         _OPEN.dec()
-        if entry.timer is not None:
-            entry.timer.cancel()
-        if entry.exchange is not None:
-            self._ended[key] = why
+        if place.timer is not None:
+            place.timer.cancel()
+        if place.exchange is not None:
+            self._ended[place.key] = why
             while len(self._ended) > _MAX_ENDED:
                 self._ended.popitem(last=False)
-            self._close(entry.exchange)
-        if not self._entries:
+            self._close(place.exchange)
+        if not self._places:
             self._none_left.set()
 
     async def stop(self) -> None:
         """End all calls and sessions, and wait for it."""
         self.draining = True
-        for key in list(self._entries):
-            self.end(key, _LEFT)
+        for place in list(self._places.values()):
+            self.end(place, _LEFT)
         await asyncio.gather(*self._closing, return_exceptions=True)

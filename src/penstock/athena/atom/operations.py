@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
@@ -12,6 +13,7 @@ from penstock.athena.atom.exchanges import Exchanges, Refusal, key_of
 from penstock.athena.atom.forms import BIZ, LOADER, SERVICE, Form, form_of
 from penstock.athena.atom.opening import Opening
 from penstock.athena.atom.order import TooFarAhead
+from penstock.athena.atom.parts import EngineBusy
 from penstock.athena.atom.senders import Sender
 from penstock.athena.protocol import codes
 from penstock.athena.protocol.codes import Code, Outcome
@@ -39,27 +41,35 @@ _CODES: Final[dict[type[Exception], Code]] = {
     InputEnded: codes.SESSION_ENDED,
     UnexpectedFrame: codes.INVALID_DATA,
     TooFarAhead: codes.INVALID_DATA,
+    EngineBusy: codes.TIMEOUT,
     Released: codes.INACTIVE,
     WrongAppId: codes.INVALID_APP_ID,
     WrongMode: codes.WRONG_MODE,
 }
 _PROBLEMS: Final = tuple(_CODES)
+_CONTINUES_AFTER: Final = (InputEnded, TooFarAhead, EngineBusy)  # a session: the message has changed nothing
 _OF_A_WEB_GATEWAY: Final = frozenset({"req", "exception"})
 
 
 @dataclass(slots=True, kw_only=True)
 class Call:
-    """One RPC. ``seconds`` are left until its deadline; None: it has none."""
+    """One RPC."""
 
     request: XsfRequest
     sender: Sender
     size: int  # bytes of its message
-    seconds: float | None
+    deadline: float | None  # by the clock of the event loop; None: it has none
 
     def wait(self, default: int = _DEFAULT_WAIT) -> float:
-        """Return for how many seconds the client waits for results."""
-        stated = self.request.number(WAIT_TIME, default, most=_MAX_WAIT) / 1000
-        return stated if self.seconds is None else max(0.0, min(stated, self.seconds - _MARGIN))
+        """Return for how many seconds the client wants to wait for results."""
+        return self.request.number(WAIT_TIME, default, most=_MAX_WAIT) / 1000
+
+    @property
+    def seconds(self) -> float | None:
+        """The time that is left until its response has to be sent; None: any."""
+        if self.deadline is None:
+            return None
+        return max(0.0, self.deadline - asyncio.get_running_loop().time() - _MARGIN)
 
 
 class Operations:
@@ -128,8 +138,8 @@ class Operations:
     async def _end(self, call: Call) -> XsfResponse:
         """End a call or session, because its client wants no more results."""
         key = key_of(call.sender.request.principal, call.request.handle)
-        async with self._exchanges.using(key):
-            self._exchanges.end(key)
+        async with self._exchanges.using(key) as (place, _):
+            self._exchanges.end(place)
         return form_of(call.request).write(call.request, ResponseMessage(status=Status.END))
 
     async def _biz_call(self, call: Call) -> XsfResponse:
@@ -146,44 +156,47 @@ class Operations:
     async def _biz_end(self, call: Call) -> XsfResponse:
         BIZ.read(call.request, self._limits)
         key = key_of(call.sender.request.principal, call.request.handle)
-        async with self._exchanges.using(key):
-            self._exchanges.end(key)
+        async with self._exchanges.using(key) as (place, _):
+            self._exchanges.end(place)
         return BIZ.write(call.request, ResponseMessage(status=Status.END))
 
     async def _open(self, call: Call, request: RpcRequest) -> None:
         if not request.service:
             raise InvalidInput.of(SERVICE, "is required in the first message")
         key = key_of(call.sender.request.principal, call.request.handle)
-        self._exchanges.reserve(key)
+        place = self._exchanges.reserve(key)
         try:
             exchange = await self._opening.open(request, call.sender, call.request.handle)
         except BaseException:
-            self._exchanges.end(key)
+            self._exchanges.end(place)
             raise
-        self._exchanges.add(key, exchange)
+        self._exchanges.add(place, exchange)
 
     async def _take(self, call: Call, request: RpcRequest, seq: int) -> None:
         """Take one of the next messages. Its number is the one that the form states, or else SeqNo."""
         key = key_of(call.sender.request.principal, call.request.handle)
-        async with self._exchanges.using(key) as exchange:
+        async with self._exchanges.using(key) as (place, exchange):
             try:
-                await exchange.take(request, seq, call.size)
-            except PenstockError:
-                self._exchanges.end(key)
+                await exchange.take(request, seq, size=call.size, seconds=call.seconds)
+            except _CONTINUES_AFTER:
+                raise
+            except Exception:  # later messages that were accepted may be lost with this one
+                self._exchanges.end(place)
                 raise
 
     async def _polled(self, call: Call, form: Form, seconds: float) -> XsfResponse:
         key = key_of(call.sender.request.principal, call.request.handle)
-        async with self._exchanges.using(key) as exchange:
+        left = call.seconds
+        async with self._exchanges.using(key) as (place, exchange):
             try:
-                response = await exchange.poll(seconds)
+                response = await exchange.poll(seconds if left is None else min(seconds, left))
                 response.sid, response.header = call.request.handle, dict(exchange.header)
                 written = form.write(call.request, response)
-            except PenstockError:
-                self._exchanges.end(key)
+            except Exception:
+                self._exchanges.end(place)
                 raise
             if response.status is not None and response.status.last:
-                self._exchanges.end(key)
+                self._exchanges.end(place)
             return written
 
     async def _nothing(self, call: Call) -> XsfResponse:

@@ -10,6 +10,7 @@ from typing import Final
 
 from penstock.athena.atom.exchange import Released
 from penstock.athena.atom.order import Order
+from penstock.athena.atom.parts import EngineBusy, PartQueue
 from penstock.athena.protocol.addressing import for_service, in_message
 from penstock.athena.protocol.data import Scalar, Status
 from penstock.athena.protocol.engine_calls import CallInput
@@ -24,7 +25,7 @@ from penstock.athena.sessions.output import SessionOutput
 from penstock.athena.sound import audio_us
 from penstock.errors import InvalidInput, PenstockError, ServiceError, Unauthorized
 from penstock.models.host.calls import LiveCall
-from penstock.models.host.sessions import LiveSession, SessionOver
+from penstock.models.host.sessions import LiveSession
 from penstock.models.http.metering import Stated
 from penstock.models.replica.runtime import Segment
 from penstock.web.request import Request
@@ -64,7 +65,7 @@ class StreamExchange:
         self._chunks: deque[tuple[bytes, Sequence[Segment], int]] = deque()  # with the bytes of its frame
         self._counted = 0  # bytes of the chunks that wait
         self._news = asyncio.Event()  # a chunk, or the end of the call
-        self._passing = asyncio.Lock()  # parts leave in order
+        self._parts: PartQueue | None = None  # None: the call is not a session
         self._closed = False
 
     @property
@@ -93,22 +94,43 @@ class StreamExchange:
         self._fields.update(first.fields)
         call.done.add_done_callback(self._end)
         self.held.enter_context(self.request.while_allowed(call.close))
+        if not isinstance(call, LiveSession):
+            return
+        self._parts = PartQueue(call, self.stated)
         if part is not None:
-            await self._send(part)
+            self._put(part)
         if last:
-            self._finish()
+            self._parts.put(None)
+        await self._parts.sent()  # the window of a call that has just begun is free
 
-    async def take(self, request: RpcRequest, seq: int, size: int) -> None:
-        due = self._order.put(self._number(request, seq), request.message, size)
-        async with self._passing:
-            for stated in due:
-                one = JsonForm(stated).ruled(self._rules.later) if self._documented else stated
-                last = mark(one, self._data)
-                if one.payload and not self._running.done.done():
-                    self.stated.audio_us += audio_us(one.payload.values())
-                    await self._send(self._form.part(for_service(one, self._form.service)))
-                if last:
-                    self._finish()
+    async def take(self, request: RpcRequest, seq: int, *, size: int, seconds: float | None) -> None:
+        taken = False
+        try:
+            async with asyncio.timeout(seconds):
+                if self._parts is not None:
+                    await self._parts.room(size)
+                self._take(request, seq, size)
+                taken = True
+                if self._parts is not None:
+                    await self._parts.sent()
+        except TimeoutError:
+            if not taken:
+                raise EngineBusy("the engine has not taken earlier messages yet: send this one again") from None
+
+    def _take(self, request: RpcRequest, seq: int, size: int) -> None:
+        for stated in self._order.put(self._number(request, seq), request.message, size):
+            one = JsonForm(stated).ruled(self._rules.later) if self._documented else stated
+            last = mark(one, self._data)
+            if one.payload and not self._running.done.done():
+                self.stated.audio_us += audio_us(one.payload.values())
+                self._put(self._form.part(for_service(one, self._form.service)))
+            if last and self._parts is not None:
+                self._parts.put(None)
+
+    def _put(self, part: CallInput) -> None:
+        assert self._parts is not None  # noqa: S101 - the only message of a call makes no parts
+        self._fields.update(part.fields)
+        self._parts.put(part)
 
     def _number(self, request: RpcRequest, seq: int) -> int:
         """Return the place of a message in its session. Clients number messages in their form, by SeqNo, or both; one
@@ -130,8 +152,12 @@ class StreamExchange:
         done = self._running.done
         if not done.done():
             return ResponseMessage(status=Status.BEGIN)
+        if self._output.ended:  # another poll has returned the last result
+            return ResponseMessage(status=Status.END)
         if self.request.withdrawn:
             raise Unauthorized(self.request.withdrawn)
+        if self._parts is not None and self._parts.failure is not None:
+            raise self._parts.failure
         if done.cancelled():
             raise Released("the session was ended by its client, or because the server stops")
         error = done.exception()
@@ -143,6 +169,8 @@ class StreamExchange:
         if self._closed:
             return
         self._closed = True
+        if self._parts is not None:
+            await self._parts.close()
         if self._call is not None:
             if self._output.ended:
                 await self._outlast()
@@ -172,19 +200,9 @@ class StreamExchange:
 
     async def _outlast(self) -> None:
         """Let the engine end by itself after its last result, so that its call counts as completed."""
-        self._finish()
-        await asyncio.wait([self._running.done], timeout=_CLOSE_WAIT)
-
-    async def _send(self, part: CallInput) -> None:
-        assert isinstance(self._call, LiveSession)  # noqa: S101 - the only message of a call makes no parts
-        self._fields.update(part.fields)
-        with suppress(SessionOver):  # a poll returns how it ended
-            await self._call.send(part.json, part.segments)
-            self.stated.bytes_in += len(part.json) + sum(len(segment.data) for segment in part.segments)
-
-    def _finish(self) -> None:
         if isinstance(self._call, LiveSession):
             self._call.finish()
+        await asyncio.wait([self._running.done], timeout=_CLOSE_WAIT)
 
     def _end(self, _done: object) -> None:
         self._news.set()
