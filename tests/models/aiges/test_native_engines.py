@@ -10,7 +10,7 @@ import json
 import math
 import shutil
 import subprocess
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from penstock.errors import InvalidInput, ModelCrashed, ModelFailed
 from penstock.failures import CallFailed, Category
 from penstock.models import manifest
 from penstock.models.replica import frames
-from penstock.models.replica.aiges import results
+from penstock.models.replica.aiges import library, results
 from penstock.models.replica.aiges.c_interface import FUNCTIONS, HEADERS, Interface
 from penstock.models.replica.aiges.calls import Item
 from penstock.models.replica.aiges.native_engine import BlockingEngine, EventedEngine, create
@@ -52,13 +52,15 @@ static wrapperMetrics metrics;
 static wrapperTraceLog trace;
 static wrapperCallback kept_callback;
 static char kept_tag[64];
-static int freed, destroyed, begun;
+static int freed, destroyed, begun, loaded[100];
 static struct DataList one = {"out", "text", 4, DataText, DataOnce, NULL, NULL};
+WrapperAPI int countLoaded(void) { int count = 0; for (int n = 0; n < 100; n++) count += loaded[n]; return count; }
 WrapperAPI int countFreed(void) { return freed; }
 WrapperAPI int countDestroyed(void) { return destroyed; }
 WrapperAPI void countBegin(void) { __atomic_add_fetch(&begun, 1, __ATOMIC_SEQ_CST); }
 WrapperAPI int countBegun(void) { return __atomic_load_n(&begun, __ATOMIC_SEQ_CST); }
 WrapperAPI int callBackLate(void) { return kept_callback(kept_tag, &one, 0); }
+WrapperAPI int meterLate(void) { return meter(kept_tag, "late", 1); }
 WrapperAPI int wrapperSetCtrl(CtrlType type, void *func) {
     if (type == CTMeterCustom) meter = (wrapperMeterCustom)func;
     if (type == CTMetricsLog) metrics = (wrapperMetrics)func;
@@ -69,8 +71,8 @@ WrapperAPI int wrapperInit(pConfig cfg) { (void)cfg; @INIT@ return 0; }
 WrapperAPI int wrapperFini(void) { return 0; }
 WrapperAPI const char *wrapperError(int errNum) { return errNum == 77 ? "seventy-seven" : NULL; }
 WrapperAPI const char *wrapperVersion(void) { return "0.9"; }
-WrapperAPI int wrapperLoadRes(pDataList perData, unsigned int resId) { (void)perData; (void)resId; return 0; }
-WrapperAPI int wrapperUnloadRes(unsigned int resId) { (void)resId; return 0; }
+WrapperAPI int wrapperLoadRes(pDataList perData, unsigned int resId) { (void)perData; (void)resId; @LOAD@ return 0; }
+WrapperAPI int wrapperUnloadRes(unsigned int resId) { (void)resId; @UNLOAD@ return 0; }
 WrapperAPI const void *wrapperCreate(const char *usrTag, pParamList params, wrapperCallback cb, unsigned int psrIds[],
                                      int psrCnt, int *errNum) {
     (void)params; (void)psrIds; (void)psrCnt; (void)errNum;
@@ -82,7 +84,7 @@ WrapperAPI const void *wrapperCreate(const char *usrTag, pParamList params, wrap
 }
 WrapperAPI int wrapperWrite(const void *handle, pDataList data) { (void)handle; (void)data; @WRITE@ return 0; }
 WrapperAPI int wrapperRead(const void *handle, pDataList *result) { (void)handle; (void)result; @READ@ return 0; }
-WrapperAPI int wrapperDestroy(const void *handle) { (void)handle; destroyed++; return 0; }
+WrapperAPI int wrapperDestroy(const void *handle) { (void)handle; destroyed++; @DESTROY@ return 0; }
 WrapperAPI int wrapperExec(const char *usrTag, pParamList params, pDataList data, pDataList *result,
                            unsigned int psrIds[], int psrCnt) {
     (void)usrTag; (void)params; (void)data; (void)result; (void)psrIds; (void)psrCnt; @EXEC@ return 0;
@@ -161,7 +163,7 @@ async def loaded(
 def engine(folder: Path, *, without: Sequence[str] = (), **bodies: str) -> Path:
     """Compile an engine from the bodies of its functions."""
     source = ENGINE
-    for name in ("INIT", "CREATE", "WRITE", "READ", "EXEC", "FREE", "ASYNC", "DEBUG"):
+    for name in ("INIT", "CREATE", "WRITE", "READ", "EXEC", "FREE", "ASYNC", "DEBUG", "DESTROY", "LOAD", "UNLOAD"):
         source = source.replace(f"@{name}@", bodies.get(name.lower(), ""))
     for name in without:
         source = source.replace(name, f"not_{name}")
@@ -293,6 +295,53 @@ async def test_calls_load_and_unload_resources_where_the_manifest_allows_it(uppe
     async with loaded(upper) as runtime:
         with pytest.raises(CallFailed, match="load_resources = true"):
             await runtime.predict(operation("AILoad", "mine", **words))
+
+
+# The resources of this engine are its characters: it knows which numbers are loaded, and refuses to load "bad".
+RESOURCES = {
+    "load": "if (*(char *)perData->data == 'b') return 77; loaded[resId] = 1;",
+    "unload": "loaded[resId] = 0;",
+    "exec": """
+        int first = loaded[psrIds[0]];
+        __atomic_add_fetch(&begun, 1, __ATOMIC_SEQ_CST);
+        while (__atomic_load_n(&begun, __ATOMIC_SEQ_CST) < 2) usleep(1000);
+        one.data = first && loaded[psrIds[0]] ? "kept" : "gone";
+        *result = &one;""",
+}
+
+
+def resource_engine(folder: Path) -> Path:
+    return engine(folder, **RESOURCES)
+
+
+def loading(content: str) -> Call:
+    value = {"header": {"op": "AILoad", "res_id": "mine"}, "payload": {"words": {"text": content}}}
+    return call_with(CollectingWire(), value)
+
+
+async def test_a_resource_stays_loaded_where_its_replacement_fails(tmp_path: Path) -> None:
+    async with loaded(resource_engine(tmp_path), load_resources=True) as runtime:
+        await runtime.predict(loading("good"))
+        with pytest.raises(CallFailed, match="seventy-seven"):
+            await runtime.predict(loading("bad"))
+        number(tmp_path, "countBegin")
+        output = await runtime.predict(call_with(CollectingWire(), {"header": {"res_id": "mine"}}))
+        assert read(output)["payload"]["out"]["text"] == "kept"
+
+
+@pytest.mark.parametrize("then", ["AILoad", "AIUnLoad"])
+async def test_a_resource_stays_loaded_while_a_call_uses_it(tmp_path: Path, then: str) -> None:
+    """And no longer."""
+    async with loaded(resource_engine(tmp_path), load_resources=True, concurrency=2) as runtime:
+        await runtime.predict(loading("good"))
+        using = asyncio.create_task(runtime.predict(call_with(CollectingWire(), {"header": {"res_id": "mine"}})))
+        await settled(lambda: number(tmp_path, "countBegun") == 1)
+        unload = call_with(CollectingWire(), {"header": {"op": "AIUnLoad", "res_id": "mine"}})
+        await runtime.predict(loading("other") if then == "AILoad" else unload)
+        number(tmp_path, "countBegin")
+        assert read(await using)["payload"]["out"]["text"] == "kept"
+        assert number(tmp_path, "countLoaded") == (1 if then == "AILoad" else 0)
+    assert number(tmp_path, "countLoaded") == 0
 
 
 # Sessions
@@ -691,6 +740,51 @@ async def test_the_last_result_ends_a_session_before_its_last_part(tmp_path: Pat
         assert [value["payload"]["out"]["text"] for value in wire.values] == ["text"]
         assert number(tmp_path, "countDestroyed") == 1
         assert number(tmp_path, "callBackLate") == -1
+
+
+async def test_a_caller_that_leaves_while_its_session_is_destroyed_leaves_nothing(tmp_path: Path) -> None:
+    destroy = """
+        __atomic_add_fetch(&begun, 1, __ATOMIC_SEQ_CST);
+        while (__atomic_load_n(&begun, __ATOMIC_SEQ_CST) < 3) { usleep(1000); }
+        """
+    folder = engine(tmp_path, write="kept_callback(kept_tag, NULL, 77);", destroy=destroy)
+    async with loaded(folder, callbacks=True) as runtime:
+        running = asyncio.create_task(runtime.session(session_with(SessionWire(), text("x", 0))))
+        await settled(lambda: number(tmp_path, "countBegun") == 2)
+        running.cancel()
+        await asyncio.sleep(0)
+        number(tmp_path, "countBegin")
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        assert number(tmp_path, "meterLate") == -1
+
+
+async def test_calls_whose_end_the_engine_never_reports_end_the_replica_at_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sessions that were destroyed and calls that are reported late don't count."""
+    monkeypatch.setattr(library, "MAX_ABANDONED", 2)
+    async with loaded(engine(tmp_path, **{"async": ""}), callbacks=True, sessions=True) as runtime:
+        begun = 0
+
+        async def leave(run: Coroutine[Any, Any, object]) -> None:
+            nonlocal begun
+            begun += 1
+            running = asyncio.create_task(run)
+            await settled(lambda: number(tmp_path, "countBegun") == begun)
+            running.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await running
+
+        for _ in range(3):
+            await leave(runtime.session(session_with(SessionWire(), text("x", 0))))
+        for _ in range(3):
+            await leave(runtime.predict(call_with(CollectingWire(), {})))
+            assert number(tmp_path, "callBackLate") == -1
+        for _ in range(2):
+            await leave(runtime.predict(call_with(CollectingWire(), {})))
+        with pytest.raises(SystemExit, match="has not reported the end of 2 calls"):
+            await runtime.predict(call_with(CollectingWire(), {}))
 
 
 async def test_a_caller_that_reads_too_slowly_blocks_no_thread_of_the_engine(tmp_path: Path) -> None:

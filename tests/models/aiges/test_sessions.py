@@ -607,6 +607,39 @@ async def test_a_handle_is_not_given_away_before_its_session_is_destroyed(models
     assert chunks.words == [("two", 2)]
 
 
+async def test_a_handle_that_is_used_again_at_once_names_the_new_session(models: Models) -> None:
+    """A wrapper with handles of its own may reuse one before the last steps of wrapperDestroy."""
+    code = """
+    class Wrapper(WrapperBase):
+        def wrapperCreate(self, params, sid):
+            s = SessionCreateResponse()
+            s.handle = "only"
+            return s
+        def wrapperWrite(self, handle, req, sid):
+            node = req.get("text")
+            return callback(answer("words", node.data, status=node.status), handle)
+        def wrapperDestroy(self, handle):
+            print("destroying", flush=True)
+            while not os.path.exists("go"):
+                pass
+            return 0
+    """
+    model = await serve(models, "own", code, concurrency=2)
+    session, _ = begin(models, model, first("one", 3))
+    session.finish()
+    await until(lambda: "destroying" in [line.message for line in models.lines(model)], "the first one's end")
+    other, chunks = begin(models, model, first("two"))
+    try:
+        assert await chunks.read(1) == [("two", 0)]
+    finally:
+        (model.model.folder / "go").touch()
+    await finished(session)
+    await send(other, "end", 2)
+    other.finish()
+    await finished(other)
+    assert chunks.words == [("two", 0), ("end", 2)]
+
+
 async def test_a_session_is_refused_where_all_handles_are_taken(models: Models) -> None:
     """By the wrapper's own number, with its text."""
     model = await serve(models, "asr", pool(), concurrency=2)

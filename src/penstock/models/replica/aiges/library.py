@@ -20,6 +20,7 @@ CONTROLS: Final = ("CTMeterCustom", "CTMetricsLog", "CTTraceLog")
 
 _MAX_TAG: Final = 64  # bytes
 _KEPT_TAGS: Final = 10_000  # of calls that have ended, in case that the engine reports them again
+MAX_ABANDONED: Final = 500_000  # calls that ended before the engine reported their end; they take about 150 MB
 _MAX_METERS: Final = 100  # keys that one call may meter
 _MAX_LINE: Final = 4096  # bytes of a key or value that is logged
 
@@ -38,11 +39,12 @@ class Running:
     streams: Streams = field(default_factory=Streams)  # of the callback's results
     failed: bool = False  # the engine reported its end by a code
     handle: Any = None  # of a session
+    destroyed: bool = False  # as a session
 
     @property
-    def reported(self) -> bool:
-        """Whether the callback has got the last result, so that the engine needs the tag no longer."""
-        return self.failed or self.streams.over
+    def needs_tag(self) -> bool:
+        """Whether the engine may still use the tag: it works for the call, and has not reported its end."""
+        return self.results is not None and not (self.failed or self.destroyed or self.streams.over)
 
 
 class Library:
@@ -60,7 +62,7 @@ class Library:
         self._numbers = itertools.count(1)
         self._running: dict[str, Running] = {}
         self._reported: deque[Any] = deque(maxlen=_KEPT_TAGS)  # pointers to tags
-        self._abandoned: list[Any] = []  # as above, of calls that ended before the engine reported their end
+        self._abandoned: dict[str, tuple[Any, Streams]] = {}  # as above, of calls whose end is not reported yet
         self._callback = ffi.callback("wrapperCallback", self._called_back, error=-1)
         self._controls = {
             "CTMeterCustom": ffi.callback("wrapperMeterCustom", self._metered, error=-1),
@@ -97,7 +99,12 @@ class Library:
     # Calls
 
     def begin(self, call: Call, results: Results | None = None) -> Running:
-        """Give a call a tag. No tag is used twice, so a late result cannot reach another call."""
+        """Give a call a tag. No tag is used twice, so a late result cannot reach another call.
+
+        Raises SystemExit, which ends the replica, where the engine has left too many calls without an end.
+        """
+        if len(self._abandoned) >= MAX_ABANDONED:
+            raise SystemExit(f"the engine has not reported the end of {MAX_ABANDONED} calls")
         tag = f"penstock-{next(self._numbers)}"
         running = Running(call, results, tag, self._ffi.new("char[]", tag.encode()))
         self._running[tag] = running
@@ -106,8 +113,8 @@ class Library:
     def end(self, running: Running) -> None:
         """Take no more results of a call. Memory of a tag that the engine may still use is not used for another one."""
         del self._running[running.tag]
-        if running.results is not None and not running.reported:
-            self._abandoned.append(running.pointer)
+        if running.needs_tag:
+            self._abandoned[running.tag] = (running.pointer, running.streams)
         else:
             self._reported.append(running.pointer)
 
@@ -165,6 +172,7 @@ class Library:
     def destroy(self, running: Running) -> None:
         """End a session; log what the engine reports of it."""
         handle, running.handle = running.handle, None
+        running.destroyed = True
         if details := self._interface.string(self._functions.wrapperDebugInfo(handle)):
             self._log(running.call, "debug", f"wrapperDebugInfo: {details}")
         code = self._functions.wrapperDestroy(handle)
@@ -187,6 +195,7 @@ class Library:
     def _called_back(self, tag: Any, first: Any, code: int) -> int:
         running = self._find(tag)
         if running is None or running.results is None:
+            self._note_late(tag, first, code)
             return -1
         if code:
             running.failed = True
@@ -198,6 +207,17 @@ class Library:
             return -1
         running.streams.feed(items)
         return 0 if running.results.deliver(items) else -1
+
+    def _note_late(self, tag: Any, first: Any, code: int) -> None:
+        """Let the tag of an abandoned call go when the engine reports the end of the call."""
+        name = self._text_of(tag)
+        pointer, streams = self._abandoned.get(name, (None, None))
+        if streams is None:
+            return
+        items = () if code else self._interface.items(first)
+        if not items or streams.feed(items):
+            self._abandoned.pop(name, None)
+            self._reported.append(pointer)
 
     def _metered(self, tag: Any, key: Any, count: int) -> int:
         running, name = self._find(tag), self._interface.string(key, _MAX_LINE)
@@ -221,9 +241,10 @@ class Library:
         return 0 if running else -1
 
     def _find(self, tag: Any) -> Running | None:
-        if not tag:
-            return None
-        return self._running.get(self._interface.string(self._ffi.cast("char *", tag), _MAX_TAG))
+        return self._running.get(self._text_of(tag))
+
+    def _text_of(self, tag: Any) -> str:
+        return self._interface.string(self._ffi.cast("char *", tag), _MAX_TAG) if tag else ""
 
 
 def _call_of(running: Running | None) -> Call | None:

@@ -68,9 +68,11 @@ class NativeCalls:
             else:
                 await session.alternate(first, realtime=self._realtime)
         finally:
-            if running.handle is not None:
-                await self.in_thread(library.destroy, running)
-            library.end(running)
+            try:
+                if running.handle is not None:
+                    await self.in_thread(library.destroy, running)
+            finally:  # also where the caller leaves meanwhile
+                library.end(running)
 
     async def in_thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a function of the library. A call that is cancelled meanwhile ends when the function has returned: its

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 from uuid import uuid4
@@ -58,9 +59,10 @@ class NativeEngine:
         self.library.fini()
 
     def given(self, data: EngineCall) -> Given:
-        """Return what the library gets for a call. Raises CallFailed (``bad_input``)."""
+        """Return what the library gets for a call, whose resources must be released. Raises CallFailed
+        (``bad_input``)."""
         params = data.passed(self._header_pass, data.header.get("sid") or uuid4().hex)
-        return Given(data, params, self.resources.wanted(data))
+        return Given(data, params, self.resources.take(data))
 
 
 class BlockingEngine(BlockingRuntime):
@@ -85,7 +87,10 @@ class BlockingEngine(BlockingRuntime):
             engine.resources.operate(data)
             return calls.write([])
         given = engine.given(data)
-        return executed(engine.library, call, data, given.params, given.resources)
+        try:
+            return executed(engine.library, call, data, given.params, given.resources)
+        finally:
+            engine.resources.release(given.resources)
 
 
 class EventedEngine(AsyncRuntime, AsyncSessions):
@@ -117,13 +122,23 @@ class EventedEngine(AsyncRuntime, AsyncSessions):
         if engine.resources.is_operation(data):
             await self._calls.in_thread(engine.resources.operate, data)
             return calls.write([])
-        given = engine.given(data)
-        return await self._calls.once(call, data, given.params, given.resources)
+        async with self._given(data) as given:
+            return await self._calls.once(call, data, given.params, given.resources)
 
     async def session(self, session: Session) -> None:
         data = calls.read(session.input, session.segments)
+        async with self._given(data) as given:
+            await self._calls.session(session, data, given.params, given.resources)
+
+    @asynccontextmanager
+    async def _given(self, data: EngineCall) -> AsyncIterator[Given]:
+        """Return what the library gets for a call, and keep its resources loaded during the block."""
         given = self._engine.given(data)
-        await self._calls.session(session, data, given.params, given.resources)
+        try:
+            yield given
+        finally:
+            if given.resources:
+                await self._calls.in_thread(self._engine.resources.release, given.resources)
 
 
 def create(spec: Spec) -> Runtime:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import threading
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -12,6 +14,8 @@ from penstock.failures import CallFailed, Category
 from penstock.models.replica.aiges import codes, kinds
 from penstock.models.replica.aiges.calls import EngineCall, Item
 from penstock.models.replica.aiges.library import Library
+
+_log = logging.getLogger("penstock.model")
 
 LOAD: Final = "AILoad"  # values of header.op, as the original's RPC names them
 UNLOAD: Final = "AIUnLoad"
@@ -29,7 +33,10 @@ class NativeResources:
         self._loadable = loadable  # by calls
         self._numbers = itertools.count(1)
         self._loaded: dict[str, int] = {}
-        self._lock = threading.Lock()
+        self._users: Counter[int] = Counter()  # calls that use a number
+        self._dropped: set[int] = set()  # numbers to unload when their last user ends
+        self._lock = threading.Lock()  # of the state; held for moments only, since the event loop takes it
+        self._loading = threading.Lock()  # so that one resource is loaded at a time; taken before the other lock
 
     def load_files(self, files: Mapping[str, str], folder: Path) -> None:
         """Load the files of a manifest. Raises CallFailed."""
@@ -42,10 +49,27 @@ class NativeResources:
             _, number = self._loaded.popitem()
             self._library.unload_resource(number)
 
-    def wanted(self, given: EngineCall) -> list[int]:
-        """Return the numbers of the resources that a caller names. Raises CallFailed (``bad_input``)."""
+    def take(self, given: EngineCall) -> list[int]:
+        """Return the numbers of the resources that a caller names; they stay loaded until ``release``. Doesn't block.
+        Raises CallFailed (``bad_input``)."""
         names = [name for name in given.header.get("res_id", "").split(_DIVIDER) if name]
-        return [self._number(name) for name in names]
+        with self._lock:
+            numbers = [self._number(name) for name in names]
+            self._users.update(numbers)
+        return numbers
+
+    def release(self, numbers: Sequence[int]) -> None:
+        """Give back what ``take`` returned. Unloads what has been replaced or unloaded meanwhile and has no other
+        user."""
+        with self._lock:
+            self._users.subtract(numbers)
+            unused = [number for number in set(numbers) if not self._users[number]]
+            for number in unused:
+                del self._users[number]
+            dropped = self._dropped.intersection(unused)
+            self._dropped -= dropped
+        for number in dropped:
+            self._unload_quietly(number)
 
     @staticmethod
     def is_operation(given: EngineCall) -> bool:
@@ -75,20 +99,42 @@ class NativeResources:
         return number
 
     def _load(self, name: str, item: Item) -> None:
-        with self._lock:
-            if name in self._loaded:
-                self._library.unload_resource(self._loaded.pop(name))
-            if len(self._loaded) >= _MAX_RESOURCES:
+        """Load a resource. One of that name is replaced once the new one is loaded."""
+        with self._loading:
+            if name not in self._loaded and len(self._loaded) >= _MAX_RESOURCES:
                 raise _bad("op", f"{_MAX_RESOURCES} resources are loaded already")
             number = next(self._numbers)
             self._library.load_resource(number, item)
-            self._loaded[name] = number
+            with self._lock:
+                old = self._loaded.get(name)
+                self._loaded[name] = number
+                unused = old is not None and self._drop(old)
+            if old is not None and unused:
+                self._unload_quietly(old)
 
     def _unload(self, name: str) -> None:
-        with self._lock:
-            number = self._number(name)
-            del self._loaded[name]
+        with self._loading:
+            with self._lock:
+                number = self._number(name)
+                del self._loaded[name]
+                unused = self._drop(number)
+            if unused:
+                self._library.unload_resource(number)
+
+    def _drop(self, number: int) -> bool:
+        """Return whether a resource that has lost its name can be unloaded now; else its last user unloads it. The
+        lock is held."""
+        if self._users[number]:
+            self._dropped.add(number)
+            return False
+        return True
+
+    def _unload_quietly(self, number: int) -> None:
+        """Unload a resource for which no call waits: a failure is logged."""
+        try:
             self._library.unload_resource(number)
+        except CallFailed as failure:
+            _log.warning("wrapperUnloadRes has failed: %s", failure.message)
 
 
 def _bad(name: str, detail: str) -> CallFailed:

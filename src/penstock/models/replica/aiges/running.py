@@ -50,9 +50,16 @@ class Registry:
             raise codes.failed(codes.REPEATED_SESSION, detail, category=Category.BAD_INPUT, field="header.sid")
 
     def named(self, running: Running, handle: str) -> None:
-        """Add the handle of a session, by which wrappers may send results, too."""
+        """Add the handle of a session, by which wrappers may send results, too.
+
+        A wrapper may reuse a handle as soon as it has destroyed the session, which is before that session ends here:
+        the handle belongs to the newest session. Raises CallFailed if it is the sid of another call.
+        """
+        found = self._running.get(handle)
+        if found is not None and found is not running and found.sid == handle:
+            raise codes.failed(codes.CREATE, "wrapperCreate returned a handle that is the sid of a running call")
         running.handle = handle
-        self._running.setdefault(handle, running)
+        self._running[handle] = running
 
     def end(self, running: Running) -> None:
         """Forget a call: what is still sent for it is dropped."""
