@@ -209,6 +209,9 @@ result_schema = {properties = {greeting = {type = "string", maxLength = 11}}}
     for value in ({"name": "Leonardo"}, {"name": 1}, {}):
         reply = await gateway.post("/apps/narrow/call", {"user_id": "ada", "input": value})
         assert (reply.outcome, reply.fields) == ((422, "invalid_input"), ["input.name"]), value
+    deep = b'{"user_id": "ada", "input": {"name": %b}}' % (b"[" * 450 + b"]" * 450)
+    reply = await gateway.call("POST", "/apps/narrow/call", body=deep)
+    assert (reply.outcome, reply.fields) == ((422, "invalid_input"), ["input"])
     replies = [
         await gateway.post("/apps/narrow/call", {"user_id": "ada", "input": {"name": name}}, Prefer="wait=30")
         for name in ("Ada", "Grace")  # "Hello, Ada!" has 11 characters

@@ -114,6 +114,21 @@ async def test_a_large_body_is_refused_in_an_envelope(operator: HttpCaller) -> N
     assert (reply.status, reply.json["header"]["code"]) == (413, 10163)
 
 
+@pytest.mark.parametrize("levels", [300, 490])
+async def test_deep_values_are_refused(operator: HttpCaller, levels: int) -> None:
+    deep: Any = "QUJD"
+    for _ in range(levels):
+        deep = [deep]
+    for message in (
+        envelope(payload={"img": {"image": deep}}),
+        envelope(parameter={"ocr": {"lang": deep}}),
+        envelope(header={"app_id": deep}),
+        envelope(header={"app_id": "app-1", "downMethod": "async"}, payload={"img": {"image": deep}}),
+    ):
+        reply = await operator.call("POST", OCR, message)
+        assert (reply.status, reply.json["header"]["code"]) == (400, 10163), reply.body
+
+
 async def test_models_of_other_tenants_are_not_found(operator: HttpCaller) -> None:
     for name in ("acme", "umbrella"):
         assert (await operator.call("POST", "/api/v1/tenants", {"name": name})).status == 201

@@ -502,6 +502,22 @@ class TestSeveralSessions:
             assert [(await socket.result())[1] for _ in range(3)] == ["2 two", "end", ""]
         await idle(caller)
 
+    async def test_a_deep_value_ends_one_session_only(self, caller: HttpCaller) -> None:
+        def picture(cid: str, image: object) -> dict[str, Any]:
+            payload = {"img": {"image": image, "encoding": "png", "status": 3}}
+            return {"header": {"app_id": "app-1", "cid": cid, "status": 3}, "payload": payload}
+
+        deep: Any = "aGVsbG8="
+        for _ in range(450):
+            deep = [deep]
+        async with client(caller, OCR + "?stream_mode=multiplex") as socket:
+            await socket.send(picture("z", deep))
+            failed = (await socket.next())["header"]
+            assert (failed["code"], failed["cid"]) == (10163, "z")
+            await socket.send(picture("a", "aGVsbG8="))
+            header = (await socket.next())["header"]
+            assert (header["code"], header["cid"]) == (0, "a"), header
+
     async def test_close_ends_a_session_without_a_response(self, caller: HttpCaller) -> None:
         async with client(caller, self.MULTIPLEX) as socket:
             await begun(socket, cid="a")

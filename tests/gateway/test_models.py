@@ -170,6 +170,13 @@ class TestCalls:
         reply = await caller.call("POST", "/jobs", body=job)
         assert (reply.outcome, reply.fields) == ((422, "invalid_input"), ["input.tone[1]"])
 
+    async def test_a_mistake_in_a_deep_value_is_refused(self, caller: HttpCaller) -> None:
+        body = b'{"name": ' + b"[" * 450 + b"]" * 450 + b"}"
+        for path in ("predict", "stream"):
+            reply = await caller.call("POST", f"/models/greet/{path}", body=body)
+            assert reply.outcome == (422, "invalid_input")
+            assert "nested too deeply" in reply.json["detail"]
+
     @pytest.mark.parametrize("body", [b"{", b"\xff", b"nan", b"[" * 5000])
     async def test_malformed_json_is_refused(self, caller: HttpCaller, body: bytes) -> None:
         """The response is 400."""

@@ -80,6 +80,36 @@ def test_choices_within_choices_end() -> None:
     assert len(str(refused.value)) < 1000
 
 
+@pytest.mark.parametrize("levels", [255, 256, 470, 5000])
+def test_a_mistake_in_a_deep_value_is_refused(levels: int) -> None:
+    schema = {"properties": {"text": {"type": "string"}, "several": {"uniqueItems": True}}}
+    for value in ({"text": nested(levels)}, {"several": [nested(levels), nested(levels)]}):
+        with pytest.raises(InvalidInput, match=r"schema; it is nested too deeply|must be of type|unique"):
+            Checker(schema).check(value)
+
+
+def test_a_deep_value_without_a_mistake_is_accepted() -> None:
+    Checker({"properties": {"tree": {"type": "array"}}}).check({"tree": nested(470)})
+
+
+def test_a_schema_may_have_200_levels() -> None:
+    def schema(levels: int) -> dict[str, Any]:
+        return {"type": "string"} if levels == 1 else {"items": schema(levels - 1)}
+
+    Checker.check_schema(schema(200), "input")
+    Checker({"properties": {"payload": {"properties": {"text": schema(200)}}}}).check({})
+    for levels in (201, 300):
+        with pytest.raises(InvalidInput, match=r"input: is nested more than 200 levels deep"):
+            Checker.check_schema(schema(levels), "input")
+
+
+def nested(levels: int) -> Any:
+    value: Any = 3
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
 @pytest.mark.parametrize(
     ("stated", "data", "name", "reported"),
     [
