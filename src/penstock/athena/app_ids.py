@@ -1,4 +1,4 @@
-"""What a message states about its sender: the app id and the end user."""
+"""Check the app id that a message states, and note the end user."""
 
 from __future__ import annotations
 

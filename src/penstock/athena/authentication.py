@@ -1,4 +1,4 @@
-"""Who sends a request of Athena's protocol: by a signature, an access token, or any way that other routes accept.
+"""Identify the sender of a request of Athena's protocol: by a signature, an access token, or as other routes do.
 
 All faces of the protocol use ``Authentication``. A request that is not HTTP is presented as one: as a ``Request`` with
 the method and path of its protocol, and with its metadata as headers.
@@ -28,7 +28,7 @@ from penstock.tenants.principal import Principal
 from penstock.web.request import Request
 
 _MAX_FIELDS: Final = 100  # of a query
-_NOBODYS_SECRET: Final = token_bytes(32)
+_UNKNOWN_SECRET: Final = token_bytes(32)  # of API keys that do not exist, so that their check takes as long
 _STATED: tuple[str, ...] = ("host", "date", "x-date", "digest")  # the lines that clients state
 _NOT_ALLOWED: Final = "you are not allowed to access this service"
 
@@ -96,7 +96,7 @@ class Authentication:
     async def credential(self, api_key: str, api_secret: str) -> Credential | None:
         """Return the credential of an API key whose secret and key are valid; None if they are not."""
         found = await self._credentials.find(api_key)
-        secret = _NOBODYS_SECRET if found is None else found.api_secret
+        secret = _UNKNOWN_SECRET if found is None else found.api_secret
         if not hmac.compare_digest(secret, api_secret.encode()) or found is None:
             return None
         try:
@@ -135,7 +135,7 @@ class Authentication:
         credential = await self._credentials.find(authorization.api_key)
         signed = _signed(request, query)
         if credential is None:
-            signing.matches(signed, authorization, _NOBODYS_SECRET)  # so that the time does not show what exists
+            signing.matches(signed, authorization, _UNKNOWN_SECRET)  # so that the time does not show what exists
             try:
                 return await self._otherwise(request), None, None  # a gateway that needs no key reads none
             except Unauthorized:

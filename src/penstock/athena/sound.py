@@ -1,4 +1,4 @@
-"""How long the sound in a message is, for metering."""
+"""Measure the sound in a message, for metering."""
 
 from __future__ import annotations
 

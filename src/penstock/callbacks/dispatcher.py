@@ -32,7 +32,7 @@ log = logs.get(__name__)
 
 LEASE: Final = timedelta(seconds=30)
 _RENEW_SECONDS: Final = 10.0
-_LOOK_SECONDS: Final = 1.0
+_CHECK_SECONDS: Final = 1.0
 _CROWDED: Final = timedelta(milliseconds=250)  # between two passes while a tenant has its maximum number of lines
 _RECORD_PAUSE: Final = 0.01  # seconds between two statements that record outcomes
 _STOP_SECONDS: Final = 5.0  # for requests in flight when the process stops
@@ -116,7 +116,7 @@ class CallbackDispatcher(Periodic):
         self._renew_at = 0.0
         self._presence = Presence(database, self._gave_up)
         self._others = 0  # dispatchers that hold leases
-        self._look_at = 0.0  # when to look for dispatchers that are gone
+        self._check_at = 0.0  # when to check for dispatchers that are gone
         wakeups.subscribe(ENDPOINTS, self._heard)
 
     @property
@@ -140,9 +140,9 @@ class CallbackDispatcher(Periodic):
         more = False
         holder = await self._presence.number()
         async with self._database.acquire() as connection:
-            if loop.time() >= self._look_at:
+            if loop.time() >= self._check_at:
                 self._others = await deliveries.free_abandoned(connection, holder)
-                self._look_at = loop.time() + _LOOK_SECONDS
+                self._check_at = loop.time() + _CHECK_SECONDS
             if self._lines and loop.time() >= self._renew_at:
                 await self._renew(connection)
             due = await deliveries.next_due(connection)
@@ -169,7 +169,7 @@ class CallbackDispatcher(Periodic):
         """Return the time to the next pass if no wake-up comes earlier. The end of a line wakes this duty, too."""
         waits = []
         if self._others:
-            waits.append(timedelta(seconds=_LOOK_SECONDS))
+            waits.append(timedelta(seconds=_CHECK_SECONDS))
         if self._lines:
             left = self._renew_at - asyncio.get_running_loop().time()
             waits.append(timedelta(seconds=max(left, 0.0)))

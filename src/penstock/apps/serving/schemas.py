@@ -26,7 +26,7 @@ log = logs.get(__name__)
 _INTERVAL: Final = timedelta(seconds=10)  # at which workers show that they are alive
 _ALIVE: Final = timedelta(seconds=30)
 _KEEP: Final = timedelta(days=1)
-_LOOK_SECONDS: Final = 1.0  # between two comparisons of a worker's models with what it has published
+_POLL_SECONDS: Final = 1.0  # between two comparisons of a worker's models with what it has published
 _REMEMBER_SECONDS: Final = 1.0  # for which an API need not read the schemas again
 
 _sql = queries.load(__file__, "schemas.sql")
@@ -86,7 +86,7 @@ class SchemaPublishing:
                 pass  # it is tried again
             except Exception:  # an unforeseen error must not end the publishing
                 log.exception("schemas_not_published")
-            await asyncio.sleep(_LOOK_SECONDS)
+            await asyncio.sleep(_POLL_SECONDS)
 
 
 class TaskCheck:

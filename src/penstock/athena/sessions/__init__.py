@@ -1,1 +1,1 @@
-"""What all faces of the protocol share about sessions: the rules of input and output, and the forms for models."""
+"""Sessions, as all faces of the protocol share them: the rules of input and output, and the forms for models."""

@@ -1,4 +1,5 @@
-"""What a session passes to a model, and what the model's chunks mean: in one form for engines, in one for others."""
+"""Convert the messages of a session to parts of a model, and its chunks to results: one form for engines, one for
+other models."""
 
 from __future__ import annotations
 

@@ -283,7 +283,7 @@ class SubmitRoutes(JobRoutes):
         submissions: Sequence[JobSubmission],
         prefix: Callable[[int], str],
     ) -> None:
-        """Raise InvalidInput, TooLarge or Forbidden for the first submission that cannot be accepted."""
+        """Raise InvalidInput or TooLarge for the first submission that cannot be accepted."""
         for index, submission in enumerate(submissions):
             at = prefix(index)
             if len(bytes(submission.input)) > self.sizes.input:
