@@ -23,7 +23,6 @@ log = logs.get(__name__)
 _INTERVAL: Final = timedelta(seconds=10)  # at which workers show that they are alive
 _RETRY: Final = timedelta(seconds=1)
 _MAX_DETAIL: Final = 2000  # characters
-_SCHEMA: Final = ".json"  # the suffix of schemas that manifests name
 
 # Returns what is wrong with files of flows and models, by the file below the folder of apps.
 Problems = Callable[[], Mapping[str, str]]

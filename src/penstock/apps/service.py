@@ -70,8 +70,8 @@ class AppService:
             output_schema=stated.result_schema or ({} if flow is None else flow.output_schema),
             examples=[] if flow is None else flow.examples,
             max_input_bytes=None if manifest is None else manifest.limits.max_input_bytes,
-            ttl_seconds=None if manifest is None or manifest.ttl is None else manifest.ttl.total_seconds(),
-            timeout_seconds=None if stated.timeout is None else stated.timeout.total_seconds(),
+            ttl_seconds=None if manifest is None else _seconds(manifest.ttl),
+            timeout_seconds=_seconds(stated.timeout),
             result_retention_seconds=None
             if stated.result_retention is None
             else stated.result_retention.total_seconds(),
