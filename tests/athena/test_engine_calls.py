@@ -15,14 +15,14 @@ from penstock.athena.protocol.data import DataObject, DataType, Status
 from penstock.athena.protocol.engine_calls import (
     engine_input,
     engine_output,
-    engine_request,
     last_status,
     plain_attributes,
 )
-from penstock.errors import InvalidInput, ModelFailed
+from penstock.errors import ModelFailed
 from penstock.models.replica.aiges import calls
 from penstock.models.replica.runtime import Segment
 from tests.athena.strategies import NAMES, data_objects, fields
+from tests.support.athena_messages import engine_request
 from tests.support.hostile_json import KEPT, REFUSED
 
 service_requests = st.builds(
@@ -116,14 +116,6 @@ def test_an_output_of_another_form_is_a_failure_of_the_engine(json: bytes) -> No
     """Its callers are not at fault."""
     with pytest.raises(ModelFailed, match="engine"):
         engine_output(json)
-
-
-@pytest.mark.parametrize("json", [*KEPT.values(), *REFUSED.values()])
-def test_a_hostile_input_of_an_engine_is_refused(json: bytes) -> None:
-    """It may come from a file."""
-    for place in (b"%b", b'{"payload": %b}', b'{"parameter": %b}', b'{"header": %b}'):
-        with contextlib.suppress(InvalidInput):
-            engine_request(place.replace(b"%b", json), [], "s")
 
 
 @given(service_requests, st.data())

@@ -23,11 +23,11 @@ from penstock.athena.protocol.requests import (
     RequestMessage,
     ServiceParameter,
     decode_request,
-    encode_request,
 )
 from penstock.athena.protocol.responses import ResponseMessage
 from penstock.errors import InvalidInput, MalformedBody
 from tests.athena.strategies import data_objects, fields, requests
+from tests.support.athena_messages import encode_request
 
 NUMBERS = st.integers(-(2**31), 2**31 - 1)
 NAMES = st.text(st.characters(codec="utf-8"), max_size=12)

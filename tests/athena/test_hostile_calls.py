@@ -16,9 +16,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from penstock.athena.protocol.session_ids import is_session_id
 from penstock.masking import Secret
 from tests.athena.test_webgate import GREET, OCR, envelope, new_credential, post, signed
+from tests.support.athena_messages import is_session_id
 from tests.support.engines import put_engine, put_python
 from tests.support.gateways import HttpCaller, running_gateway
 from tests.support.waiting import until

@@ -13,8 +13,8 @@ from aiohttp import WSMsgType
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from penstock.athena.protocol.requests import encode_request
 from tests.athena.strategies import requests
+from tests.support.athena_messages import encode_request
 from tests.support.athena_streams import ECHO, client, frame, text_in
 from tests.support.engines import put_python
 from tests.support.gateways import HttpCaller, running_gateway

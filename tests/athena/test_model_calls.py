@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from penstock.athena.protocol.addressing import ServiceRequest, for_service
 from penstock.athena.protocol.data import DataObject, DataType, Status
 from penstock.athena.protocol.members import Role, members_of
-from penstock.athena.protocol.model_calls import model_input, model_output, model_request
-from penstock.athena.protocol.requests import RequestMessage, encode_request
+from penstock.athena.protocol.model_calls import model_input, model_output
+from penstock.athena.protocol.requests import RequestMessage
 from penstock.athena.protocol.schemas.description import of_model
 from penstock.athena.protocol.schemas.dialects import document_of
 from penstock.athena.protocol.schemas.document import Document
@@ -25,6 +25,7 @@ from penstock.errors import CallerError, InvalidInput, ModelFailed
 from penstock.models.replica.data_urls import inlined
 from penstock.models.replica.runtime import Segment
 from tests.athena.strategies import NAMES, json_values, requests
+from tests.support.athena_messages import encode_request, model_request
 
 SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -220,13 +221,13 @@ def test_an_output_is_one_result_and_a_data_object_per_medium() -> None:
     (text,) = model_output(b'"hello"')
     assert (text.name, text.data, text.attributes["format"]) == ("result", b"hello", "plain")
     segments = [Segment(b"1", "image/png", ("images", 0)), Segment(b"2", "audio/wav", ("sound",))]
-    found = model_output(b'{"score": 1, "images": [null], "sound": null}', segments, status=Status.CONTINUE, seq=4)
+    found = model_output(b'{"score": 1, "images": [null], "sound": null}', segments)
     assert [(one.name, one.type, one.data) for one in found] == [
         ("result", DataType.TEXT, b'{"score":1,"images":[null]}'),
         ("images_1", DataType.IMAGE, b"1"),
         ("sound", DataType.AUDIO, b"2"),
     ]
-    assert {(one.status, one.seq) for one in found} == {(Status.CONTINUE, 4)}
+    assert {(one.status, one.seq) for one in found} == {(Status.ONCE, None)}
     (alone,) = model_output(b"null", [Segment(b"x", "image/png")])
     assert (alone.name, alone.type, alone.attributes["encoding"]) == ("result", DataType.IMAGE, "png")
     assert [one.name for one in model_output(b'{"result": null}', [Segment(b"x", path=("result",))])] == ["result"]

@@ -18,10 +18,10 @@ from penstock.athena.protocol.requests import (
     RequestMessage,
     ServiceParameter,
     decode_request,
-    encode_request,
 )
 from penstock.errors import InvalidInput, MalformedBody
 from tests.athena.strategies import requests
+from tests.support.athena_messages import encode_request
 
 
 def _b64(data: bytes) -> str:

@@ -5,18 +5,16 @@ from __future__ import annotations
 import base64
 
 import msgspec
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.athena.protocol.data import DataObject, DataType, Status
 from penstock.athena.protocol.objects import is_inline
-from penstock.athena.protocol.responses import Bodies, ResponseMessage, decode_response, encode_response
-from penstock.errors import InvalidInput
+from penstock.athena.protocol.responses import Bodies, ResponseMessage, encode_response
 from tests.athena.strategies import NAMES, data_objects, fields, json_values
+from tests.support.athena_messages import OWN_FIELDS, decode_response
 
 _SID = "iat000704fa@dx16ade44e4d87a1c802"
-_OWN = {"code", "message", "sid", "status", "cid", "session"}
 
 
 def _json(response: ResponseMessage, bodies: Bodies) -> object:
@@ -82,12 +80,6 @@ def test_results_are_packed_as_their_attributes_state() -> None:
     assert base64.b64encode("你好".encode()) not in body
 
 
-def test_a_response_without_a_header_is_refused() -> None:
-    """It is not one of this protocol."""
-    with pytest.raises(InvalidInput, match="header"):
-        decode_response(b'{"message": "not found"}')
-
-
 responses = st.builds(
     ResponseMessage,
     code=st.integers(0, 2**31),
@@ -95,8 +87,7 @@ responses = st.builds(
     sid=st.just(_SID) | NAMES,
     status=st.none() | st.sampled_from(Status),
     cid=NAMES,
-    session=NAMES,
-    header=fields.map(lambda found: {name: value for name, value in found.items() if name not in _OWN}),
+    header=fields.map(lambda found: {name: value for name, value in found.items() if name not in OWN_FIELDS}),
     payload=st.lists(data_objects(), max_size=3, unique_by=lambda one: one.name),
 )
 

@@ -16,8 +16,8 @@ from urllib.parse import urlencode
 import msgspec
 import pytest
 
-from penstock.athena.protocol.session_ids import is_session_id
 from penstock.masking import Secret
+from tests.support.athena_messages import is_session_id
 from tests.support.engines import put_engine, put_python
 from tests.support.gateways import HttpCaller, Reply, running_gateway
 from tests.support.waiting import until

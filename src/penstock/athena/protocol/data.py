@@ -26,11 +26,6 @@ class DataType(StrEnum):
         """The number of the type in the RPC forms and in the interfaces of engines."""
         return _NUMBERS[self]
 
-    @classmethod
-    def of_number(cls, number: int) -> DataType:
-        """Return the type with that number; ``OTHER`` for a number that is not known."""
-        return _TYPES[number] if 0 <= number < len(_TYPES) else cls.OTHER
-
 
 _TYPES: Final = tuple(DataType)
 _NUMBERS: Final = {one: number for number, one in enumerate(_TYPES)}

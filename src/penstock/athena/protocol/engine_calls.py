@@ -30,7 +30,7 @@ class CallInput:
     json: bytes
     segments: Sequence[Segment] = ()
     fields: Mapping[str, str] = field(default_factory=dict)  # beginnings of fields → those of the message
-    value: Any = None  # what ``json`` states; it may be changed by who checks it
+    value: Any = None  # what ``json`` states; the check of the model's schema may change it
 
 
 def engine_input(request: ServiceRequest, sid: str = "") -> CallInput:
@@ -144,24 +144,6 @@ def take_expected(one: DataObject, expected: Mapping[str, Scalar]) -> None:
             continue
         if name not in one.attributes or (one.type is DataType.TEXT and name in _OF_DATA):
             one.attributes[name] = value
-
-
-def engine_request(json: bytes, segments: Sequence[Segment], service: str) -> ServiceRequest:
-    """Return the message of a client that leads to this input of an engine. Raises InvalidInput."""
-    try:
-        value = _any.decode(json)
-        parameter = value.get("parameter", {})
-        header = value.get("header", {})
-        payload = _objects(value.get("payload", {}), {one.path: one for one in segments}, DEFAULT)
-        return ServiceRequest(
-            service=service,
-            header=dict(header),
-            values={name: one for name, one in parameter.items() if not isinstance(one, dict)},
-            expected={name: one for name, one in parameter.items() if isinstance(one, dict)},
-            payload={one.name: one for one in payload},
-        )
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, TypeError, AttributeError, ValueError):
-        raise InvalidInput.of("body", "is not the call of an engine: header, parameter and payload") from None
 
 
 def last_status(results: Sequence[DataObject]) -> Status:

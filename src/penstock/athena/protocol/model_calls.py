@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from penstock.athena.protocol.addressing import ServiceRequest
-from penstock.athena.protocol.data import DataObject, DataType, Scalar, Status
+from penstock.athena.protocol.data import DataObject, DataType, Scalar
 from penstock.athena.protocol.engine_calls import CallInput, take_expected
 from penstock.athena.protocol.media import encoding_of, media_type_of, type_of, with_wave_header
 from penstock.athena.protocol.members import WHOLE, Member, Members, Role
@@ -165,30 +165,6 @@ def _typed(value: Scalar, member: Member | None) -> Any:
     return value
 
 
-def model_request(json: bytes, segments: Sequence[Segment], members: Members, service: str) -> ServiceRequest:
-    """Return the message of a client that leads to this input of a model."""
-    value = _any.decode(json)
-    found = ServiceRequest(service=service)
-    media = {one.path: one for one in segments}
-    if members.whole is not None or not isinstance(value, dict):
-        _put_object(found, _object_of(WHOLE, value, media.get(()), members.whole))
-        return found
-    for name, stated in value.items():
-        member = members.by_name.get(name)
-        if member is not None and member.role is Role.MEDIA_LIST and stated and (name, 0) in media:
-            for index in range(len(stated)):
-                _put_object(found, _object_of(f"{name}_{index + 1}", None, media[name, index], None))
-        elif isinstance(stated, str | int | float) and (member is None or member.role is Role.PARAMETER):
-            found.values[name] = stated
-        else:
-            _put_object(found, _object_of(name, stated, media.get((name,)), member))
-    return found
-
-
-def _put_object(request: ServiceRequest, one: DataObject) -> None:
-    request.payload[one.name] = one
-
-
 def _object_of(name: str, value: Any, segment: Segment | None, member: Member | None) -> DataObject:
     if segment is not None:
         kind = type_of(segment.media_type)
@@ -215,9 +191,6 @@ def model_output(
     json: bytes,
     segments: Sequence[Segment] = (),
     expected: Mapping[str, Mapping[str, Scalar]] | None = None,
-    *,
-    status: Status = Status.ONCE,
-    seq: int | None = None,
 ) -> list[DataObject]:
     """Return the results in the output, or chunk, of a model.
 
@@ -229,7 +202,6 @@ def model_output(
         raise ModelFailed(f"the model returned {len(segments)} media; a message holds at most {_MAX_MEDIA}")
     found = list(_results(json, segments))
     for one in found:
-        one.status, one.seq = status, seq
         take_expected(one, (expected or {}).get(one.name, {}))
     return found
 

@@ -144,14 +144,14 @@ def _integer(value: Any) -> int | None:
     return None
 
 
-def written(one: DataObject, *, inline: bool) -> dict[str, Any]:
-    """Return a data object as the JSON of a message. With ``inline``, data of the format ``json`` is JSON in it;
-    a text in JSON stays base64, so that the two are distinct."""
+def written(one: DataObject) -> dict[str, Any]:
+    """Return a data object as the JSON of a response. Data of the format ``json`` is JSON in it, but a text in JSON
+    stays base64, so that the two are distinct."""
     found: dict[str, Any] = dict(one.attributes)
     found["status"] = int(one.status)
     if one.seq is not None:
         found["seq"] = one.seq
-    if inline and one.attributes.get("format") == "json" and is_inline(one.data):
+    if one.attributes.get("format") == "json" and is_inline(one.data):
         found[one.type.value] = msgspec.Raw(one.data)
     else:
         found[one.type.value] = packed(one)  # bytes are encoded as base64

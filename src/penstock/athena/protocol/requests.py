@@ -1,4 +1,4 @@
-"""Request messages: header, parameter and payload, decoded from JSON and encoded for clients."""
+"""Request messages: header, parameter and payload, decoded from JSON."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import msgspec
 
 from penstock.athena.protocol.data import DataObject, DataType, Scalar, Status, text_of
 from penstock.athena.protocol.mistakes import Mistakes, Path
-from penstock.athena.protocol.objects import ObjectReader, written
+from penstock.athena.protocol.objects import ObjectReader
 from penstock.errors import InvalidInput
 from penstock.web.reading import decode
 
@@ -168,15 +168,3 @@ class _Reader:
             values=self._objects.scalars(path, scalars, "a parameter; only a result is described by an object"),
             expected=expected,
         )
-
-
-def encode_request(message: RequestMessage) -> bytes:
-    """Return a message as a client sends it, its data in base64; parts that are empty are left out."""
-    found: dict[str, Any] = {}
-    if message.header:
-        found["header"] = message.header
-    if message.parameter:
-        found["parameter"] = {service: {**one.values, **one.expected} for service, one in message.parameter.items()}
-    if message.payload:
-        found["payload"] = {name: written(one, inline=False) for name, one in message.payload.items()}
-    return msgspec.json.encode(found)

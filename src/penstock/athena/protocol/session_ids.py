@@ -23,13 +23,7 @@ from ipaddress import IPv4Address
 from secrets import randbits
 from typing import Final
 
-LENGTH: Final = 32
-
 _NOT_IN_NAMES: Final = re.compile(r"[^a-z0-9]")
-_FORMAT: Final = re.compile(
-    r"(?P<sub>[a-z0-9]{3})(?P<pid>[0-9a-f]{4})(?P<index>[0-9a-f]{4})@(?P<location>[a-z0-9]{2})"
-    r"(?P<at>[0-9a-f]{11})(?P<address>[0-9a-f]{4})(?P<port>[0-9]{2})2"
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,11 +64,6 @@ class SessionIds:
         return (
             f"{_short(sub, 3, 'ase')}{self._before}{self._index:04x}@{self._location}{milliseconds:011x}{self._after}"
         )
-
-
-def is_session_id(text: str) -> bool:
-    """Return whether a text has the format of a session id."""
-    return len(text) == LENGTH and _FORMAT.fullmatch(text) is not None
 
 
 @lru_cache(maxsize=256)

@@ -31,7 +31,6 @@ class Replies:
         sid: str,
         headers: Headers,
         header: Mapping[str, Scalar] | None = None,
-        session: str = "",
     ) -> Response:
         """Return the response to a call that succeeded."""
         message = ResponseMessage(
@@ -39,7 +38,6 @@ class Replies:
             status=last_status(results) if results else Status.ONCE,
             payload=results,
             header=dict(header or {}),
-            session=session,
         )
         return Response(body=encode_response(message, self._bodies), headers=headers)
 

@@ -75,16 +75,6 @@ def decode_request(data: bytes) -> XsfRequest:
     )
 
 
-def encode_request(request: XsfRequest) -> bytes:
-    """Return a call as a client sends it."""
-    return ReqData(
-        op=request.operation,
-        s=Session(t=request.trace, h=request.handle, sess=request.session),
-        param=request.parameters,
-        data=[DataMeta(data=one.data, desc=one.description) for one in request.data],
-    ).SerializeToString(deterministic=True)
-
-
 def encode_response(response: XsfResponse) -> bytes:
     """Return a response as a client gets it."""
     return ResData(
@@ -94,17 +84,3 @@ def encode_response(response: XsfResponse) -> bytes:
         param=response.parameters,
         data=[DataMeta(data=one.data, desc=one.description) for one in response.data],
     ).SerializeToString()
-
-
-def decode_response(data: bytes) -> XsfResponse:
-    """Return a response as its client reads it. Raises MalformedBody."""
-    given = parsed(ResData, data)
-    return XsfResponse(
-        code=given.code,
-        error=given.error_info,
-        handle=given.s.h,
-        trace=given.s.t,
-        session=dict(given.s.sess),
-        parameters=dict(given.param),
-        data=[Piece(data=one.data, description=dict(one.desc)) for one in given.data],
-    )
