@@ -165,6 +165,30 @@ class TestCalls:
         assert field in reply.json["header"]["message"]
         assert is_session_id(reply.json["header"]["sid"])
 
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"header": {"app_id": "app-1", "uid": None, "status": None}},
+            {"parameter": {"ocr": {"lang": None, "boxes": {"format": None}}}},
+            {"parameter": {"ocr": None}},
+            {"parameter": {"ocr": {"boxes": None}}},
+            {"payload": {"img": {"image": "AAAA", "encoding": None, "status": None, "seq": None}}},
+            {"payload": {"img": {"image": "AAAA"}, "note": None}},
+        ],
+    )
+    async def test_null_stands_for_a_member_that_is_absent(
+        self, operator: HttpCaller, credential: dict[str, Any], changes: dict[str, Any]
+    ) -> None:
+        reply = await post(operator, signed(credential), envelope(**changes))
+        assert reply.status == 200, reply.body
+
+    async def test_sections_may_be_null(self, operator: HttpCaller) -> None:
+        message = {"header": None, "parameter": None, "payload": {"text": {"text": "QWRh"}}}
+        assert (await operator.call("POST", "/v1/private/greet", message)).status == 200
+        reply = await operator.call("POST", "/v1/private/greet", message | {"payload": None})
+        assert (reply.status, reply.json["header"]["code"]) == (400, 10163)
+        assert "is required" in reply.json["header"]["message"]
+
     @pytest.mark.parametrize("body", [b"", b"{", b"\xff\xfe", b"[]", b'"x"', b"[" * 100_000, b'{"header":' * 2000])
     async def test_a_body_that_is_no_message_is_refused(
         self, operator: HttpCaller, credential: dict[str, Any], body: bytes

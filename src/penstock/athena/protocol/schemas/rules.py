@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from penstock.athena.protocol.data import DataObject, DataType, Scalar, text_of
+from penstock.athena.protocol.schemas.absent import drop_absent
 from penstock.athena.protocol.schemas.document import Document, properties_of
 from penstock.models.checking import Checker
 
@@ -48,6 +49,7 @@ class Rules:
         ``app_id`` is that of the sender's key, for a message that states none. If the input comes ``in_parts``, data
         may come later, and statuses have no defaults. Raises InvalidInput that names fields.
         """
+        drop_absent(message)
         self._complete_header(message, app_id)
         plan = self._plan_in_parts if in_parts else self._plan
         if plan is not None:
@@ -64,6 +66,7 @@ class Rules:
 
     def later(self, message: dict[str, Any]) -> dict[str, Any]:
         """Return a later message of a session, of which nothing is required; the message itself is changed."""
+        drop_absent(message)
         plan = self._plan_in_parts
         if plan is not None:
             _complete(plan, message, grow=0)
