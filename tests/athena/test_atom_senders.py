@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hmac
+from base64 import b64encode
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from email.utils import format_datetime
@@ -149,6 +151,29 @@ async def test_a_signed_call_is_accepted_and_its_app_id_compared(gateway: HttpCa
         assert await refusal(client) is grpc.StatusCode.UNAUTHENTICATED
         client.metadata = signed(host="elsewhere")
         assert await refusal(client) is grpc.StatusCode.UNAUTHENTICATED
+
+
+async def test_a_signed_digest_is_refused(gateway: HttpCaller) -> None:
+    """It is of a body of HTTP; accepting it would promise that the message is the signed one."""
+    reply = await gateway.call("POST", "/athena/keys", {"name": "digest", "app_id": "app-2", "services": ["shout"]})
+    made = reply.json
+    date = format_datetime(datetime.now(UTC), usegmt=True)
+    digest = signing.digest_of(b"")
+    lines = f"host: rpc.example.com\ndate: {date}\nPOST {METHOD} HTTP/1.1\ndigest: {digest}"
+    signature = b64encode(hmac.digest(made["api_secret"].encode(), lines.encode(), "sha256")).decode()
+    authorization = (
+        f'api_key="{made["api_key"]}", algorithm="hmac-sha256", '
+        f'headers="host date request-line digest", signature="{signature}"'
+    )
+    async with rpc_client(gateway) as client:
+        client.metadata = [
+            ("authorization", authorization),
+            ("host", "rpc.example.com"),
+            ("date", date),
+            ("digest", digest),
+        ]
+        with pytest.raises(grpc.aio.AioRpcError, match="digest cannot be signed"):
+            await client.raw(ReqData(op="AIHotword").SerializeToString())
 
 
 async def test_quotas_hold_for_calls_and_for_sessions_until_they_end(gateway: HttpCaller) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib.util
 import socket
 from collections.abc import AsyncIterator, Sequence
@@ -17,18 +18,19 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from penstock.assembly.gateway import GatewayAssembly
 from penstock.athena.atom.exchange import OnceExchange, Released, Unpolled
-from penstock.athena.atom.exchanges import Exchanges, Refusal, key_of
+from penstock.athena.atom.exchanges import Exchanges, Key, Refusal, key_of
 from penstock.athena.atom.order import MAX_AHEAD_BYTES, Order, TooFarAhead
 from penstock.athena.protocol.data import DataObject
 from penstock.athena.protocol.messages.loader_pb2 import LoaderOutput
 from penstock.errors import Overloaded, SettingsError
-from penstock.tenants.principal import OPERATOR
+from penstock.tenants.principal import DEFAULT_TENANT, OPERATOR, TenantId
 from tests.athena.rpc import RELAY, RpcClient, data_of, model, part, rpc_client, text
 from tests.support.engines import put_python
 from tests.support.gateways import HttpCaller, running_gateway, settings_for
 from tests.support.waiting import until, within
 
 KEY = key_of(OPERATOR, "h")
+ONE, OTHER = TenantId(7), TenantId(8)
 
 
 @asynccontextmanager
@@ -254,6 +256,44 @@ async def test_results_that_wait_to_be_polled_are_bounded_in_bytes() -> None:
     for work in (waited, kept, refused):
         await work.exchange.close()
     assert unpolled.taken == 0
+
+
+async def test_one_tenant_does_not_take_all_places_nor_all_bytes() -> None:
+    """Except the default tenant, which is that of the operators."""
+    exchanges, unpolled = Exchanges(timedelta(seconds=60)), Unpolled(100)
+    exchanges.most = 4
+    places = [exchanges.reserve(Key(ONE, "", str(handle))) for handle in range(2)]
+    with pytest.raises(Refusal, match="of this tenant"):
+        exchanges.reserve(Key(ONE, "", "more"))
+    places.append(exchanges.reserve(Key(OTHER, "", "h")))
+    exchanges.end(places[0])
+    exchanges.reserve(Key(ONE, "", "more"))
+    unpolled.take(50, ONE)
+    with pytest.raises(Overloaded, match="this tenant"):
+        unpolled.take(1, ONE)
+    unpolled.take(20, OTHER)
+    unpolled.give_back(50, ONE)
+    unpolled.take(50, ONE)
+    unpolled.give_back(50, ONE)
+    unpolled.take(80, DEFAULT_TENANT)
+    await exchanges.stop()
+
+
+async def test_a_failure_that_no_client_polls_is_not_logged_as_a_mistake() -> None:
+    """asyncio reports exceptions that no code has retrieved."""
+    reported: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
+
+    async def fail() -> Sequence[DataObject]:
+        raise Overloaded("full")
+
+    async def forget() -> None:
+        exchange = OnceExchange(fail(), Unpolled())
+        await until(lambda: exchange.over, "the call has failed")
+
+    await forget()
+    gc.collect()
+    assert reported == []
 
 
 def test_messages_are_handed_out_in_order() -> None:

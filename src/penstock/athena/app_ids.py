@@ -17,6 +17,11 @@ class WrongAppId(Exception):
     """The app id that a message states does not belong to the key of its sender."""
 
 
+def app_id_of(caller: Caller) -> str:
+    """Return the app id for messages that state none, as the rules take it."""
+    return caller.app_id or caller.principal.key or caller.principal.tenant_name
+
+
 def check_app_id(message: RequestMessage, caller: Caller) -> None:
     """Raise WrongAppId unless the app id in a message's header is that of the sender's credentials.
 

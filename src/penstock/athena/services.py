@@ -65,7 +65,7 @@ class Service:
         self.engine = fields.service_in(schema.input)
         self._members = Members(by_name={}) if self.engine is not None else members_of(schema.input)
         own = documents.beside(deployment.model)
-        self.has_own_document = own is not None
+        self.documents_sessions = self.engine is not None or own is not None
         self.document = own or Document(documents.made(deployment, schema, self.engine))
         self.rules = Rules(self.document)
         if self.document.enable_client_session:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any, Final, Protocol
 
@@ -11,6 +12,7 @@ from penstock.athena.protocol.engine_calls import last_status
 from penstock.athena.protocol.forms.request import RpcRequest
 from penstock.athena.protocol.responses import ResponseMessage
 from penstock.errors import Overloaded
+from penstock.tenants.principal import DEFAULT_TENANT, TenantId
 
 MAX_UNPOLLED_BYTES: Final = 256 * 2**20
 
@@ -53,20 +55,36 @@ class Exchange(Protocol):
 
 
 class Unpolled:
-    """The bytes of results that wait for their clients to poll, of all calls together."""
+    """The bytes of results that wait for their clients to poll, of all calls together.
+
+    Each tenant but the default one may have half of them, so that none locks out the others.
+    """
 
     def __init__(self, most: int = MAX_UNPOLLED_BYTES) -> None:
         self.taken = 0
         self._most = most
+        self._of_tenants: Counter[TenantId] = Counter()
 
-    def take(self, size: int) -> None:
+    def take(self, size: int, tenant: TenantId) -> None:
         """Count a result. Raises Overloaded when too many wait."""
         if self.taken + size > self._most:
             raise Overloaded(f"results of {self.taken} bytes wait to be polled, and may have {self._most}")
+        own = self._of_tenants[tenant]
+        if own + size > share(self._most, tenant):
+            raise Overloaded(f"results of {own} bytes wait for this tenant to poll: it may have half of {self._most}")
         self.taken += size
+        self._of_tenants[tenant] = own + size
 
-    def give_back(self, size: int) -> None:
+    def give_back(self, size: int, tenant: TenantId) -> None:
         self.taken -= size
+        self._of_tenants[tenant] -= size
+        if not self._of_tenants[tenant]:
+            del self._of_tenants[tenant]
+
+
+def share(most: int, tenant: TenantId) -> int:
+    """Return how much of a limit one tenant may use: all for the default one, which is that of the operators."""
+    return most if tenant == DEFAULT_TENANT else (most + 1) // 2
 
 
 class OnceExchange:
@@ -79,20 +97,23 @@ class OnceExchange:
         call: Coroutine[Any, Any, Sequence[DataObject]],
         unpolled: Unpolled,
         *,
+        tenant: TenantId = DEFAULT_TENANT,
         header: Mapping[str, Scalar] | None = None,
     ) -> None:
         self.header = header or {}
+        self._tenant = tenant
         self._call = call
         self._unpolled = unpolled
         self._held = 0  # bytes of the result that count as unpolled
         self._waiters = 0  # polls in progress
         self._task = asyncio.get_running_loop().create_task(self._run())
+        self._task.add_done_callback(_note_failure)
 
     async def _run(self) -> Sequence[DataObject]:
         results = await self._call
         if not self._waiters:
             size = sum(len(one.data) for one in results)
-            self._unpolled.take(size)
+            self._unpolled.take(size, self._tenant)
             self._held = size
         return results
 
@@ -123,4 +144,10 @@ class OnceExchange:
         await asyncio.gather(self._task, return_exceptions=True)
         self._call.close()  # where the task was cancelled before it began
         held, self._held = self._held, 0
-        self._unpolled.give_back(held)
+        self._unpolled.give_back(held, self._tenant)
+
+
+def _note_failure(task: asyncio.Task[Any]) -> None:
+    """Retrieve the failure of a call, which its client may never poll, so that asyncio does not log it."""
+    if not task.cancelled():
+        task.exception()

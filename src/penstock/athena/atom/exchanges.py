@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Final, NamedTuple
 
-from penstock.athena.atom.exchange import Exchange
+from penstock.athena.atom.exchange import Exchange, share
 from penstock.athena.protocol import codes
 from penstock.athena.protocol.codes import Outcome
 from penstock.telemetry import metrics
-from penstock.tenants.principal import Principal
+from penstock.tenants.principal import Principal, TenantId
 
 MAX_EXCHANGES: Final = 10_000
 _MAX_ENDED: Final = 4096  # of which is known why they have ended
@@ -27,7 +27,7 @@ _LEFT: Final = codes.as_outcome(codes.INACTIVE, "the call or session was release
 class Key(NamedTuple):
     """A handle, within what one sender may use: senders choose handles, and do not see those of others."""
 
-    tenant: int
+    tenant: TenantId
     sender: str
     handle: str
 
@@ -59,8 +59,9 @@ class Place:
 class Exchanges:
     """Finds calls and sessions, and ends those that no RPC has used for ``idle``.
 
-    ``stop`` ends all. While it is ``draining``, no new ones begin. A handle may be used again once its call has ended,
-    while RPCs of that call still wait, so what they end is their place and not their handle.
+    Each tenant but the default one may have half of the places. ``stop`` ends all. While it is ``draining``, no new
+    ones begin. A handle may be used again once its call has ended, while RPCs of that call still wait, so what they
+    end is their place and not their handle.
     """
 
     def __init__(self, idle: timedelta) -> None:
@@ -68,6 +69,7 @@ class Exchanges:
         self.draining = False
         self._idle = idle.total_seconds()
         self._places: dict[Key, Place] = {}
+        self._of_tenants: Counter[TenantId] = Counter()
         self._ended: OrderedDict[Key, Outcome] = OrderedDict()
         self._closing: set[asyncio.Task[None]] = set()
         self._none_left = asyncio.Event()
@@ -88,6 +90,10 @@ class Exchanges:
             raise Refusal(codes.as_outcome(codes.SESSION_REPEATED))
         if len(self._places) >= self.most:
             raise Refusal(codes.as_outcome(codes.FULL, f"{self.most} calls and sessions are in progress"))
+        own = self._of_tenants[key.tenant]
+        if own >= share(self.most, key.tenant):
+            raise Refusal(codes.as_outcome(codes.FULL, f"{own} calls and sessions of this tenant are in progress"))
+        self._of_tenants[key.tenant] = own + 1
         place = self._places[key] = Place(key)
         self._ended.pop(key, None)
         self._none_left.clear()
@@ -133,6 +139,9 @@ class Exchanges:
         if self._places.get(place.key) is not place:
             return
         del self._places[place.key]
+        self._of_tenants[place.key.tenant] -= 1
+        if not self._of_tenants[place.key.tenant]:
+            del self._of_tenants[place.key.tenant]
         _OPEN.dec()
         if place.timer is not None:
             place.timer.cancel()

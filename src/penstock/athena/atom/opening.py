@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any
 
-from penstock.athena.app_ids import check_app_id, identify_user
+from penstock.athena.app_ids import app_id_of, check_app_id, identify_user
 from penstock.athena.atom.exchange import Exchange, OnceExchange, Unpolled
 from penstock.athena.atom.senders import Sender
 from penstock.athena.atom.stream import StreamExchange
@@ -42,15 +42,16 @@ class Opening:
             raise InvalidInput.of("business_args", "must be for one service; several at once are served over HTTP only")
         form = JsonForm(request.message)
         service = await self._services.sub_service(service, form.value, sender.caller.reader)
-        if request.once or _documents_sessions(service):
+        if request.once or service.documents_sessions:
             status = request.message.status
             in_parts = not request.once and (status is None or not status.last)
-            rules = partial(service.rules.first, app_id=_app_id(sender), in_parts=in_parts)
+            rules = partial(service.rules.first, app_id=app_id_of(sender.caller), in_parts=in_parts)
             request.message = form.ruled(rules)
         part = for_service(request.message, service.name)
         header = service.rules.response_header(request.message.header)
         if request.once:
-            return OnceExchange(self._once(sender, service, part, sid), self._unpolled, header=header)
+            call = self._once(sender, service, part, sid)
+            return OnceExchange(call, self._unpolled, tenant=sender.request.principal.tenant, header=header)
         return await self._stream(request, part, sender, service, sid, header=header)
 
     async def _once(self, sender: Sender, service: Service, part: ServiceRequest, sid: str) -> Sequence[DataObject]:
@@ -78,7 +79,7 @@ class Opening:
             form,
             sender.request,
             service.rules,
-            documented=_documents_sessions(service),
+            documented=service.documents_sessions,
             data=data,
             first=request.number,
             header=header,
@@ -103,15 +104,3 @@ class Opening:
         if exchange.stated.session:
             return host.session(service.deployment, json, first.segments, **options)
         return host.call(service.deployment, json, first.segments, streams=True, **options)
-
-
-def _app_id(sender: Sender) -> str:
-    """Return the app id for messages that state none, as the rules take it."""
-    principal = sender.request.principal
-    return sender.caller.app_id or principal.key or principal.tenant_name
-
-
-def _documents_sessions(service: Service) -> bool:
-    """Return whether a service's document describes its sessions. One that is made for a model that is not an engine
-    describes single calls only."""
-    return service.engine is not None or service.has_own_document

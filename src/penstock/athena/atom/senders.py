@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # these classes are generic in their stubs only
     Details = grpc.HandlerCallDetails
     Handler = grpc.RpcMethodHandler[Any, Any]
 
+_NO_DIGEST: Final = "a digest cannot be signed here: sign host, date and request-line"
 _OPEN: Final = frozenset({"/grpc.health.v1.Health/Check"})  # may be called without a key
 _STATUSES: Final = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
@@ -75,6 +76,8 @@ class SenderCheck(grpc.aio.ServerInterceptor):
             except Exception:  # a mistake in Penstock; its details appear only in the log
                 log.exception("grpc_check_failed", method=handler_call_details.method)
                 return _refusal(grpc.StatusCode.INTERNAL, "the service failed to process this request")
+            if caller.body_digest is not None:  # it would not be compared with the message
+                return _refusal(grpc.StatusCode.UNAUTHENTICATED, _NO_DIGEST)
             _sender.set(Sender(request=request, caller=caller))
         return await continuation(handler_call_details)
 

@@ -11,7 +11,7 @@ from typing import Final
 from penstock.athena.atom.exchange import Released
 from penstock.athena.atom.order import Order
 from penstock.athena.atom.parts import EngineBusy, PartQueue
-from penstock.athena.protocol.addressing import for_service, in_message
+from penstock.athena.protocol.addressing import for_service
 from penstock.athena.protocol.data import Scalar, Status
 from penstock.athena.protocol.engine_calls import CallInput
 from penstock.athena.protocol.forms.request import RpcRequest
@@ -19,11 +19,12 @@ from penstock.athena.protocol.forms.ruled import JsonForm
 from penstock.athena.protocol.requests import RequestMessage
 from penstock.athena.protocol.responses import ResponseMessage
 from penstock.athena.protocol.schemas.rules import Rules
+from penstock.athena.sessions.failures import explained
 from penstock.athena.sessions.forms import Form
 from penstock.athena.sessions.input import SessionInput, mark
 from penstock.athena.sessions.output import SessionOutput
 from penstock.athena.sound import audio_us
-from penstock.errors import InvalidInput, PenstockError, ServiceError, Unauthorized
+from penstock.errors import InvalidInput, Unauthorized
 from penstock.models.host.calls import LiveCall
 from penstock.models.host.sessions import LiveSession
 from penstock.models.http.metering import Stated
@@ -162,7 +163,7 @@ class StreamExchange:
             raise Released("the session was ended by its client, or because the server stops")
         error = done.exception()
         if error is not None:
-            raise self._explained(error)
+            raise explained(error, self._fields)
         return await self._response(done.result().json, done.result().segments, last=True)
 
     async def close(self) -> None:
@@ -192,11 +193,7 @@ class StreamExchange:
         if marks is None:
             return ResponseMessage(status=Status.END)
         self._rules.cast([one for one, _ in found])
-        for one, _ in found:
-            piece = marks.pieces[one.name]
-            one.status = piece.status
-            one.seq = piece.seq if one.seq is None else one.seq
-        return ResponseMessage(status=marks.status, payload=[one for one, _ in found])
+        return ResponseMessage(status=marks.status, payload=marks.applied([one for one, _ in found]))
 
     async def _outlast(self) -> None:
         """Let the engine end by itself after its last result, so that its call counts as completed."""
@@ -206,12 +203,6 @@ class StreamExchange:
 
     def _end(self, _done: object) -> None:
         self._news.set()
-
-    def _explained(self, error: BaseException) -> PenstockError:
-        """Return the error of a call, with fields named as in messages."""
-        if isinstance(error, InvalidInput):
-            return in_message(error, self._fields)
-        return error if isinstance(error, PenstockError) else ServiceError()
 
     @property
     def _running(self) -> LiveCall:

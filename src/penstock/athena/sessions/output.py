@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from penstock.athena.protocol.data import Status
+from penstock.athena.protocol.data import DataObject, Status
 
 
 class OutputEnded(Exception):
@@ -26,6 +26,14 @@ class Marks:
 
     status: Status  # of its header
     pieces: Mapping[str, Piece]  # of its results, by name
+
+    def applied(self, results: Sequence[DataObject]) -> Sequence[DataObject]:
+        """Mark the results of the message, and return them. A number that the engine has stated stays."""
+        for one in results:
+            piece = self.pieces[one.name]
+            one.status = piece.status
+            one.seq = piece.seq if one.seq is None else one.seq
+        return results
 
 
 class SessionOutput:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
-from penstock.athena.app_ids import WrongAppId, check_app_id, identify_user
+from penstock.athena.app_ids import WrongAppId, app_id_of, check_app_id, identify_user
 from penstock.athena.authentication import Authentication, Caller, Refused
 from penstock.athena.protocol import codes
 from penstock.athena.protocol.addressing import for_service, in_message, joined
@@ -181,11 +181,6 @@ async def together(calls: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def app_id_of(caller: Caller) -> str:
-    """Return the app id for messages that state none."""
-    return caller.app_id or caller.principal.key or caller.principal.tenant_name
 
 
 def header_of(message: Mapping[str, Any]) -> RequestMessage:

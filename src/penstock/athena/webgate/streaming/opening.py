@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 from typing import Any
 
-from penstock.athena.app_ids import check_app_id, identify_user
+from penstock.athena.app_ids import app_id_of, check_app_id, identify_user
 from penstock.athena.authentication import Caller
 from penstock.athena.protocol.addressing import ServiceRequest, for_service
 from penstock.athena.protocol.codes import Outcome
@@ -14,7 +14,7 @@ from penstock.athena.services import Service, Services
 from penstock.athena.sessions.forms import form_for, session_schema
 from penstock.athena.sessions.input import SessionInput, mark
 from penstock.athena.webgate.division import divide
-from penstock.athena.webgate.once import app_id_of, header_of
+from penstock.athena.webgate.once import header_of
 from penstock.athena.webgate.streaming.limits import StreamLimits
 from penstock.athena.webgate.streaming.reading import MessageReader
 from penstock.athena.webgate.streaming.session import Link, Session

@@ -21,7 +21,7 @@ class MessageReader:
     """
 
     def __init__(self, service: Service, limits: Limits) -> None:
-        self._rules = service.rules if service.engine is not None or service.has_own_document else None
+        self._rules = service.rules if service.documents_sessions else None
         self._results = service.rules
         self._limits = limits
         self._types: dict[str, DataType] = dict(service.input_types)  # for a last piece without data

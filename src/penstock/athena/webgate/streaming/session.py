@@ -9,10 +9,11 @@ from contextlib import AsyncExitStack
 from typing import Any, Final
 
 from penstock.athena.protocol import codes
-from penstock.athena.protocol.addressing import for_service, in_message
+from penstock.athena.protocol.addressing import for_service
 from penstock.athena.protocol.codes import Outcome
 from penstock.athena.protocol.engine_calls import CallInput
 from penstock.athena.protocol.requests import RequestMessage
+from penstock.athena.sessions.failures import explained
 from penstock.athena.sessions.forms import Form
 from penstock.athena.sessions.input import SessionInput, mark
 from penstock.athena.sessions.output import SessionOutput
@@ -21,7 +22,7 @@ from penstock.athena.webgate.streaming.alarm import Alarm
 from penstock.athena.webgate.streaming.limits import StreamLimits
 from penstock.athena.webgate.streaming.reading import MessageReader
 from penstock.athena.webgate.streaming.talk import Talk
-from penstock.errors import InvalidInput, Overloaded, PenstockError, ServiceError
+from penstock.errors import Overloaded, PenstockError, ServiceError
 from penstock.models.host.calls import LiveCall
 from penstock.models.host.sessions import LiveSession, SessionOver
 from penstock.models.http.metering import Stated
@@ -272,7 +273,7 @@ class Session:
         elif done.cancelled():
             await self._end_with(codes.of_error(ServiceError()))
         elif (error := done.exception()) is not None:
-            await self._end_with(codes.of_error(self._explained(error)))
+            await self._end_with(codes.of_error(explained(error, self._fields)))
         else:
             await self._send_results(done.result().json, done.result().segments, last=True)
             self._let_go("")
@@ -284,12 +285,6 @@ class Session:
         await asyncio.wait([done], timeout=self._limits.close_wait.total_seconds())
         if self._chunks or not done.done():
             log.warning("athena_output_after_end", sid=self.talk.sid, chunks=len(self._chunks))
-
-    def _explained(self, error: BaseException) -> PenstockError:
-        """Return the error of a call, with fields named as in messages."""
-        if isinstance(error, InvalidInput):
-            return in_message(error, self._fields)
-        return error if isinstance(error, PenstockError) else ServiceError()
 
     async def _end_with(self, outcome: Outcome) -> None:
         """Send an error and end. Codes that are ignored, and the silence of a single client, are not sent."""

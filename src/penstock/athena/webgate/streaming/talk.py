@@ -27,12 +27,14 @@ class Talk:
 
     def success(self, marks: Marks, results: Sequence[DataObject]) -> bytes:
         """Return a message with results, marked with their statuses and numbers."""
-        for one in results:
-            piece = marks.pieces[one.name]
-            one.status = piece.status
-            one.seq = piece.seq if one.seq is None else one.seq
         return encode_response(
-            ResponseMessage(sid=self.sid, cid=self.cid, status=marks.status, header=self._header, payload=results)
+            ResponseMessage(
+                sid=self.sid,
+                cid=self.cid,
+                status=marks.status,
+                header=self._header,
+                payload=marks.applied(results),
+            )
         )
 
     def error(self, outcome: Outcome) -> bytes:
