@@ -29,17 +29,34 @@ environment = {{ PYTHONPATH = "{ROOT}/src" }}
 command = ["{sys.executable}", "{ROOT}/tests/models/aiges/plugin.py"]
 sessions = true
 """
+STATED = """
+[schema.input]
+type = "object"
+required = ["payload"]
+
+[schema.input.properties.parameter.properties]
+mode = { type = "string" }
+
+[schema.input.properties.payload.properties.text]
+type = "object"
+required = ["text"]
+
+[schema.session]
+"""
 
 
 @pytest.fixture(scope="module")
 async def caller(module_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[HttpCaller]:
     folder = tmp_path_factory.mktemp("models")
-    engine = folder / "upper-c"
-    shutil.copytree(ROOT / "examples" / "athena" / "upper-c", engine, ignore=shutil.ignore_patterns("*.so"))
-    make = ["make", "-s", "-C", str(engine), f"AIGES_INCLUDE={HEADERS}"]
-    subprocess.run(make, check=True, timeout=60)  # noqa: ASYNC221 - before the tests
-    (folder / "echo").mkdir()
-    (folder / "echo" / "model.toml").write_text(PLUGIN)
+    for name in ("upper-c", "levels-cpp"):
+        engine = folder / name
+        shutil.copytree(ROOT / "examples" / "athena" / name, engine, ignore=shutil.ignore_patterns("*.so"))
+        make = ["make", "-s", "-C", str(engine), f"AIGES_INCLUDE={HEADERS}"]
+        subprocess.run(make, check=True, timeout=60)  # noqa: ASYNC221 - before the tests
+    described = {"echo": "", "echo-stated": STATED, "echo-stated-broadly": '[schema.input]\ntype = "object"\n'}
+    for name, schema in described.items():
+        (folder / name).mkdir()
+        (folder / name / "model.toml").write_text(PLUGIN + schema)
     async with running_gateway(module_database_url, models_folder=folder) as caller:
         yield caller
 
@@ -48,7 +65,7 @@ async def caller(module_database_url: str, tmp_path_factory: pytest.TempPathFact
 async def _idle(caller: HttpCaller) -> AsyncIterator[None]:
     """After each test, no place is taken."""
     yield
-    for name in ("upper-c", "echo"):
+    for name in ("upper-c", "levels-cpp", "echo", "echo-stated", "echo-stated-broadly"):
         model = caller.parts.models.find(name)
         await until(lambda model=model: model.in_flight == model.waiting == 0, "every place is free")  # type: ignore[misc]
 
@@ -84,16 +101,42 @@ async def test_the_error_of_a_library_has_its_code_and_message(caller: HttpCalle
     assert reply.json["header"]["message"].endswith("there is no text;code=4001")
 
 
-async def test_a_plugin_is_called_over_http(caller: HttpCaller) -> None:
-    reply = await post(caller, "echo", b"hello", mode="")
+async def test_a_library_with_a_schema_of_penstock_is_called(caller: HttpCaller) -> None:
+    def message(data: bytes, status: int) -> dict[str, Any]:
+        audio = {"audio": base64.b64encode(data).decode(), "encoding": "raw", "status": status}
+        return {"header": {"app_id": "a", "status": status}, "payload": {"audio": audio}}
+
+    reply = await caller.call("POST", "/v1/private/levels-cpp", message(b"\0\0\xff\x7f\0\x80", 3))
+    assert reply.status == 200, reply.body
+    assert peak(reply.json) == 32768
+    async with client(caller, "/v1/private/levels-cpp") as socket:
+        await socket.send(message(b"\0\0\xff\x7f", 0))
+        await socket.send(message(b"\0\x80", 2))
+        messages, _ = await socket.rest()
+    assert all(one["header"]["code"] == 0 for one in messages), messages
+    assert [peak(one) for one in messages if "payload" in one][-1] == 32768
+    missing = await caller.call("POST", "/v1/private/levels-cpp", {"header": {"app_id": "a"}})
+    assert (missing.status, missing.json["header"]["code"]) == (400, 10163)
+    document = (await caller.call("GET", "/v1/private/levels-cpp/openapi.json")).body
+    assert b'"audio"' in document
+
+
+def peak(message: dict[str, Any]) -> int:
+    found: int = message["payload"]["levels"]["text"]["peak"]
+    return found
+
+
+@pytest.mark.parametrize("service", ["echo", "echo-stated", "echo-stated-broadly"])
+async def test_a_plugin_is_called_over_http(caller: HttpCaller, service: str) -> None:
+    reply = await post(caller, service, b"hello", mode="")
     assert reply.status == 200, reply.body
     assert reply.json["payload"]["echo"]["text"]["data"][0][:2] == ["text", "hello"]
-    failed = await post(caller, "echo", b"hello", mode="ret")
+    failed = await post(caller, service, b"hello", mode="ret")
     assert failed.json["header"]["code"] == 10909
     assert failed.json["header"]["message"].endswith("the engine reported an error;code=4001")
 
 
-@pytest.mark.parametrize(("service", "result"), [("upper-c", "upper"), ("echo", "echo")])
+@pytest.mark.parametrize(("service", "result"), [("upper-c", "upper"), ("echo", "echo"), ("echo-stated", "echo")])
 async def test_sessions_run_over_websocket(caller: HttpCaller, service: str, result: str) -> None:
     path = f"/v1/private/{service}"
     async with client(caller, path) as socket:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from datetime import UTC, datetime
+from typing import Final
 from weakref import WeakKeyDictionary
 
 import msgspec
@@ -37,7 +38,7 @@ from penstock.models.http.limited import MeteredCall
 from penstock.models.http.metering import Metering, Stated
 from penstock.models.inputs import Input, placeholder
 from penstock.models.reader import Reader
-from penstock.models.replica.aiges import fields
+from penstock.models.replica.aiges import fields, schema_file
 from penstock.models.replica.data_urls import put
 from penstock.models.replica.runtime import Segment
 from penstock.models.result_files import ResultFiles
@@ -48,6 +49,8 @@ from penstock.web.request import Request
 from penstock.web.response import Headers
 
 log = logs.get(__name__)
+
+_ENGINES: Final = frozenset({"aiges", "aiges-native", "aiges-plugin"})  # runtimes that pass messages on as they are
 
 
 class Service:
@@ -63,6 +66,8 @@ class Service:
         self.deployment = deployment
         self.name = deployment.model.name
         self.engine = fields.service_in(schema.input)
+        if self.engine is None and deployment.model.manifest.runtime in _ENGINES:
+            self.engine = schema_file.service_in(schema, name=self.name)
         self._members = Members(by_name={}) if self.engine is not None else members_of(schema.input)
         own = documents.beside(deployment.model)
         self.documents_sessions = self.engine is not None or own is not None

@@ -79,6 +79,19 @@ def schema_of(service: Service, *, description: str = "") -> Schema:
     return Schema(input=given, output=returned, description=description, session=session if service.sessions else None)
 
 
+def service_in(schema: Schema, *, name: str) -> Service:
+    """Return the engine that a schema of Penstock describes: the parameters and data objects that it names. An engine
+    whose schema names none, or in a form that cannot be read, declares nothing; its schema holds all the same."""
+    sessions = schema.session is not None
+    try:
+        given = _object(schema.input, "properties")
+        given = {**given, "parameter": {"properties": {name: _object(given, "parameter")}}}
+        document = {"schemainput": {"properties": given}, "schemaoutput": schema.output}
+        return service_of(document, name=name, sessions=sessions)
+    except ValueError:  # msgspec.ValidationError is one
+        return Service(name=name, sessions=sessions)
+
+
 def service_of(document: Mapping[str, Any], *, name: str, version: str = "", sessions: bool = False) -> Service:
     """Return the engine that a document in the dialect of Athena Serving describes; ``name`` and ``version`` are for
     one that states none. Raises ValueError and msgspec.ValidationError."""
