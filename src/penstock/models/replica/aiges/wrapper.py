@@ -75,7 +75,7 @@ class Wrapper:
         """Release the model; failures are only logged."""
         try:
             self._called("wrapperFini")
-        except Exception as error:  # noqa: BLE001 - the wrapper's code, and nobody waits for it
+        except Exception as error:  # noqa: BLE001 - the wrapper's code; no call waits for it
             output.failed(error)
 
     def load_resource(self, data: EngineCall, resource: int | str) -> None:

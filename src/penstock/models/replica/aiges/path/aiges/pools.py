@@ -1,22 +1,26 @@
 """Pools of handles that share one model: requests of all sessions go into one queue, from which the model takes them.
 
-Each request carries a context of its own, so that a result keeps the sid of the session that asked for it.
+Each request carries a context of its own, so that a result keeps the sid of the session that sent the request. Requests
+that the model has not taken are bounded in bytes for each session.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+import queue
 import threading
 from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
 from typing import Any
+from weakref import WeakSet
 
 from aiges.replies import failed
 from aiges.utils.log import log
 from aiges.waiting import Inputs, Reader
 
 _POOL_SIZE = 5
+_served: WeakSet[queue.Queue[Any]] = WeakSet()  # queues of this process that a ModelProcess reads
 
 
 class Context:
@@ -28,6 +32,22 @@ class Context:
         self.data: Any = None
         self.session_destroyed = False
         self.callback_handle = ""
+        self._taken = threading.Event()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what another process gets, for wrappers whose queue leads to one."""
+        return {name: value for name, value in vars(self).items() if name != "_taken"}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        self.__init__()  # type: ignore[misc]
+        vars(self).update(state)
+
+    def note_taken(self) -> None:
+        """Note that the model has the request, so that the next one of its session may follow."""
+        self._taken.set()
+
+    def wait_taken(self) -> None:
+        self._taken.wait()
 
     def set_data(self, data: Any) -> None:
         self.data = data
@@ -43,6 +63,7 @@ class Context:
 
     def set_destroyed(self) -> None:
         self.session_destroyed = True
+        self._taken.set()
 
     def reset_ctx(self) -> None:
         self.__init__()  # type: ignore[misc]  # as new
@@ -63,16 +84,16 @@ class ReqHandleThread(threading.Thread):
         self.is_stopping = False
         self.input_queue = Inputs(Reader(threading.Condition()))
         self.ctx = Context()
-        self._requests: list[Context] = []  # of the session
+        self._requests: WeakSet[Context] = WeakSet()  # of the session, as long as they are in use
 
     def set_busy(self) -> None:
         self.status = "busy"
 
     def set_idle(self) -> None:
         """Give the handle back: requests of its session that the model has not begun are not begun any more."""
-        for request in self._requests:
+        for request in list(self._requests):
             request.set_destroyed()
-        self._requests = []
+        self._requests = WeakSet()
         self.ctx = Context()
         self.input_queue.clear()
         self.status = "idle"
@@ -86,12 +107,17 @@ class ReqHandleThread(threading.Thread):
         request = Context()
         request.sid, request.params, request.data = sid, self.ctx.params, req
         request.callback_handle = self.ctx.callback_handle
-        self._requests.append(request)
+        self._requests.add(request)
         self.input_queue.put(request)
 
     def run(self) -> None:
         while not self.is_stopping:
-            self.shared_req_queue.put((self.handle, self.input_queue.get()))
+            request = self.input_queue.get()
+            self.shared_req_queue.put((self.handle, request))
+            # The rest waits here, where it is bounded. Unknown is when a thread of the wrapper's own takes a request.
+            if self.shared_req_queue in _served:
+                request.wait_taken()
+            del request
 
     def destroy(self) -> None:
         self.set_idle()
@@ -144,6 +170,8 @@ class ModelProcess(threading.Thread):
         self.result_conns_map = result_conns_map
         self.is_stopping = False
         self.callback = callback_fn
+        if isinstance(shared_req_queue, queue.Queue) and type(self).run is ModelProcess.run:
+            _served.add(shared_req_queue)
 
     def setDaemon(self, daemonic: bool) -> None:
         """Do nothing: a replica ends when its calls have ended, whatever its threads wait for."""
@@ -157,6 +185,7 @@ class ModelProcess(threading.Thread):
     def run(self) -> None:
         while not self.is_stopping:
             handle, context = self.shared_req_queue.get()
+            context.note_taken()
             if context.session_destroyed:
                 log.info("the session of %s has ended: its request is not inferred", handle)
                 continue

@@ -1,4 +1,4 @@
-"""Where the results go that wrappers send by a callback: to the running calls of a replica, or to a queue."""
+"""Pass the results that wrappers send by a callback to the running calls of a replica, or to a queue."""
 
 from __future__ import annotations
 
@@ -46,7 +46,8 @@ def init_rq() -> queue.Queue[Any]:
 
 def callback(response: Response, *names: object, **named: object) -> int:
     """Send a result of a session, or of an asynchronous call: ``callback(response, sid)``, or ``callback(response,
-    handle, sid)``. Waits while the caller has too much unread; returns 0, or -1 when the call has ended."""
+    handle, sid)``. Never waits: a call whose caller has too much unread fails. Returns 0, or -1 when the call
+    has ended."""
     names = (*names, *named.values())
     for receiver in _receivers:
         return receiver.deliver(response, names)

@@ -88,7 +88,7 @@ class WorkerThread:
         self.changed = changed or threading.Condition()
         self.reader = Reader(self.changed)
         self.in_q = Inputs(self.reader)
-        self.out_q = Outputs()
+        self.out_q = Outputs(lambda: self.is_idle and not self.held)
         self.StreamHandleThreadClass: type[StreamHandleThread] = StreamHandleThread
         self.thread: StreamHandleThread | None = None
 
@@ -104,6 +104,7 @@ class WorkerThread:
     def take(self) -> None:
         """Give the handle to a session. The caller holds the pool's lock."""
         self.is_idle = False
+        self.out_q.clear()  # of what the thread has sent after the last session's end
         held: list[WorkerThread] | None = getattr(_holding, "handles", None)
         if held is not None:
             self.held = True

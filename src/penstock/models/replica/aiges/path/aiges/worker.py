@@ -44,7 +44,7 @@ class Worker(threading.Thread):
         self.context = context or {}
         self._reader = Reader(threading.Condition())
         self.in_q = Inputs(self._reader)
-        self.out_q = Outputs()
+        self.out_q = Outputs(lambda: self.is_stopping)
         self.infer_class: Any = None
         self.infer_func: Callable[..., Any] | None = None
         self.callback_fn: Callable[..., Any] | None = None
