@@ -20,10 +20,23 @@ from penstock.assembly.gateway import GatewayAssembly
 from penstock.athena.atom.exchange import OnceExchange, Released, Unpolled
 from penstock.athena.atom.exchanges import Exchanges, Key, Refusal, key_of
 from penstock.athena.atom.order import MAX_AHEAD_BYTES, Order, TooFarAhead
-from penstock.athena.protocol.data import DataObject
+from penstock.athena.atom.stream import StreamExchange
+from penstock.athena.protocol.addressing import ServiceRequest
+from penstock.athena.protocol.data import DataObject, Status
+from penstock.athena.protocol.engine_calls import CallInput
 from penstock.athena.protocol.messages.loader_pb2 import LoaderOutput
+from penstock.athena.protocol.schemas.document import Document
+from penstock.athena.protocol.schemas.rules import Rules
+from penstock.athena.sessions.forms import Result
+from penstock.athena.sessions.input import SessionInput
 from penstock.errors import Overloaded, SettingsError
+from penstock.models.host.calls import CallResult
+from penstock.models.host.sessions import LiveSession
+from penstock.models.host.windows import Windows
+from penstock.models.replica.runtime import Segment
 from penstock.tenants.principal import DEFAULT_TENANT, OPERATOR, TenantId
+from penstock.web.body import Body
+from penstock.web.request import Request
 from tests.athena.rpc import RELAY, RpcClient, data_of, model, part, rpc_client, text
 from tests.support.engines import put_python
 from tests.support.gateways import HttpCaller, running_gateway, settings_for
@@ -294,6 +307,44 @@ async def test_a_failure_that_no_client_polls_is_not_logged_as_a_mistake() -> No
     await forget()
     gc.collect()
     assert reported == []
+
+
+class Ending:
+    """A form in which every chunk ends the one result."""
+
+    service = "s"
+    expected = ("r",)
+
+    def first(self, _request: ServiceRequest) -> tuple[CallInput, CallInput | None]:
+        raise NotImplementedError
+
+    def part(self, _request: ServiceRequest) -> CallInput:
+        raise NotImplementedError
+
+    def results(self, json: bytes, _segments: Sequence[Segment]) -> list[Result]:
+        return [(DataObject(name="r", data=json), Status.END)]
+
+
+async def test_results_after_the_last_one_are_left_out() -> None:
+    """An RPC that still waits when another one has got the last result learns of the end, and of no mistake."""
+    request = Request(method="POST", url_path="/", headers={}, body=Body.of(b""))
+    exchange = StreamExchange(
+        Ending(),
+        request,
+        Rules(Document({"meta": {"serviceId": "s"}})),
+        documented=False,
+        data=SessionInput(),
+        first=1,
+        header={},
+    )
+    call = LiveSession(b"{}", windows=Windows(), part_windows=Windows(), listener=exchange)
+    await exchange.begin(call, CallInput(json=b"{}", value={}, segments=[], fields={}), None, last=False)
+    call.add_chunk(b"1", [], 1)
+    assert [one.data for one in (await exchange.poll(0)).payload] == [b"1"]
+    call.done.set_result(CallResult(b"2", [], 0.0, 0.0, "1"))
+    late = await exchange.poll(0)
+    assert (late.status, list(late.payload)) == (Status.END, [])
+    await exchange.close()
 
 
 def test_messages_are_handed_out_in_order() -> None:
