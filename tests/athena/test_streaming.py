@@ -13,6 +13,9 @@ import aiohttp
 import pytest
 from aiohttp import WSMsgType
 
+from penstock.athena.protocol.addressing import ServiceRequest
+from penstock.athena.protocol.engine_calls import CallInput
+from penstock.athena.sessions.forms import ModelForm
 from penstock.masking import Secret
 from penstock.web.limits import Limits
 from tests.support.athena_streams import ECHO, Client, client, frame, text_in
@@ -432,6 +435,27 @@ class TestRetries:
             await socket.send(frame("two", 2))
             assert (await socket.result())[1] == "2 two"
 
+    async def test_a_retry_may_rename_its_session(self, caller: HttpCaller) -> None:
+        """The end of the connection that the session has left does not end it."""
+        path = PATH + "?stream_mode=multiplex&enable_retry=true"
+        async with client(caller, path) as socket:
+            async with client(caller, path) as old:
+                sid = await begun(old, cid="a")
+                await socket.send(frame(cmd="retry", sid=sid, cid="b"))
+                await socket.send(frame("two", 1, cid="b"))
+                assert await socket.result() == (1, "2 two")
+                await begun(old, cid="b")
+            model = caller.parts.models.find("echo")
+            await until(lambda: model.in_flight == 1, "the session of the other connection has ended")
+            await socket.send(frame(cmd="retry", sid=sid, cid="c"))  # on the same connection
+            await socket.send(frame("three", 1, cid="c"))
+            message = await socket.next()
+            assert (text_in(message), message["header"]["cid"]) == ("3 three", "c")
+            await begun(socket, cid="b")
+            await socket.send(frame("four", 2, cid="c"))
+            assert [await socket.result() for _ in range(3)] == [(1, "4 four"), (1, "end"), (2, "")]
+        await idle(caller)
+
     async def test_a_cut_session_ends_after_its_window(self, module_database_url: str, models_folder: Path) -> None:
         async with running_gateway(
             module_database_url, models_folder=models_folder, penstock_athena_close_wait=timedelta(seconds=0.5),
@@ -544,6 +568,38 @@ class TestSeveralSessions:
             failed = [one["header"] for one in messages if one["header"]["code"]]
             assert [(one["code"], one["cid"]) for one in failed] == [(10110, "slow")]
             assert [text_in(one) for one in messages if not one["header"]["code"]] == ["2 two", "end", ""]
+        await idle(caller)
+
+    @pytest.mark.parametrize(("text", "count"), [("", 1100), ("\u4e00" * 20_000, 30)])
+    async def test_what_waits_for_an_engine_is_bounded_by_its_memory(
+        self, caller: HttpCaller, text: str, count: int
+    ) -> None:
+        """Each message counts with its overhead, and characters with their bytes."""
+        async with client(caller, self.MULTIPLEX) as socket:
+            sid = await begun(socket, cid="a")
+            session, _ = caller.parts.athena.websockets.sessions._running[sid]
+            await socket.send(frame("wait", 1, cid="a"))
+            await socket.send(frame("x" * 2**21, 1, cid="a"))
+            await until(lambda: session.stated.bytes_in > 2**21, "the window of the call is full")
+            for _ in range(count):
+                await socket.send(frame("x", 1, cid="a", note=text))
+            failed = (await socket.next())["header"]
+            assert failed["code"] == 10110, failed
+        await idle(caller)
+
+    async def test_a_mistake_while_data_are_passed_on_ends_their_session(
+        self, caller: HttpCaller, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def part(_self: ModelForm, _request: ServiceRequest) -> CallInput:
+            raise RuntimeError("a mistake in Penstock")
+
+        async with client(caller, self.MULTIPLEX) as socket:
+            await begun(socket, cid="a")
+            with monkeypatch.context() as patch:
+                patch.setattr(ModelForm, "part", part)
+                await socket.send(frame("two", 1, cid="a"))
+                assert (await socket.failure())[0] == 11502
+            await begun(socket, cid="a")
         await idle(caller)
 
     async def test_the_sessions_of_a_connection_are_limited(

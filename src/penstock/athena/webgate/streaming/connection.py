@@ -70,6 +70,8 @@ class Connection(Link):
         if self._sessions.get(cid) is session:
             del self._sessions[cid]
             self._ended.append(cid)
+        if self._socket.closed.is_set():
+            return
         if not self._multiplexed:
             self._socket.begin_close(reason=reason)
         elif not self._sessions:
@@ -79,7 +81,8 @@ class Connection(Link):
 
     async def _take(self, message: bytes | str) -> None:
         try:
-            given = messages.read(message)
+            body = message.encode() if isinstance(message, str) else message
+            given = messages.read(body)
             if self._multiplexed and not given.cid:
                 raise InvalidInput.of("header.cid", "must name the session of this multiplexed stream")
         except PenstockError as error:
@@ -88,7 +91,7 @@ class Connection(Link):
         if not self._multiplexed:
             given.cid = ""
         try:
-            await self._pass_on(given, size=len(message))
+            await self._pass_on(given, size=len(body))
         except PenstockError as error:
             await self._refuse(codes.of_error(error), given.cid)
         except (UnexpectedFrame, WrongAppId, WrongMode) as error:
@@ -121,6 +124,8 @@ class Connection(Link):
             if not self._sessions:
                 self._idle.touch()
             raise
+        if session.silent:  # it ended while its first data were passed on
+            return
         self._sessions[given.cid] = session
         if self._socket.closed.is_set():  # while it was opened
             self._leave()
@@ -131,10 +136,10 @@ class Connection(Link):
             reason = "this session cannot be continued: it has ended, is not known, or does not allow it"
             await self._refuse(codes.as_outcome(codes.INVALID_SESSION_HANDLE, reason), given.cid)
             return
-        self._idle.rest()
+        session.attach(self)  # before it is renamed: its last connection, perhaps this one, knows it by its old cid
         session.talk.cid = given.cid
         self._sessions[given.cid] = session
-        session.attach(self)
+        self._idle.rest()
 
     def _close(self, session: Session | None) -> None:
         """End a session at its client's request. A request after its end is not a mistake."""

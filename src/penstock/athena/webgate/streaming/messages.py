@@ -32,9 +32,9 @@ class ClientMessage:
     content: dict[str, Any]  # the message as JSON, without these
 
 
-def read(message: bytes | str) -> ClientMessage:
-    """Return a message, a text or the bytes of one; raises MalformedBody and InvalidInput."""
-    content = message_in(message.encode() if isinstance(message, str) else message)
+def read(message: bytes) -> ClientMessage:
+    """Return a message; raises MalformedBody and InvalidInput."""
+    content = message_in(message)
     _convert_older_form(content)
     header = content.get("header")
     stated = header if isinstance(header, dict) else {}

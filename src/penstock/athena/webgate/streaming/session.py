@@ -34,6 +34,7 @@ log = logs.get(__name__)
 
 TIME_OUT: Final = "time out"
 _IDLE: Final = codes.as_outcome(codes.SESSION_TIMEOUT, TIME_OUT)
+_OVERHEAD: Final = 1024  # bytes of memory that a waiting message takes beside its content
 _TOO_LONG: Final = codes.as_outcome(codes.SESSION_TIMEOUT, "session timeout")
 
 
@@ -74,7 +75,8 @@ class Session:
         self._reader = reader
         self._data = data
         self._form = form
-        self._link: Link | None = link
+        self._link: Link | None = link  # None while there is no connection
+        self._last_link: Link | None = link  # also after it was cut; None once the session has sent its last message
         self._limits = limits
         self._output = SessionOutput(form.expected)
         self._call: LiveCall | None = None
@@ -126,10 +128,11 @@ class Session:
         self._wait_for_client()
 
     def queue(self, given: dict[str, Any], *, size: int) -> None:
-        """Take one of the next messages, of ``size`` bytes, and pass it on when the engine has room for its data.
+        """Take one of the next messages, sent as ``size`` bytes, and pass it on when the engine has room for its data.
 
         Raises UnexpectedFrame, InvalidInput, and Overloaded when too many bytes wait.
         """
+        size += _OVERHEAD
         if self._waiting_bytes and self._waiting_bytes + size > self._limits.backlog_bytes:
             raise Overloaded(f"the engine takes data too slowly: {self._waiting_bytes} bytes wait for it")
         message = self._reader.later(given)
@@ -147,6 +150,9 @@ class Session:
                 self._waiting_bytes -= size
         except PenstockError as error:
             self.fail(codes.of_error(error))
+        except Exception:  # a mistake in Penstock; its details appear only in the log
+            log.exception("athena_session_failed", sid=self.talk.sid)
+            self.fail(codes.of_error(ServiceError()))
         finally:
             self._passing = None
 
@@ -202,7 +208,7 @@ class Session:
 
     def attach(self, link: Link) -> None:
         """Continue on the connection of a retry. Numbered data that the client sends again is left out."""
-        before, self._link = self._link, link
+        before, self._last_link, self._link = self._last_link, link, link
         self._cut.rest()
         self._data.resume()
         self._wait_for_client()
@@ -214,6 +220,11 @@ class Session:
     def over(self) -> bool:
         """Whether the call has ended, so that no more messages are taken."""
         return self._left or self._failure is not None or (self._call is not None and self._call.done.done())
+
+    @property
+    def silent(self) -> bool:
+        """Whether the session has sent its last message, so that it needs no connection."""
+        return self._last_link is None
 
     # The side of the engine
 
@@ -316,7 +327,7 @@ class Session:
         raise Disconnected
 
     def _let_go(self, reason: str) -> None:
-        link, self._link = self._link, None
+        link, self._last_link, self._link = self._last_link, None, None
         if link is not None:
             link.ended(self, reason)
 

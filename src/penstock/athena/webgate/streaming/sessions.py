@@ -40,7 +40,7 @@ class Sessions:
     def find(self, sid: str, principal: Principal) -> Session | None:
         """Return a session that the same key may retry; None if there is none, or it has ended."""
         session, owner = self._running.get(sid, (None, None))
-        if session is None or owner is None or session.over or not session.retries:
+        if session is None or owner is None or session.over or session.silent or not session.retries:
             return None
         same = (owner.tenant, owner.key, owner.user) == (principal.tenant, principal.key, principal.user)
         return session if same else None
