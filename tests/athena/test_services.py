@@ -137,6 +137,18 @@ class TestDocuments:
         assert reply.status == 503
         assert "meta.serviceId: must be a text" in reply.json["header"]["message"]
 
+    async def test_a_wrong_document_is_read_once(self, caller: HttpCaller) -> None:
+        """Requests to unknown paths, which any client may send, read no files again."""
+        document = caller.parts.models.find("broken").model.folder / "athena.json"
+        await post(caller, "/v1/private/broken", {})
+        before = document.read_text()
+        document.write_text(json.dumps({"meta": {"serviceId": "mended", "route": "/mended"}}))
+        try:
+            reply = await post(caller, "/v1/private/broken", {})
+            assert (reply.status, (await post(caller, "/mended", {})).status) == (503, 404)
+        finally:
+            document.write_text(before)
+
     async def test_a_category_passes_a_message_to_the_service_whose_rules_it_meets(self, caller: HttpCaller) -> None:
         for kind, expected in (("upper", "ABC"), ("length", {"letters": 3})):
             message = {"header": {"kind": kind}, "payload": {"text": text("abc")}}
@@ -197,6 +209,12 @@ class TestSeveralServices:
         reply = await post(caller, "/v1/private/upper", message | changes)
         assert reply.status in {400, 404}, reply.body
         assert field in reply.json["header"]["message"]
+
+    async def test_a_task_is_for_one_service(self, caller: HttpCaller) -> None:
+        message = {"header": {"services": "one,two", "downMethod": "async"}, "payload": {"one_text": text("a")}}
+        reply = await post(caller, "/v1/private/one", message)
+        assert reply.status == 400, reply.body
+        assert "header.downMethod" in reply.json["header"]["message"]
 
     async def test_the_failure_of_one_ends_the_others(self, caller: HttpCaller) -> None:
         message = {

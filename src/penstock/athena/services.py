@@ -123,21 +123,24 @@ class Service:
         if self.engine is None or not result.json.startswith(b"["):
             return self.output(result.json, result.segments, part)
         chunks: list[msgspec.Raw] = msgspec.json.decode(result.json, type=list[msgspec.Raw])
-        joined: dict[str, DataObject] = {}
+        segments = _by_chunk(result.segments)
+        pieces: dict[str, list[DataObject]] = {}
         for index, chunk in enumerate(chunks):
-            for one in self.output(bytes(chunk), list(_of_chunk(result.segments, index)), part):
-                before = joined.setdefault(one.name, one)
-                if before is not one:
-                    before.data += one.data
-        for one in joined.values():
-            one.status = Status.ONCE
-        return list(joined.values())
+            for one in self.output(bytes(chunk), segments.get(index, []), part):
+                pieces.setdefault(one.name, []).append(one)
+        for first, *later in pieces.values():
+            if later:
+                first.data = b"".join([first.data, *(one.data for one in later)])
+            first.status = Status.ONCE
+        return [first for first, *_ in pieces.values()]
 
 
-def _of_chunk(segments: Sequence[Segment], index: int) -> Iterator[Segment]:
+def _by_chunk(segments: Sequence[Segment]) -> dict[str | int, list[Segment]]:
+    """Return the segments of a whole call by the chunks that they belong to, with their places in those."""
+    found: dict[str | int, list[Segment]] = {}
     for one in segments:
-        if one.path[0] == index:
-            yield Segment(one.data, one.media_type, one.path[1:], one.name)
+        found.setdefault(one.path[0], []).append(Segment(one.data, one.media_type, one.path[1:], one.name))
+    return found
 
 
 class Services:
@@ -159,7 +162,8 @@ class Services:
         self._files = files
         self._session_ids = session_ids
         self._waits = waits  # calls wait in the queue of a model that is full
-        self._known: WeakKeyDictionary[Deployment, Service] = WeakKeyDictionary()
+        # By version of a model: its service, or why its description cannot be used.
+        self._known: WeakKeyDictionary[Deployment, Service | str] = WeakKeyDictionary()
 
     @property
     def host(self) -> ModelHost:
@@ -189,7 +193,7 @@ class Services:
     async def of(self, deployment: Deployment) -> Service:
         """Return a model as a service. Raises ModelUnavailable."""
         known = self._known.get(deployment)
-        if known is not None:
+        if isinstance(known, Service):
             return known
         if deployment.schema is None:
             await deployment.describe()
@@ -203,11 +207,12 @@ class Services:
         known = self._known.get(deployment)
         if known is None:
             try:
-                known = self._known[deployment] = Service(deployment)
+                known = Service(deployment)
             except msgspec.ValidationError as error:
-                return str(error)
+                known = str(error)
             except (InvalidInput, MalformedBody) as error:
-                return error.message
+                known = error.message
+            self._known[deployment] = known
         return known
 
     def known(self) -> Iterator[Service]:
@@ -284,11 +289,13 @@ class Services:
                 service.deployment, json, given.segments, request_id=sid, tenant=request.principal.tenant
             )
 
+        limit = None if service.timeout is None else asyncio.timeout(service.timeout)
         try:
-            limit = nullcontext() if service.timeout is None else asyncio.timeout(service.timeout)
-            async with limit, call.admitted() as headers:
+            async with limit or nullcontext(), call.admitted() as headers:
                 result = await result_of(request, call.begin(begin))
         except TimeoutError:
+            if limit is None or not limit.expired():  # it came from within the call
+                raise
             raise ModelTimeout(f"the service {service.name} took longer than {service.timeout:g} s") from None
         results = service.collected(result, part)
         service.rules.cast(results)

@@ -89,9 +89,11 @@ class OnceCalls:
         identify_user(request, stated)
         service = await self._services.sub_service(service, message, caller.reader)
         await self._sources.fill(message, service.input_types)
-        if is_task(stated.header):
-            return await self._submitted(request, caller, service, message, sid)
         division = divide(message, lambda name: self._services.sees(name, caller.reader))
+        if is_task(stated.header):
+            if division is not None:
+                raise InvalidInput.of("header.downMethod", "must not be async in a message for several services")
+            return await self._submitted(request, caller, service, message, sid)
         if division is None:
             sent, results, headers = await self._one(request, caller, service, Part.whole(service.name, message), sid)
             header = service.rules.response_header(sent.header)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
-from functools import cached_property
 from typing import Any, Final
 
 import msgspec
 
-from penstock.athena.protocol.data import DataType
+from penstock.athena.protocol.data import TYPES, DataType
 from penstock.athena.protocol.mistakes import Mistakes
 from penstock.athena.protocol.schemas.routing import SubRoutes
 from penstock.errors import InvalidInput
@@ -19,6 +18,7 @@ MAX_BYTES: Final = 1 << 20
 
 _any: Final = msgspec.json.Decoder()
 _MAX_SECONDS: Final = 86_400
+_TYPE: Final = "dataType"
 
 
 class Document:
@@ -48,6 +48,8 @@ class Document:
         self.session_timeout = _seconds(self.meta, "session_timeout", mistakes)
         self.read_timeout = _seconds(self.meta, "read_timeout", mistakes)
         self.sub_routes = SubRoutes.of(self.meta, mistakes)
+        self.input_types = self._types("input", mistakes)  # of data objects, by name, as the meta data state them
+        self.output_types = self._types("accept", mistakes)  # of results, by name
         mistakes.check()
 
     @classmethod
@@ -57,23 +59,19 @@ class Document:
             raise InvalidInput.of("body", f"must have at most {MAX_BYTES} bytes")
         return cls(decode(body, _any))
 
-    @cached_property
-    def input_types(self) -> Mapping[str, DataType]:
-        """The types of data objects by name, as the meta data state them."""
-        return dict(pair for service in self.services for pair in self._types(service, "input"))
-
-    @cached_property
-    def output_types(self) -> Mapping[str, DataType]:
-        """The types of results by name."""
-        return dict(pair for service in self.services for pair in self._types(service, "accept"))
-
-    def _types(self, service: str, direction: str) -> list[tuple[str, DataType]]:
-        stated = self.meta.get(service)
-        objects = stated.get(direction) if isinstance(stated, Mapping) else None
-        if not isinstance(objects, Mapping):
-            return []
-        kinds = {name: one.get("dataType") if isinstance(one, Mapping) else one for name, one in objects.items()}
-        return [(name, DataType(kind)) for name, kind in kinds.items() if kind in set(DataType)]
+    def _types(self, direction: str, mistakes: Mistakes) -> Mapping[str, DataType]:
+        found: dict[str, DataType] = {}
+        for service in self.services:
+            stated = self.meta.get(service)
+            objects = stated.get(direction) if isinstance(stated, Mapping) else None
+            for name, one in objects.items() if isinstance(objects, Mapping) else ():
+                kind = one.get(_TYPE) if isinstance(one, Mapping) else one
+                if isinstance(kind, str) and kind in TYPES:
+                    found[name] = TYPES[kind]
+                elif kind not in (None, ""):
+                    path = ("meta", service, direction, name, *((_TYPE,) if isinstance(one, Mapping) else ()))
+                    mistakes.add(path, f"must be one of {', '.join(TYPES)}")
+        return found
 
 
 def properties_of(schema: Any) -> Mapping[str, Any]:
