@@ -1,4 +1,4 @@
-"""What becomes of calls when they end, fail, take too long, or their replica dies."""
+"""Settle calls that end, fail, take too long, or lose their replica."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the process of a replica reports about its calls: results, chunks, failures, progress and lines of the log."""
+"""Handle what a replica reports about its calls: results, chunks, failures, progress and lines of the log."""
 
 from __future__ import annotations
 

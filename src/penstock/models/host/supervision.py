@@ -48,7 +48,7 @@ class Supervision:
         self._ping_timeout = ping_timeout
         self._cancel_grace = cancel_grace
         self._max_file_bytes = max_file_bytes
-        self._files_at = 0.0  # monotonic time of the next look at the files
+        self._files_at = 0.0  # monotonic time at which the files are checked next
 
     async def run(self) -> None:
         while True:

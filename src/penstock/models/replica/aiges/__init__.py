@@ -1,1 +1,1 @@
-"""What the runtimes of engines share: the call of an engine, its data, its codes, and what it declares of itself."""
+"""The parts that the runtimes of engines share: calls of an engine, their data and codes, and descriptions."""

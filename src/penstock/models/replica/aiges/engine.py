@@ -11,13 +11,20 @@ from enum import Enum, auto
 from typing import Any, Final
 
 from penstock.failures import CallFailed, Category
-from penstock.models.replica.aiges import calls, codes, configuration, fields, kinds, responses, schema_file, wrapper
+from penstock.models.replica.aiges import (
+    calls,
+    codes,
+    configuration,
+    fields,
+    kinds,
+    operations,
+    responses,
+    schema_file,
+    wrapper,
+)
 from penstock.models.replica.aiges.calls import EngineCall, Item
 from penstock.models.replica.aiges.running import Registry
 from penstock.models.replica.runtime import Output, Schema, Segment, Spec
-
-LOAD: Final = "AILoad"  # values of header.op, as the original's RPC names them
-UNLOAD: Final = "AIUnLoad"
 
 _NO_RESOURCE: Final = 0
 _SIDS: Final = map(f"{secrets.token_hex(12)}{{:08x}}".format, itertools.count())  # for calls that bring none
@@ -115,17 +122,19 @@ class Engine:
 
     def is_operation(self, data: EngineCall) -> bool:
         """Return whether a call is about loading or unloading a resource."""
-        return data.header.get("op") in (LOAD, UNLOAD)
+        return operations.is_operation(data.header)
 
     def operate(self, data: EngineCall) -> Output:
         """Load or unload a resource. Raises CallFailed."""
         stated = data.header["op"]
         if not self._may_load:
-            raise _bad("op", "this engine loads no resources by calls: its manifest must state load_resources = true")
+            raise operations.bad(
+                "op", "this engine loads no resources by calls: its manifest must state load_resources = true"
+            )
         name = data.header.get("res_id", "")
         if not name:
-            raise _bad("res_id", f"is required for {stated}")
-        if stated == LOAD:
+            raise operations.bad("res_id", f"is required for {stated}")
+        if stated == operations.LOAD:
             self._load(name, data)
         else:
             self._unload(name)
@@ -159,7 +168,7 @@ class Engine:
             return _NO_RESOURCE
         if name not in self._resources:
             there = ", ".join(sorted(self._resources)[:10]) or "none"
-            raise _bad("res_id", f"names a resource that is not loaded; there are: {there}")
+            raise operations.bad("res_id", f"names a resource that is not loaded; there are: {there}")
         return name
 
     def _load(self, name: str, data: EngineCall) -> None:
@@ -170,10 +179,6 @@ class Engine:
     def _unload(self, name: str) -> None:
         with self._loading:
             if name not in self._resources:
-                raise _bad("res_id", "names a resource that is not loaded")
+                raise operations.bad("res_id", "names a resource that is not loaded")
             self.wrapper.unload_resource(name)
             self._resources.discard(name)
-
-
-def _bad(name: str, detail: str) -> CallFailed:
-    return codes.failed(codes.LOAD, detail, category=Category.BAD_INPUT, field=f"header.{name}")

@@ -23,5 +23,16 @@ def mistakes(
     return problems
 
 
+def resource_mistakes(resources: Any, folder: Path) -> list[tuple[str, str]]:
+    """Return what is wrong with ``resources``."""
+    if not isinstance(resources, Mapping) or not all(isinstance(path, str) for path in resources.values()):
+        return [("resources", "must be a table of files by the names that calls state")]
+    return [
+        (f"resources.{name}", f"must be a file in the manifest's folder: {path}")
+        for name, path in resources.items()
+        if not is_file(path, folder)
+    ]
+
+
 def is_file(stated: Any, folder: Path) -> bool:
     return isinstance(stated, str) and "\0" not in stated and (folder / stated).is_file()

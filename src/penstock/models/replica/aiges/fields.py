@@ -1,4 +1,4 @@
-"""What an engine declares of itself: its parameters, its inputs and its outputs, in no dialect of its own.
+"""The description of an engine: its parameters, its inputs and its outputs, independent of any dialect.
 
 The description stands in a model's schema under ``x-athena``, from which the schemas of the Athena protocol are made.
 """

@@ -11,14 +11,11 @@ from pathlib import Path
 from typing import Final
 
 from penstock.failures import CallFailed, Category
-from penstock.models.replica.aiges import codes, kinds
+from penstock.models.replica.aiges import kinds, operations
 from penstock.models.replica.aiges.calls import EngineCall, Item
 from penstock.models.replica.aiges.library import Library
 
 _log = logging.getLogger("penstock.model")
-
-LOAD: Final = "AILoad"  # values of header.op, as the original's RPC names them
-UNLOAD: Final = "AIUnLoad"
 
 _MAX_RESOURCES: Final = 10_000
 _DIVIDER: Final = ";"  # between the names in header.res_id
@@ -74,16 +71,18 @@ class NativeResources:
     @staticmethod
     def is_operation(given: EngineCall) -> bool:
         """Return whether a call is to load or unload a resource."""
-        return given.header.get("op", "") in (LOAD, UNLOAD)
+        return operations.is_operation(given.header)
 
     def operate(self, given: EngineCall) -> None:
         """Load or unload the resource of such a call. Raises CallFailed."""
         operation, name = given.header["op"], given.header.get("res_id", "")
         if not self._loadable:
-            raise _bad("op", "this engine loads no resources by calls: its manifest must state load_resources = true")
+            raise operations.bad(
+                "op", "this engine loads no resources by calls: its manifest must state load_resources = true"
+            )
         if not name or _DIVIDER in name:
-            raise _bad("res_id", f"must name one resource for {operation}")
-        if operation == UNLOAD:
+            raise operations.bad("res_id", f"must name one resource for {operation}")
+        if operation == operations.UNLOAD:
             self._unload(name)
         elif len(given.items) != 1:
             raise CallFailed(Category.BAD_INPUT, f"must hold one data object for {operation}", field="payload")
@@ -95,14 +94,14 @@ class NativeResources:
         number = self._loaded.get(name)
         if number is None:
             there = ", ".join(sorted(self._loaded)[:_SHOWN]) or "none"
-            raise _bad("res_id", f"names a resource that is not loaded; there are: {there}")
+            raise operations.bad("res_id", f"names a resource that is not loaded; there are: {there}")
         return number
 
     def _load(self, name: str, item: Item) -> None:
         """Load a resource. One of that name is replaced once the new one is loaded."""
         with self._loading:
             if name not in self._loaded and len(self._loaded) >= _MAX_RESOURCES:
-                raise _bad("op", f"{_MAX_RESOURCES} resources are loaded already")
+                raise operations.bad("op", f"{_MAX_RESOURCES} resources are loaded already")
             number = next(self._numbers)
             self._library.load_resource(number, item)
             with self._lock:
@@ -135,7 +134,3 @@ class NativeResources:
             self._library.unload_resource(number)
         except CallFailed as failure:
             _log.warning("wrapperUnloadRes has failed: %s", failure.message)
-
-
-def _bad(name: str, detail: str) -> CallFailed:
-    return codes.failed(codes.LOAD, detail, category=Category.BAD_INPUT, field=f"header.{name}")

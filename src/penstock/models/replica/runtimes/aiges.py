@@ -78,13 +78,4 @@ def _mistakes(options: Mapping[str, Any], folder: Path) -> Iterator[tuple[str, s
         except ValueError as error:
             yield "toml", str(error)
     yield from engine_options.mistakes(options, folder, flags=_FLAGS)
-    yield from _resource_mistakes(options.get("resources", {}), folder)
-
-
-def _resource_mistakes(resources: Any, folder: Path) -> Iterator[tuple[str, str]]:
-    if not isinstance(resources, Mapping) or not all(isinstance(path, str) for path in resources.values()):
-        yield "resources", "must be a table of files by the names that calls state"
-        return
-    for name, path in resources.items():
-        if not engine_options.is_file(path, folder):
-            yield f"resources.{name}", f"must exist in the manifest's folder: {path}"
+    yield from engine_options.resource_mistakes(options.get("resources", {}), folder)

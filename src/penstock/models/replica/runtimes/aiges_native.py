@@ -53,16 +53,6 @@ class AigesNativeRuntime(Runtime):
         elif not (folder / library).is_file():
             problems.append(("library", f"must exist in the manifest's folder: {library} (has it been compiled?)"))
         problems += engine_options.mistakes(options, folder, flags=_FLAGS)
-        problems += _resource_mistakes(options.get("resources", {}), folder)
+        problems += engine_options.resource_mistakes(options.get("resources", {}), folder)
         problems += unknown_options(cls.name, options, _OPTIONS)
         return problems
-
-
-def _resource_mistakes(resources: Any, folder: Path) -> list[tuple[str, str]]:
-    if not isinstance(resources, Mapping):
-        return [("resources", "must be a table of files by the names that calls state")]
-    return [
-        (f"resources.{name}", f"must be a file in the manifest's folder: {path}")
-        for name, path in resources.items()
-        if not engine_options.is_file(path, folder)
-    ]

@@ -1,4 +1,4 @@
-"""What wrappers are given and return."""
+"""The requests that wrappers get, and the results that they return."""
 
 from __future__ import annotations
 
