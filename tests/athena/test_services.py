@@ -195,7 +195,9 @@ class TestSeveralServices:
             ({"payload": {"upper_text": text("x"), "count_text": {"text": "*"}}}, "payload.count_text.text"),
             ({"parameter": {"upper": {"mark": 7}, "count": {}}}, "parameter.upper.mark"),
             ({"header": {"services": "upper>upper"}}, "header.services"),
-            ({"header": {"services": 5}}, "payload.upper_text"),
+            ({"parameter": {"upper": {}, "nope": {}}}, "parameter.nope: is not the name of a service"),
+            ({"header": {"services": 5}}, "header.services"),
+            ({"header": {"services": ["upper", "one"]}}, "header.services"),
             ({"header": {"services": ",".join(f"m{i}" for i in range(20))}}, "at most 16"),
         ],
     )

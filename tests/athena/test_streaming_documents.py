@@ -128,6 +128,13 @@ async def test_a_category_passes_sessions_to_its_services(caller: HttpCaller) ->
         assert (await socket.failure())[0] == 10163
 
 
+async def test_a_session_is_not_a_task(caller: HttpCaller) -> None:
+    async with client(caller, "/v1/private/echo") as socket:
+        await socket.send(frame("one", 0) | {"header": {"status": 0, "downMethod": "async"}})
+        code, words = await socket.failure()
+        assert (code, "header.downMethod" in words) == (10163, True)
+
+
 async def test_a_session_is_with_one_service(caller: HttpCaller) -> None:
     async with client(caller, "/v1/private/echo") as socket:
         await socket.send(frame("one", 0, name="echo_words") | {"parameter": {"echo": {}, "ruled": {}}})

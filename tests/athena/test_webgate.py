@@ -147,6 +147,8 @@ class TestCalls:
             ({"payload": {"img": 5}}, 400, 10163, "payload.img"),
             ({"payload": []}, 400, 10163, "payload"),
             ({"header": {"app_id": "app-1", "nested": {}}}, 400, 10163, "header.nested"),
+            ({"header": {"app_id": ["app-1"]}}, 400, 10163, "header.app_id"),
+            ({"header": {"appid": {}}}, 400, 10163, "header.appid"),
             ({"extra": {}}, 400, 10163, "extra"),
             ({"payload": {"img": {"image": "", "encoding": 7}}}, 400, 10163, "payload.img.encoding"),
         ],

@@ -274,6 +274,13 @@ async def test_an_exception_reaches_the_caller(models: Models) -> None:
     assert "wrapperOnceExec: ValueError: no such picture" in str(error)
 
 
+@pytest.mark.parametrize("kind", ["SystemExit", "KeyboardInterrupt"])
+async def test_an_exception_that_would_end_a_program_ends_only_the_call(models: Models, kind: str) -> None:
+    error = await failure(models, f"raise {kind}(3)")
+    assert error.engine_code == 30003
+    assert f"wrapperOnceExec: {kind}: 3" in str(error)
+
+
 async def test_nothing_is_an_error(models: Models) -> None:
     error = await failure(models, "x = 1")
     assert error.engine_code == 30003

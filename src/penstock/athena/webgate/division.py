@@ -7,7 +7,7 @@ services are called side by side, or in a row where the header's field ``service
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -42,19 +42,27 @@ class Division:
     in_a_row: bool = False
 
 
-def divide(message: dict[str, Any], is_service: Callable[[str], bool]) -> Division | None:
+def divide(
+    message: dict[str, Any], is_service: Callable[[str], bool], *, takes: Container[str] = frozenset()
+) -> Division | None:
     """Return the parts of a message that is for several services; None if it is for one.
 
     It is for several if it states parameters of more than one, and each name there is that of a service, or if its
-    header states their order. Raises InvalidInput for what belongs to none of them.
+    header states their order. ``takes`` has the names of the data objects that the addressed service itself knows.
+    Raises InvalidInput for what belongs to none of them.
     """
     header, parameter = message.get("header"), message.get("parameter")
     stated = header.get(ORDER) if isinstance(header, dict) else None
     if stated is not None:
+        if not isinstance(stated, str):
+            raise InvalidInput.of(
+                f"header.{ORDER}", "must be a string that names services, as ocr>translate or ocr,asr"
+            )
         names = _order(stated)
     elif isinstance(parameter, dict) and len(parameter) > 1 and all(is_service(name) for name in parameter):
         names = list(parameter)
     else:
+        _refuse_unknown(message, is_service, takes)
         return None
     for name, section in (("header", header), ("parameter", parameter)):
         if section is not None and not isinstance(section, dict):
@@ -66,8 +74,23 @@ def divide(message: dict[str, Any], is_service: Callable[[str], bool]) -> Divisi
     return Division(parts=parts, in_a_row=isinstance(stated, str) and _NEXT in stated)
 
 
-def _order(stated: object) -> list[str]:
-    names = [name.strip() for name in str(stated).split(_NEXT if _NEXT in str(stated) else ",")]
+def _refuse_unknown(message: Mapping[str, Any], is_service: Callable[[str], bool], takes: Container[str]) -> None:
+    """Raise InvalidInput for parameters under names that no service has, if data objects begin with those of others.
+
+    Otherwise parameters may stand under any names.
+    """
+    parameter, payload = message.get("parameter"), message.get("payload")
+    if not isinstance(parameter, dict) or not 1 < len(parameter) <= _MAX_SERVICES or not isinstance(payload, dict):
+        return
+    services = [name for name in parameter if is_service(name)]
+    divided = any(name not in takes and name.startswith(f"{one}_") for name in payload for one in services)
+    unknown = [name for name in parameter if name not in services]
+    if divided and unknown:
+        raise InvalidInput.of(f"parameter.{unknown[0][:100]}", "is not the name of a service")
+
+
+def _order(stated: str) -> list[str]:
+    names = [name.strip() for name in stated.split(_NEXT if _NEXT in stated else ",")]
     if not all(names) or len(set(names)) < len(names):
         raise InvalidInput.of(f"header.{ORDER}", "must name services, each once, as ocr>translate or ocr,asr")
     return names

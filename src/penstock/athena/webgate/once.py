@@ -89,7 +89,7 @@ class OnceCalls:
         identify_user(request, stated)
         service = await self._services.sub_service(service, message, caller.reader)
         await self._sources.fill(message, service.input_types)
-        division = divide(message, lambda name: self._services.sees(name, caller.reader))
+        division = divide(message, lambda name: self._services.sees(name, caller.reader), takes=service.input_types)
         if is_task(stated.header):
             if division is not None:
                 raise InvalidInput.of("header.downMethod", "must not be async in a message for several services")
@@ -186,7 +186,13 @@ async def together(calls: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
 
 
 def header_of(message: Mapping[str, Any]) -> RequestMessage:
-    """Return a message as far as it concerns who sends it, before the rules of a document add to it."""
+    """Return a message as far as it concerns its sender, before the rules of a document add to it.
+
+    Raises InvalidInput for an app id that is a list or an object.
+    """
     header = message.get("header")
+    for name in ("app_id", "appid"):
+        if isinstance(header, dict) and isinstance(header.get(name), list | dict):
+            raise InvalidInput.of(f"header.{name}", "must be a string")
     fields = header.items() if isinstance(header, dict) else ()
     return RequestMessage(header={name: value for name, value in fields if isinstance(value, _SCALARS)})

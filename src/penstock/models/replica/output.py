@@ -94,7 +94,7 @@ def flush() -> None:
     sys.stderr.flush()
 
 
-def failed(error: Exception) -> None:
+def failed(error: BaseException) -> None:
     """Write the traceback of a model's exception into its log, unless the model refused the input on purpose."""
     if isinstance(error, CallFailed):
         return

@@ -13,6 +13,7 @@ from penstock.athena.protocol.engine_calls import CallInput
 from penstock.athena.services import Service, Services
 from penstock.athena.sessions.forms import form_for, session_schema
 from penstock.athena.sessions.input import SessionInput, mark
+from penstock.athena.tasks import METHOD, is_task
 from penstock.athena.webgate.division import divide
 from penstock.athena.webgate.once import header_of
 from penstock.athena.webgate.streaming.limits import StreamLimits
@@ -57,6 +58,8 @@ class Opening:
         service = await self._services.sub_service(self._service, given, self.caller.reader)
         if divide(given, lambda name: self._services.sees(name, self.caller.reader)) is not None:
             raise InvalidInput.of("parameter", "names several services; over WebSocket, each session is with one")
+        if is_task(header_of(given).header):
+            raise InvalidInput.of(f"header.{METHOD}", "must be left out over WebSocket: tasks are submitted by POST")
         reader = MessageReader(service, self.limits.message)
         message = reader.first(given, app_id=app_id_of(self.caller))
         talk = Talk(self._services.new_sid(service), cid, service.rules.response_header(message.header))

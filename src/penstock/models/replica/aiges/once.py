@@ -49,6 +49,6 @@ def executed(engine: Engine, given: Given, call: Call) -> Any:
     """Return what ``wrapperOnceExec`` returns; it is interrupted when the caller leaves. Raises CallFailed."""
     try:
         return interruptible(call, lambda: engine.wrapper.once(given.params, given.data, given.sid, given.resource))
-    except Exception as error:  # the wrapper's code
+    except responses.RAISED as error:  # the wrapper's code
         output.failed(error)
         raise responses.raised(error, "wrapperOnceExec") from error

@@ -9,6 +9,8 @@ from penstock.failures import CallFailed
 from penstock.models.replica.aiges import codes, kinds
 from penstock.models.replica.aiges.calls import Item
 
+# What methods of wrappers raise and callers get to know. SystemExit would otherwise end the replica with all its calls.
+RAISED: Final = (Exception, KeyboardInterrupt, SystemExit)
 _SHOWN: Final = 100  # characters of a key in a message
 
 

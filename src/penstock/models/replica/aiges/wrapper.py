@@ -63,7 +63,7 @@ class Wrapper:
             number = self._called("wrapperInit", dict(config))
         except SignatureError as error:
             raise codes.failed(codes.INIT_RAISED, str(error), category=Category.UNAVAILABLE) from None
-        except Exception as error:  # the wrapper's code
+        except responses.RAISED as error:  # the wrapper's code
             output.failed(error)
             failure = responses.raised(error, "wrapperInit")
             raise codes.failed(codes.INIT_RAISED, failure.message, category=Category.UNAVAILABLE) from error
@@ -75,7 +75,7 @@ class Wrapper:
         """Release the model; failures are only logged."""
         try:
             self._called("wrapperFini")
-        except Exception as error:  # noqa: BLE001 - the wrapper's code; no call waits for it
+        except responses.RAISED as error:  # the wrapper's code; no call waits for it
             output.failed(error)
 
     def load_resource(self, data: EngineCall, resource: int | str) -> None:
@@ -127,7 +127,7 @@ class Wrapper:
         """Return the wrapper's text for a number; "" if it has none, or fails to give it."""
         try:
             text = self._called("wrapperError", number)
-        except Exception as error:  # noqa: BLE001 - the wrapper's code; the number itself is reported
+        except responses.RAISED as error:  # the wrapper's code; the number itself is reported
             output.failed(error)
             return ""
         return text if isinstance(text, str) else ""
@@ -146,7 +146,7 @@ class Wrapper:
         """Call a method whose exceptions are reported to the caller. Raises CallFailed."""
         try:
             return self._called(name, *values)
-        except Exception as error:  # the wrapper's code
+        except responses.RAISED as error:  # the wrapper's code
             output.failed(error)
             raise responses.raised(error, name) from error
 
