@@ -49,6 +49,7 @@ def test_the_first_place_is_found_at_any_depth() -> None:
         (b'{"a": {"b": [1, -1e999]}, "c": 1e999}', "", "a.b[1]"),
         (b"1e999", "", "body"),
         (b'{"a": 1e999}', "jobs[2].input", "jobs[2].input.a"),
+        (b'{"a": [7, ' + b"9" * 5000 + b"]}", "", "a[1]"),
         (b"[" * 490 + b"1e999" + b"]" * 490, "", "[0]" * 490),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from datetime import datetime
@@ -20,6 +21,7 @@ BODY_ERRORS: Final = (MalformedBody, InvalidInput, TooLarge, Unsupported)  # of 
 Moment = Annotated[datetime, Meta(tz=True)]
 
 _MAX_DEPTH = 500  # levels of nesting in a body
+_MAX_DIGITS = 400  # of a number in an error; floats have 309
 _LARGE = 16 * 1024  # bytes
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
 _BRACKET = re.compile(rb"[\[\]{}]")
@@ -43,7 +45,7 @@ def decode(body: bytes, decoder: msgspec.json.Decoder[T], *, prefix: str = "") -
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
-        if str(error).startswith("Number out of range"):
+        if str(error).startswith(("Number out of range", "Integer value out of range")):
             raise _out_of_range(body, prefix) from None
         raise _mistakes(body, decoder.type, str(error)) from None
     except RecursionError:
@@ -53,9 +55,14 @@ def decode(body: bytes, decoder: msgspec.json.Decoder[T], *, prefix: str = "") -
 
 
 def _out_of_range(body: bytes, prefix: str) -> InvalidInput:
-    place = first_not_finite(json.loads(body)) or ()
+    place = first_not_finite(json.loads(body, parse_int=_integer)) or ()
     field = dotted((prefix, *place) if prefix else place) or "body"
     return InvalidInput.of(field, "is a number out of range; allowed are those up to ±1.7976931348623157e308")
+
+
+def _integer(text: str) -> float:
+    """Return a number; one with more digits than Python converts is infinite."""
+    return int(text) if len(text) < _MAX_DIGITS else math.inf
 
 
 def _mistakes(body: bytes, kind: object, first: str) -> InvalidInput:
