@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
 
 from penstock.masking import Secret
+from penstock.web.limits import Limits
 from tests.athena.test_webgate import OCR, PNG, envelope, new_credential, post, signed
 from tests.support.engines import put_engine, put_python
 from tests.support.gateways import HttpCaller, running_gateway
@@ -243,3 +245,30 @@ class TestSources:
                 reply = await post(operator, signed(credential), envelope(payload=payload))
                 assert reply.status == 400
                 assert why in reply.json["header"]["message"]
+
+    @pytest.mark.parametrize(("space", "status"), [(3 * 2**20, 200), (2**20, 503)])
+    async def test_what_is_fetched_counts_as_bodies_do(
+        self, module_database_url: str, tmp_path: Path, space: int, status: int
+    ) -> None:
+        """It takes memory that all requests share, until the response; the second request needs that of the first."""
+
+        async def picture(_request: web.Request) -> web.Response:
+            return web.Response(body=PNG)
+
+        put_engine(tmp_path)
+        async with (
+            running(picture) as server,
+            running_gateway(
+                module_database_url,
+                models_folder=tmp_path,
+                limits=Limits(bodies_bytes=space),
+                ai_service_token=Secret("operators-token"),
+                penstock_fetch_networks=("127.0.0.0/8",),
+            ) as other,
+        ):
+            key = await new_credential(other, services=["ocr"])
+            payload = {"img": {"dataSrc": "http", "url": f"{server}/a.png", "encoding": "png"}}
+            for _ in range(2):
+                reply = await post(other, signed(key), envelope(payload=payload))
+                assert reply.status == status, reply.body
+                assert reply.json["header"]["code"] == (0 if status == 200 else 10110)

@@ -12,7 +12,7 @@ from uuid import UUID
 
 import msgspec
 
-from penstock.errors import InvalidInput, TooLarge, Unauthorized, Unsupported
+from penstock.errors import InvalidInput, Overloaded, TooLarge, Unauthorized, Unsupported
 from penstock.processes.signal import Signal
 from penstock.tenants.principal import Principal
 from penstock.web.body import Body, Disconnected
@@ -200,6 +200,14 @@ class Request:
         size = self._possible_size()
         if size >= _SMALL_BODY and self._body_space is not None and not self.held_bytes:
             self.held_bytes = await self._body_space.take(size)
+
+    def hold_more(self, size: int) -> None:
+        """Count ``size`` bytes that were fetched for the request, as its body counts. Raises Overloaded."""
+        if self._body_space is None:
+            return
+        if not self._body_space.try_take(size):
+            raise Overloaded("the data of other requests takes all memory that is set aside for it")
+        self.held_bytes += size
 
     def release_body(self) -> None:
         """Return the space of the body."""

@@ -88,7 +88,7 @@ class OnceCalls:
         check_app_id(stated, caller)
         identify_user(request, stated)
         service = await self._services.sub_service(service, message, caller.reader)
-        await self._sources.fill(message, service.input_types)
+        await self._sources.fill(message, service.input_types, hold=request.hold_more)
         division = divide(message, lambda name: self._services.sees(name, caller.reader), takes=service.input_types)
         if is_task(stated.header):
             if division is not None:

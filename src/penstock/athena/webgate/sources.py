@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import aiohttp
@@ -18,6 +18,10 @@ _URL: Final = "url"
 _SECONDS: Final = 30.0
 _MAX_FETCHED: Final = 8  # data objects of one message
 _READ_BYTES: Final = 1 << 16
+_HELD_AT_ONCE: Final = 1 << 20  # bytes of data for which memory is taken together
+_COPIES: Final = 2  # the data, and its base64 in the message
+
+Hold = Callable[[int], None]  # counts bytes of memory; raises Overloaded if there are not so many
 
 
 class Sources:
@@ -33,10 +37,10 @@ class Sources:
         if session is not None:
             await session.close()
 
-    async def fill(self, message: dict[str, Any], types: Mapping[str, DataType]) -> None:
+    async def fill(self, message: dict[str, Any], types: Mapping[str, DataType], *, hold: Hold) -> None:
         """Put the data that a message names into it; ``types`` are those of data objects, by name.
 
-        Raises InvalidInput that names the field.
+        ``hold`` is called before bytes are read. Raises what it raises, and InvalidInput that names the field.
         """
         payload = message.get("payload")
         named = {
@@ -48,13 +52,13 @@ class Sources:
             raise InvalidInput.of("payload", f"names {len(named)} addresses; at most {_MAX_FETCHED} are fetched")
         left = self._max_bytes
         for name, one in named.items():
-            data = await self._fetched(f"payload.{name}", one, left)
+            data = await self._fetched(f"payload.{name}", one, left, hold)
             left -= len(data)
             kind = next((kind for kind in TYPES if kind in one), types.get(name, DataType.OTHER).value)
             one[kind] = b64encode(data).decode()
             del one[SOURCE], one[_URL]
 
-    async def _fetched(self, field: str, one: Mapping[str, Any], max_bytes: int) -> bytes:
+    async def _fetched(self, field: str, one: Mapping[str, Any], max_bytes: int, hold: Hold) -> bytes:
         if one[SOURCE] != "http":
             raise InvalidInput.of(
                 f"{field}.{SOURCE}", "must be http or client; for an object in S3, state a presigned URL with http"
@@ -63,11 +67,11 @@ class Sources:
         if problem is not None:
             raise InvalidInput.of(f"{field}.{_URL}", problem)
         try:
-            return await self._read(str(one[_URL]), max_bytes)
+            return await self._read(str(one[_URL]), max_bytes, hold)
         except _CannotFetch as error:
             raise InvalidInput.of(f"{field}.{_URL}", str(error)) from None
 
-    async def _read(self, url: str, max_bytes: int) -> bytes:
+    async def _read(self, url: str, max_bytes: int, hold: Hold) -> bytes:
         if self._session is None:
             self._session = addresses.session(self._policy, seconds=_SECONDS, headers={"User-Agent": "Penstock"})
         found = bytearray()
@@ -75,7 +79,11 @@ class Sources:
             async with self._session.get(url, allow_redirects=False) as response:
                 if response.status != 200:
                     raise _CannotFetch(f"cannot be fetched: status {response.status}")
+                held = 0
                 while data := await response.content.read(_READ_BYTES):
+                    if len(found) + len(data) > held:
+                        hold(_HELD_AT_ONCE * _COPIES)
+                        held += _HELD_AT_ONCE
                     found += data
                     if len(found) > max_bytes:
                         raise _CannotFetch(f"has more than the {max_bytes} bytes that may be fetched")
