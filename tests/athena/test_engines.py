@@ -149,3 +149,33 @@ async def test_sessions_run_over_websocket(caller: HttpCaller, service: str, res
     said = [text_in(message, result).rpartition(" ")[2] for message in messages]
     expected = ["ONE", "TWO", "THREE"] if service == "upper-c" else ["one", "two", "three"]
     assert [one for one in said if one] == expected
+
+
+async def test_an_engine_that_requires_no_data_gets_a_call_without_any(caller: HttpCaller) -> None:
+    """However the message leaves it out, and over HTTP as over WebSocket."""
+    empty: list[dict[str, Any]] = [{}, {"payload": {}}, {"header": {"app_id": "a", "status": 3}}]
+    for message in empty:
+        assert (await caller.call("POST", "/v1/private/echo", message)).status == 200
+        assert (await caller.call("POST", "/api/v1/models/echo/predict", message)).status == 200
+    async with client(caller, "/v1/private/echo") as socket:
+        await socket.send(empty[-1])
+        messages, _ = await socket.rest()
+    assert [(one["header"]["code"], one["header"]["status"]) for one in messages] == [(0, 3)]
+
+
+@pytest.mark.parametrize("first", [{}, {"payload": {}}, {"header": {"app_id": "a"}}])
+@pytest.mark.parametrize(
+    ("service", "code", "status"),
+    [
+        ("upper-c", 0, 0),  # its document has no default for the status: data may follow
+        ("echo", 0, 3),  # by default, nothing follows
+        ("echo-stated", 10163, None),  # its schema requires data
+    ],
+)
+async def test_a_first_message_without_data_is_answered(
+    caller: HttpCaller, service: str, code: int, status: int | None, first: dict[str, Any]
+) -> None:
+    async with client(caller, f"/v1/private/{service}") as socket:
+        await socket.send(first)
+        header = (await socket.next())["header"]
+    assert (header["code"], header.get("status")) == (code, status), header

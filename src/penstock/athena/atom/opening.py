@@ -70,7 +70,7 @@ class Opening:
     ) -> StreamExchange:
         data = SessionInput()
         whole = mark(request.message, data)
-        schema = session_schema(service, whole=whole)
+        schema = session_schema(service, whole=whole, holds_data=bool(request.message.payload))
         self._services.require_place(service)
         form = form_for(service, schema, sid)
         stated.payload = request.message.payload  # as it is marked now

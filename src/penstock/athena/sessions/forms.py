@@ -104,16 +104,17 @@ class ModelForm:
         return [(one, None) for one in model_output(json, segments, self._stated)]
 
 
-def session_schema(service: Service, *, whole: bool) -> SessionSchema | None:
+def session_schema(service: Service, *, whole: bool, holds_data: bool = True) -> SessionSchema | None:
     """Return how a model takes sessions; None for a call whose input is the one message, which is ``whole``.
 
-    An engine that takes sessions gets one even then. Raises WrongMode.
+    An engine that takes sessions gets one even then, if the message ``holds_data``: without any, it would wait for
+    data. Raises WrongMode.
     """
     schema = service.deployment.schema
     session = None if schema is None else schema.session
     if session is None and not whole:
         raise WrongMode(f"{service.name} takes no sessions: send everything in one message with status 3")
-    return None if whole and service.engine is None else session
+    return None if whole and (service.engine is None or not holds_data) else session
 
 
 def form_for(service: Service, session: SessionSchema | None, sid: str) -> Form:

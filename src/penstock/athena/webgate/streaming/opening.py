@@ -65,7 +65,7 @@ class Opening:
         talk = Talk(self._services.new_sid(service), cid, service.rules.response_header(message.header))
         data = SessionInput()
         whole = mark(message, data)
-        schema = session_schema(service, whole=whole)
+        schema = session_schema(service, whole=whole, holds_data=bool(message.payload))
         form = form_for(service, schema, talk.sid)
         request = for_service(message, service.name)
         first, part = form.first(request)
