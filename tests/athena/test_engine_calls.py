@@ -18,6 +18,7 @@ from penstock.athena.protocol.engine_calls import (
     last_status,
     plain_attributes,
 )
+from penstock.athena.protocol.requests import Limits
 from penstock.errors import ModelFailed
 from penstock.models.replica.aiges import calls
 from penstock.models.replica.runtime import Segment
@@ -133,3 +134,14 @@ def test_a_response_ends_when_each_of_its_results_has_ended(statuses: list[Statu
     """The original leaves it open for several results."""
     found = last_status([DataObject(name=str(n), status=one) for n, one in enumerate(statuses)])
     assert found.last == (bool(statuses) and all(one.last for one in statuses))
+
+
+def test_results_may_have_as_many_bytes_as_calls() -> None:
+    text = "x" * (40 << 20)
+    (found,) = engine_output(msgspec.json.encode({"payload": {"text": {"text": text}}}))
+    assert len(found.data) == len(text)
+    with pytest.raises(ModelFailed, match="exceeds the 100 bytes") as failed:
+        engine_output(
+            msgspec.json.encode({"payload": {"text": {"text": "x" * 101}}}), limits=Limits(max_data_bytes=100)
+        )
+    assert failed.value.engine_code == 10106

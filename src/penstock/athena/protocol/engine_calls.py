@@ -15,11 +15,13 @@ from penstock.athena.protocol.data import TYPES, DataObject, DataType, Scalar, S
 from penstock.athena.protocol.media import media_type_of
 from penstock.athena.protocol.mistakes import Mistakes
 from penstock.athena.protocol.objects import ObjectReader
-from penstock.athena.protocol.requests import DEFAULT, Limits
+from penstock.athena.protocol.requests import Limits
 from penstock.errors import InvalidInput, ModelFailed
 from penstock.models.replica.runtime import Segment
 
 _any: Final = msgspec.json.Decoder()
+_OF_RESULTS: Final = Limits(max_data_bytes=64 << 20)  # as much as a call may have unless PENSTOCK_MAX_CALL_BYTES is set
+_INVALID_RESULT: Final = 10106
 _OF_DATA: Final = ("encoding", "compress", "format")  # attributes of text by which a result is written
 
 
@@ -86,7 +88,7 @@ def engine_output(
     segments: Sequence[Segment] = (),
     expected: Mapping[str, Mapping[str, Scalar]] | None = None,
     *,
-    limits: Limits = DEFAULT,
+    limits: Limits = _OF_RESULTS,
 ) -> list[DataObject]:
     """Return the results in the output, or chunk, of an engine, with the attributes that the request expects.
 
@@ -98,7 +100,9 @@ def engine_output(
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, TypeError, KeyError, AttributeError):
         raise ModelFailed("the engine returned an output without a payload of data objects") from None
     except InvalidInput as error:
-        raise ModelFailed(f"the engine returned an output that is not valid: {error.message}") from None
+        failure = ModelFailed(f"the engine returned an output that is not valid: {error.message}")
+        failure.engine_code = _INVALID_RESULT
+        raise failure from None
     for one in found:
         take_expected(one, (expected or {}).get(one.name, {}))
     return found
