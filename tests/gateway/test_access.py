@@ -10,6 +10,8 @@ from penstock.masking import Secret
 from tests.support.gateways import SUBMISSION, HttpCaller, running_gateway
 
 _SIGNED = "/api/v1/blobs/signed/{token}"  # its token is what gives access
+_GRANTS = "/oauth2/token"  # its parameters are what gives access
+_SERVICES = "/v1/private/"  # Athena's clients have credentials and responses of their own
 _OPEN = ("/healthz", "/readyz", "/openapi.json", "/docs", "/docs/swagger-ui.css", "/")
 
 
@@ -34,9 +36,17 @@ async def test_the_right_token_opens_everything(guarded: HttpCaller) -> None:
 async def test_any_other_token_is_401_on_every_route_that_is_not_open(guarded: HttpCaller, given: str) -> None:
     for route in guarded.gateway.routes:
         path = route.path.replace("{id}", "01a1fbba-bf9b-70c9-b890-daafa0bbb9de")
+        for name, value in (("{version}", "v1"), ("{serviceId}", "none"), ("{task}", "1")):
+            path = path.replace(name, value)
         reply = await guarded.call(route.method, path, headers={"Authorization": given})
         if route.path == _SIGNED:
             assert reply.outcome == (404, "not_found")
+        elif route.path == _GRANTS:
+            assert (reply.status, reply.json["error"]) == (400, "unsupported_grant_type")
+        elif path == f"{_SERVICES}none" and route.method == "GET":
+            assert reply.status == 426  # only a WebSocket has something to protect here
+        elif path.startswith(_SERVICES) and not path.endswith("/try"):
+            assert (reply.status, list(reply.json)) == (401, ["message"]), path
         elif route.open:
             assert reply.status < 400, path
         else:
