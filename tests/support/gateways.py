@@ -25,7 +25,7 @@ SUBMISSION = {"owner_service": "tests", "task_type": "echo", "model_profile": "s
 
 _OUTSIDE = (
     "/healthz", "/readyz", "/metrics", "/docs", "/openapi.json", "/nowhere", "/api/", "/get", "/post", "/oauth2/",
-    "/v1/",
+    "/v1/", "/athena/try/",
 )  # fmt: skip
 
 
