@@ -125,6 +125,9 @@ class Wrapper(WrapperBase):
     version = "v2"
     requestCls = UserRequest()
     responseCls = UserResponse()
+
+    def wrapperOnceExec(self, params, reqData):
+        return Response()
 """
 
 
