@@ -8,6 +8,7 @@ from penstock.athena.credentials.http import TAG
 from penstock.athena.webgate.addresses import Addresses
 from penstock.athena.webgate.once import OnceCalls
 from penstock.athena.webgate.streaming.websockets import WebSockets
+from penstock.web.problems import PROBLEM_JSON, Problem
 from penstock.web.request import Request
 from penstock.web.response import AnyResponse
 from penstock.web.route import Fallback, Parameter, PathParameter, ResponseSpec, Route, route
@@ -42,6 +43,13 @@ _FAILURE: Final = {
         "message": "parameter schema validate error: parameter.ocr.lang: must be one of en, zh",
         "sid": "ase0007002b@dx19ad3cf0a11000080802",
     }
+}
+_NO_HANDSHAKE: Final = {
+    "type": "urn:penstock:problem:upgrade_required",
+    "title": "This path is a WebSocket",
+    "status": 426,
+    "code": "upgrade_required",
+    "detail": "open a WebSocket here: send Connection: Upgrade and Upgrade: websocket",
 }
 _UNAUTHORIZED: Final = ResponseSpec(
     description="Not authenticated", type=dict[str, str], example={"message": "HMAC signature does not match"}
@@ -169,6 +177,12 @@ class WebGateRoutes:
                 description="Not authenticated", type=dict[str, str], example={"message": "Unauthorized"}
             ),
             404: ResponseSpec(description="No such service", type=dict[str, str], example={"message": "not found"}),
+            426: ResponseSpec(
+                description="Not the handshake of a WebSocket",
+                type=Problem,
+                media_type=PROBLEM_JSON.decode(),
+                example=_NO_HANDSHAKE,
+            ),
         },
         max_body_bytes=lambda routes: routes.max_body_bytes,
     )
