@@ -18,6 +18,7 @@ class DatabaseProxy:
         self.folder = folder
         self.server_socket = server_socket
         self._listener: asyncio.Server | None = None
+        self._open = False  # connections are let through
         self._ends: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._loses_response_to: bytes | None = None
@@ -25,10 +26,12 @@ class DatabaseProxy:
 
     async def mend(self) -> None:
         """Let connections through."""
+        self._open = True
         self._listener = await asyncio.start_unix_server(self._serve, self.folder / SOCKET)
 
     async def cut(self) -> None:
         """Break every connection and refuse new ones."""
+        self._open = False
         if self._listener is not None:
             self._listener.close()
             (self.folder / SOCKET).unlink(missing_ok=True)
@@ -42,8 +45,16 @@ class DatabaseProxy:
         self._loses_response_to = words
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if not self._open:  # cut after the connection was accepted
+            writer.transport.abort()
+            return
+        self._ends.add(writer)
         up_reader, up_writer = await asyncio.open_unix_connection(self.server_socket)
-        self._ends |= {writer, up_writer}
+        if writer.transport.is_closing():  # cut meanwhile
+            self._ends.discard(writer)
+            up_writer.transport.abort()
+            return
+        self._ends.add(up_writer)
         swallow = asyncio.Event()
 
         async def forth() -> None:
