@@ -107,9 +107,9 @@ async def _compare(host: ModelHost, model: Deployment) -> list[Figure]:
             promise=1.0,
             at_most=True,
             note=f"{microseconds:.0f} µs",
-            group="serving",
+            group="sessions",
         ),
-        Figure(scenario=f"{kind} model: part in, chunk out", value=wall, unit="µs", group="serving"),
+        Figure(scenario=f"{kind} model: part in, chunk out", value=wall, unit="µs", group="sessions"),
     ]
 
 
@@ -163,7 +163,7 @@ async def _memory(host: ModelHost, model: Deployment) -> list[Figure]:
             unit="KiB",
             promise=50 if name == "host" else None,
             at_most=True,
-            group="serving",
+            group="sessions",
         )
         for name, size in zip(("host", "replica"), used, strict=True)
     ]
