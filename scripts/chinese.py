@@ -111,7 +111,7 @@ AIGES_KEYS: Final[Mapping[str, str]] = {
     "data of calls is not stored; that of jobs is": "调用的数据不保存；作业的数据会保存",
     "engines are not imitated": "不模拟引擎",
     "for qpsLimiter state a quota": "请用配额代替 qpsLimiter",
-    "gateways find the models of their own machine; there is no central discovery": (
+    "a gateway serves the models of its own machine and uses no central registry": (
         "网关使用本机的模型；没有集中的服务发现"
     ),
     "idle sessions end on time": "空闲的会话按时结束",
@@ -144,7 +144,7 @@ AIGES_KEYS: Final[Mapping[str, str]] = {
     "the loader's profile is not offered": "不提供加载器的性能剖析",
     "the model's timeout is the time limit of calls": "模型的 timeout 就是调用的时限",
     "the service takes sessions, beside single calls": "服务除单次调用外还支持会话",
-    "there is no load balancer to report to": "没有需要上报的负载均衡器",
+    "no load balancer needs these reports": "没有需要上报的负载均衡器",
     "what an engine logs is in its log: penstock model logs": "引擎的日志在其日志中：penstock model logs",
     "what wrapperInit gets": "wrapperInit 得到的内容",
     "wrapperInit gets this file, with keys section.key, not [wrapper]": (

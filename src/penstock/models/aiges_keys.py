@@ -49,7 +49,7 @@ def _group(section: str, effect: Effect, meaning: str, *names: str, harmless: Se
 
 
 _ADDRESS: Final = "the gateway has one address for all services: HTTP_HOST, HTTP_PORT, PENSTOCK_ATHENA_GRPC_PORT"
-_DISCOVERY: Final = "gateways find the models of their own machine; there is no central discovery"
+_DISCOVERY: Final = "a gateway serves the models of its own machine and uses no central registry"
 _TO_STDOUT: Final = "logs go to standard output"
 _COUNTED: Final = "penstock usage and /metrics have the numbers of each service and key"
 _HONOURED, _NOT_NEEDED, _UNSUPPORTED = Effect.HONOURED, Effect.NOT_NEEDED, Effect.UNSUPPORTED
@@ -102,8 +102,8 @@ KEYS: Final[tuple[Key, ...]] = tuple(
         _group("fc", _UNSUPPORTED, "for qpsLimiter state a quota", "router", harmless=("sessionManager",)),
         _group("fc", _NOT_NEEDED, "idle sessions end on time", "roll"),
         _group("fc", _NOT_NEEDED, "calls go to the replica with the most free places", "best"),
-        _group("fc", _NOT_NEEDED, "there is no load balancer to report to", "wave", "strategy", "report"),
-        _group("fc", _NOT_NEEDED, "there is no load balancer to report to", "filterwin", "tasksize", "taskchsize"),
+        _group("fc", _NOT_NEEDED, "no load balancer needs these reports", "wave", "strategy", "report"),
+        _group("fc", _NOT_NEEDED, "no load balancer needs these reports", "filterwin", "tasksize", "taskchsize"),
         _group(
             "downAsync",
             _UNSUPPORTED,

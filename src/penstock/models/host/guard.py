@@ -11,7 +11,7 @@ import signal
 import sys
 import time
 
-PATIENCE_SECONDS = 1.0
+GRACE_SECONDS = 1.0
 
 
 def main() -> None:
@@ -23,7 +23,7 @@ def main() -> None:
             continue
         number = int(line)
         (groups.add if number > 0 else groups.discard)(abs(number))
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + GRACE_SECONDS
     while groups and time.monotonic() < deadline:
         time.sleep(0.05)
         groups = {group for group in groups if send(group, 0)}

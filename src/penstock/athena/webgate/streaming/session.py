@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
@@ -38,16 +39,16 @@ _OVERHEAD: Final = 1024  # bytes of memory that a waiting message takes beside i
 _TOO_LONG: Final = codes.as_outcome(codes.SESSION_TIMEOUT, "session timeout")
 
 
-class Link:
-    """The way to the client of a session: its connection."""
+class Link(ABC):
+    """The connection to the client of a session."""
 
+    @abstractmethod
     async def send(self, message: bytes) -> None:
         """Send a message and wait until the client has room for more; raises Disconnected."""
-        raise NotImplementedError
 
+    @abstractmethod
     def ended(self, session: Session, reason: str) -> None:
         """Note that a session has sent its last message; ``reason`` says why if it has failed."""
-        raise NotImplementedError
 
 
 class Session:

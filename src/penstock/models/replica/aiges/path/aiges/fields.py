@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +16,7 @@ from penstock.models.replica.aiges.kinds import NAMES
 _UNSTATED: Any = object()
 
 
-class Field:
+class Field(ABC):
     """One field; ``test_value`` is what local debugging sends in it."""
 
     data_type: int | str = STRING
@@ -30,8 +31,9 @@ class Field:
         return f"<{type(self).__name__}:{self.key}>"
 
     @property
+    @abstractmethod
     def test_value(self) -> Any:
-        raise NotImplementedError
+        """Return the value for local debugging."""
 
 
 class ParamField(Field):
@@ -40,9 +42,9 @@ class ParamField(Field):
     required: bool
     enums: list[Any]
 
+    @abstractmethod
     def described(self) -> Parameter:
         """Return the parameter as schemas are made from it."""
-        raise NotImplementedError
 
     def _schema(self) -> dict[str, Any]:
         """Return the limits as JSON Schema by key, for wrappers that look at them."""
