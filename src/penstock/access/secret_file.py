@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Final
 
-from penstock.access.secret import InstanceSecret, Secrets
+from penstock.access.secret import CannotUnseal, InstanceSecret, Secrets
 from penstock.errors import CannotStart
 from penstock.masking import Secret
 from penstock.telemetry import logs
@@ -54,6 +54,13 @@ class SecretSource:
         except (OSError, CannotStart) as error:
             log.error("secret_file_unreadable", path=str(self.path), reason=str(error))
         return self._secrets
+
+    def unseal(self, sealed: bytes, *, secret_id: str, place: str) -> bytes:
+        """Return what the secret of this id has encrypted for a place. Raises CannotUnseal and CannotStart."""
+        secret = self.get().get(secret_id) or self.reload().get(secret_id)
+        if secret is None:
+            raise CannotUnseal("this host does not have the secret that encrypted it: set PENSTOCK_SECRET_KEY")
+        return secret.unseal(sealed, place=place)
 
     def write(self, secrets: Secrets) -> None:
         """Replace the file. Raises CannotStart."""

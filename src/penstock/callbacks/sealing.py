@@ -50,11 +50,7 @@ class Sealing:
         """Decrypt the secret that was stored at a place, if there is one. Raises CannotUnseal."""
         if sealed is None or secret_id is None:
             return None
-        source = self._instance.source
-        secret = source.get().get(secret_id) or source.reload().get(secret_id)
-        if secret is None:
-            raise CannotUnseal("this host does not have the secret that encrypted it: set PENSTOCK_SECRET_KEY")
-        return secret.unseal(sealed, place=place)
+        return self._instance.source.unseal(sealed, secret_id=secret_id, place=place)
 
 
 async def reseal(connection: asyncpg.Connection, secrets: Secrets) -> list[str]:

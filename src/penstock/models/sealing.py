@@ -40,12 +40,9 @@ class Sealing:
         """Return a row with its manifest; None, with a line in the log, if this host cannot decrypt it."""
         if row.sealed is None or row.secret_id is None:
             return row
-        source = self._instance.source
         try:
-            secret = source.get().get(row.secret_id) or source.reload().get(row.secret_id)
-            if secret is None:
-                raise CannotUnseal("this host does not have the secret that encrypted it: set PENSTOCK_SECRET_KEY")
-            return replace(row, manifest=secret.unseal(row.sealed, place=row.place), sealed=None, secret_id=None)
+            manifest = self._instance.source.unseal(row.sealed, secret_id=row.secret_id, place=row.place)
+            return replace(row, manifest=manifest, sealed=None, secret_id=None)
         except PenstockError as error:
             log.error("model_cannot_be_decrypted", model=row.name, version=row.version, reason=error.message)
             return None

@@ -27,11 +27,8 @@ class Sealing:
 
     def plain(self, stored: StoredCredential) -> bytes:
         """Return the secret of a stored credential; raises CannotUnseal."""
-        source = self._instance.source
-        secret = source.get().get(stored.secret_id) or source.reload().get(stored.secret_id)
-        if secret is None:
-            raise CannotUnseal("this host does not have the secret that encrypted it: set PENSTOCK_SECRET_KEY")
-        return secret.unseal(stored.sealed, place=place_of(stored.key_id))
+        place = place_of(stored.key_id)
+        return self._instance.source.unseal(stored.sealed, secret_id=stored.secret_id, place=place)
 
 
 async def reseal(connection: asyncpg.Connection, secrets: Secrets) -> list[str]:
