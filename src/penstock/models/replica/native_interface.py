@@ -13,7 +13,7 @@ import msgspec
 
 from penstock.failures import CallFailed, Category
 from penstock.finite import NOT_FINITE, not_finite_in
-from penstock.models.replica import frames
+from penstock.models.replica import frames, libraries
 from penstock.models.replica.file_bytes import INLINE_BYTES, FileBytes
 from penstock.models.replica.runtime import Call, Output, Segment
 
@@ -64,14 +64,7 @@ class Interface:
 
     def opened(self, path: Path) -> Any:
         """Load a library and check that it has the interface; raises CallFailed."""
-        ffi = self.ffi
-        try:
-            library = ffi.dlopen(str(path.absolute()), ffi.RTLD_NOW | ffi.RTLD_LOCAL)
-        except OSError as error:
-            raise CallFailed(Category.UNAVAILABLE, f"{path.name} cannot be loaded: {error}") from None
-        missing = [name for name in _FUNCTIONS if not hasattr(library, name)]
-        if missing:
-            raise CallFailed(Category.UNAVAILABLE, f"{path.name} has no function {', '.join(missing)}: see penstock.h")
+        library = libraries.opened(self.ffi, path, _FUNCTIONS, header="penstock.h")
         found, ours = library.penstock_abi(), self.numbers.PENSTOCK_ABI
         if found != ours:
             raise CallFailed(

@@ -8,8 +8,8 @@ from typing import Any, Final
 
 import cffi  # type: ignore[import-untyped]  # it brings no types
 
-from penstock.failures import CallFailed, Category
-from penstock.models.replica import frames
+from penstock.failures import CallFailed
+from penstock.models.replica import frames, libraries
 from penstock.models.replica.aiges import codes, kinds
 from penstock.models.replica.aiges.calls import Item
 
@@ -50,17 +50,7 @@ class Interface:
 
     def opened(self, path: Path) -> Any:
         """Load a library and check that it has every function. Raises CallFailed (``unavailable``)."""
-        ffi = self.ffi
-        try:
-            library = ffi.dlopen(str(path.absolute()), ffi.RTLD_NOW | ffi.RTLD_LOCAL)
-        except OSError as error:
-            raise CallFailed(Category.UNAVAILABLE, f"{path.name} cannot be loaded: {error}") from None
-        missing = [name for name in FUNCTIONS if not hasattr(library, name)]
-        if missing:
-            raise CallFailed(
-                Category.UNAVAILABLE, f"{path.name} has no function {', '.join(missing)}: see aiges/wrapper.h"
-            )
-        return library
+        return libraries.opened(self.ffi, path, FUNCTIONS, header="aiges/wrapper.h")
 
     # To the library. Each method returns a pointer, and what must be kept alive as long as it is used.
 
