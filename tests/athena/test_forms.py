@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock.athena.protocol.data import DataObject, DataType, Scalar, Status, text_of
+from penstock.athena.protocol.data import DataObject, DataType, Scalar, Status
 from penstock.athena.protocol.forms import biz, general, loader
 from penstock.athena.protocol.forms.request import NotRepresentable, RpcRequest
 from penstock.athena.protocol.forms.ruled import JsonForm
@@ -26,6 +26,7 @@ from penstock.athena.protocol.requests import (
 )
 from penstock.athena.protocol.responses import ResponseMessage
 from penstock.errors import InvalidInput, MalformedBody
+from penstock.models.replica.aiges.calls import text_of
 from tests.athena.strategies import data_objects, fields, requests
 from tests.support.athena_messages import encode_request
 

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from hypothesis import given
 
-from penstock.athena.protocol.data import DataObject, DataType, Status, text_of
+from penstock.athena.protocol.data import DataObject, DataType, Status
 from penstock.athena.protocol.mistakes import DataUndecodable
 from penstock.athena.protocol.requests import (
     Limits,
@@ -20,6 +20,7 @@ from penstock.athena.protocol.requests import (
     decode_request,
 )
 from penstock.errors import InvalidInput, MalformedBody
+from penstock.models.replica.aiges.calls import text_of
 from tests.athena.strategies import requests
 from tests.support.athena_messages import encode_request
 

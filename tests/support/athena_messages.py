@@ -9,13 +9,14 @@ from typing import Any, Final
 import msgspec
 
 from penstock.athena.protocol.addressing import ServiceRequest
-from penstock.athena.protocol.data import TYPES, DataObject, text_of
+from penstock.athena.protocol.data import TYPES, DataObject
 from penstock.athena.protocol.media import encoding_of, type_of
 from penstock.athena.protocol.members import WHOLE, Member, Members, Role
 from penstock.athena.protocol.mistakes import Mistakes
 from penstock.athena.protocol.objects import ObjectReader, packed
 from penstock.athena.protocol.requests import DEFAULT, RequestMessage
 from penstock.athena.protocol.responses import SUCCESS, Bodies, ResponseMessage
+from penstock.models.replica.aiges.calls import text_of
 from penstock.models.replica.runtime import Segment
 
 _SESSION_ID: Final = re.compile(r"[a-z0-9]{3}[0-9a-f]{4}[0-9a-f]{4}@[a-z0-9]{2}[0-9a-f]{11}[0-9a-f]{4}[0-9]{2}2")

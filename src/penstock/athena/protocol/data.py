@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from decimal import Decimal
 from enum import IntEnum, StrEnum
 from typing import Final
 
@@ -60,17 +58,3 @@ class DataObject:
     status: Status = Status.ONCE
     seq: int | None = None
     attributes: dict[str, Scalar] = field(default_factory=dict)  # encoding, compress, format, sample_rate, custom ones
-
-
-def text_of(value: Scalar) -> str:
-    """Return a value as engines get it: ``16000``, ``0.5``, ``true``. Numbers are decimal, never with an exponent."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int):
-        return str(value)
-    if not math.isfinite(value):
-        return repr(value)
-    text = format(Decimal(repr(value)), "f")
-    return text.removesuffix(".0")

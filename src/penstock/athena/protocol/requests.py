@@ -8,10 +8,11 @@ from typing import Any, Final
 
 import msgspec
 
-from penstock.athena.protocol.data import DataObject, DataType, Scalar, Status, text_of
+from penstock.athena.protocol.data import DataObject, DataType, Scalar, Status
 from penstock.athena.protocol.mistakes import Mistakes, Path
 from penstock.athena.protocol.objects import ObjectReader
 from penstock.errors import InvalidInput
+from penstock.models.replica.aiges.calls import text_of
 from penstock.web.reading import decode
 
 Attributes = dict[str, Scalar]

@@ -14,8 +14,9 @@ from typing import Any, Final
 
 import msgspec
 
-from penstock.athena.protocol.data import DataObject, DataType, Scalar, Status, text_of
+from penstock.athena.protocol.data import DataObject, DataType, Scalar, Status
 from penstock.athena.protocol.objects import packed, written
+from penstock.models.replica.aiges.calls import text_of
 
 SUCCESS: Final = "success"
 

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
-from penstock.athena.protocol.data import DataObject, Status, text_of
+from penstock.athena.protocol.data import DataObject, Status
 from penstock.athena.protocol.forms.data import ObjectsReader, attributes_of, bytes_of, expected_of, texts_of
 from penstock.athena.protocol.forms.loader import int32
 from penstock.athena.protocol.forms.request import RpcRequest, parsed
@@ -27,6 +27,7 @@ from penstock.athena.protocol.mistakes import Mistakes
 from penstock.athena.protocol.requests import DEFAULT, Attributes, Limits, RequestMessage, ServiceParameter
 from penstock.athena.protocol.responses import SUCCESS, ResponseMessage
 from penstock.errors import InvalidInput
+from penstock.models.replica.aiges.calls import text_of
 
 VERSION: Final = "2.0"
 _SERVICE: Final = "service_id"  # the field of the header that names the service

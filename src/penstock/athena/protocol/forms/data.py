@@ -10,11 +10,12 @@ from collections.abc import Iterable, Mapping
 from typing import Final, Protocol
 
 from penstock.athena.protocol import packing
-from penstock.athena.protocol.data import TYPES, DataObject, DataType, Scalar, Status, text_of
+from penstock.athena.protocol.data import TYPES, DataObject, DataType, Scalar, Status
 from penstock.athena.protocol.forms.request import NotRepresentable
 from penstock.athena.protocol.mistakes import Mistakes, Path
 from penstock.athena.protocol.objects import packed
 from penstock.athena.protocol.requests import Attributes, Limits
+from penstock.models.replica.aiges.calls import text_of
 
 _TYPES: Final = tuple(DataType)
 _MAX_SEQ: Final = 2**63 - 1

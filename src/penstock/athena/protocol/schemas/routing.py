@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from penstock.athena.protocol.data import text_of
 from penstock.athena.protocol.mistakes import Mistakes
+from penstock.models.replica.aiges.calls import text_of
 
 _STEP: Final = re.compile(
     r"\.(?P<name>[^.\[\]]+)|\[(?P<index>\d{1,6})\]|\['(?P<single>[^']*)'\]|\[\"(?P<double>[^\"]*)\"\]"

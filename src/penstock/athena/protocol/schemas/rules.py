@@ -11,10 +11,11 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from penstock.athena.protocol.data import DataObject, DataType, Scalar, text_of
+from penstock.athena.protocol.data import DataObject, DataType, Scalar
 from penstock.athena.protocol.schemas.absent import drop_absent
 from penstock.athena.protocol.schemas.document import Document, properties_of
 from penstock.models.checking import Checker
+from penstock.models.replica.aiges.calls import text_of
 
 _MAX_DEPTH: Final = 30  # levels of a schema at which rules may stand
 _SECTIONS: Final = {

@@ -12,6 +12,7 @@ A result, and each chunk of a session::
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -102,14 +103,14 @@ def with_usage(output: Output, usage: Mapping[str, int]) -> Output:
 
 
 def text_of(value: Scalar) -> str:
-    """Return a parameter as engines get it: ``true``, ``16000``, ``0.5``, never an exponent."""
+    """Return a parameter as engines get it: ``true``, ``16000``, ``0.5``; numbers never have an exponent."""
     if isinstance(value, str):
         return value
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int):
         return str(value)
-    return format(Decimal(repr(value)).normalize(), "f")
+    return format(Decimal(repr(value)).normalize(), "f") if math.isfinite(value) else repr(value)
 
 
 def media_type(data: bytes | memoryview) -> str:
