@@ -8,12 +8,12 @@ from pathlib import Path
 
 from penstock.models.aiges_keys import ANY, KEYS, SERVICE, Key
 from scripts.chinese import AIGES_KEYS
+from scripts.marked_tables import MarkedTable
 
 _FOLDER = Path(__file__).parents[1] / "docs" / "athena"
 DOCUMENT = _FOLDER / "aiges-toml.md"
 CHINESE_DOCUMENT = _FOLDER / "zh" / "aiges-toml.md"
-_BEGIN = "<!-- keys: written by `make fix` -->\n"
-_END = "<!-- end of keys -->\n"
+PLACE = MarkedTable("keys")
 _RULE = "| --- | --- | --- | --- |\n"
 
 
@@ -39,12 +39,6 @@ def _row(keys: list[Key], *, text_of: Callable[[str], str], separator: str) -> s
     return f"| {section} | {names} | {text_of(first.effect.value)} | {text_of(first.meaning)} |\n"
 
 
-def with_table(document: str, table: str) -> str:
-    """Return the document with this table in place of the one between the marks."""
-    before, rest = document.split(_BEGIN, 1)
-    return before + _BEGIN + table + _END + rest.split(_END, 1)[1]
-
-
 if __name__ == "__main__":
-    DOCUMENT.write_text(with_table(DOCUMENT.read_text(), table()))
-    CHINESE_DOCUMENT.write_text(with_table(CHINESE_DOCUMENT.read_text(), chinese_table()))
+    PLACE.write(DOCUMENT, table())
+    PLACE.write(CHINESE_DOCUMENT, chinese_table())

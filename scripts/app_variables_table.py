@@ -7,10 +7,10 @@ from pathlib import Path
 from penstock.apps.layout import Layout, Service
 from penstock.apps.packaging.variables import Variable, groups_of
 from penstock.apps.packaging.writing import REGISTRY, REPOSITORY
+from scripts.marked_tables import MarkedTable
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "marketplace.md"
-_BEGIN = "<!-- variables: written by `make fix` -->\n"
-_END = "<!-- end of the variables -->\n"
+PLACE = MarkedTable("variables")
 _HEAD = "| group | variable | default | update | meaning |\n| --- | --- | --- | --- | --- |\n"
 _UPDATE = {"required": "**required**", "update": "yes", "": "optional"}
 _SERVICE = Service(name="SERVICE", model="MODEL", port=8081, port_variable="SERVICE_PORT")
@@ -28,11 +28,5 @@ def _row(group: str, one: Variable) -> str:
     return f"| {group.partition(' (')[0]} | `{one.name}` | {default} | {_UPDATE[one.update]} | {one.meaning} |\n"
 
 
-def with_table(document: str) -> str:
-    """Return the document with this table between the marks."""
-    before, _, rest = document.partition(_BEGIN)
-    return f"{before}{_BEGIN}{table()}{_END}{rest.partition(_END)[2]}"
-
-
 if __name__ == "__main__":
-    DOCUMENT.write_text(with_table(DOCUMENT.read_text()))
+    PLACE.write(DOCUMENT, table())

@@ -6,12 +6,12 @@ from pathlib import Path
 
 from penstock.athena.protocol.codes import TABLE
 from scripts.chinese import CODES
+from scripts.marked_tables import MarkedTable
 
 _FOLDER = Path(__file__).parents[1] / "docs" / "athena"
 DOCUMENT = _FOLDER / "protocol.md"
 CHINESE_DOCUMENT = _FOLDER / "zh" / "protocol.md"
-_BEGIN = "<!-- codes: written by `make fix` -->\n"
-_END = "<!-- end of codes -->\n"
+PLACE = MarkedTable("codes")
 _RULE = "| --- | --- | --- |\n"
 
 
@@ -27,12 +27,6 @@ def chinese_table() -> str:
     return "| 错误码 | HTTP 状态码 | 含义 |\n" + _RULE + rows
 
 
-def with_table(document: str, table: str) -> str:
-    """Return the document with this table in place of the one between the marks."""
-    before, rest = document.split(_BEGIN, 1)
-    return before + _BEGIN + table + _END + rest.split(_END, 1)[1]
-
-
 if __name__ == "__main__":
-    DOCUMENT.write_text(with_table(DOCUMENT.read_text(), table()))
-    CHINESE_DOCUMENT.write_text(with_table(CHINESE_DOCUMENT.read_text(), chinese_table()))
+    PLACE.write(DOCUMENT, table())
+    PLACE.write(CHINESE_DOCUMENT, chinese_table())

@@ -8,7 +8,7 @@ from penstock import errors
 from penstock.athena.protocol import codes
 from penstock.athena.protocol.mistakes import DataUndecodable
 from penstock.failures import CallFailed, Category, error_of
-from scripts.athena_codes_table import CHINESE_DOCUMENT, DOCUMENT, chinese_table, table, with_table
+from scripts.athena_codes_table import CHINESE_DOCUMENT, DOCUMENT, PLACE, chinese_table, table
 from scripts.chinese import CODES
 
 
@@ -80,10 +80,10 @@ def test_a_schema_may_map_codes_to_statuses() -> None:
 
 def test_the_documented_codes_are_those_of_the_code() -> None:
     """`make fix` writes the table; run it after changing a code."""
-    assert DOCUMENT.read_text() == with_table(DOCUMENT.read_text(), table())
+    assert DOCUMENT.read_text() == PLACE.replaced(DOCUMENT.read_text(), table())
 
 
 def test_every_code_is_documented_in_chinese() -> None:
     """A new or changed meaning needs a Chinese one in `scripts/chinese.py`."""
     assert {one.meaning for one in codes.TABLE} == set(CODES)
-    assert CHINESE_DOCUMENT.read_text() == with_table(CHINESE_DOCUMENT.read_text(), chinese_table())
+    assert CHINESE_DOCUMENT.read_text() == PLACE.replaced(CHINESE_DOCUMENT.read_text(), chinese_table())

@@ -16,7 +16,7 @@ from penstock.errors import InvalidInput
 from penstock.models.aiges_file import AigesFile, convert
 from penstock.models.aiges_keys import ANY, KEYS, SERVICE, Effect
 from penstock.models.folder import ManifestFiles, ModelsFolder
-from scripts.aiges_keys_table import CHINESE_DOCUMENT, DOCUMENT, chinese_table, table, with_table
+from scripts.aiges_keys_table import CHINESE_DOCUMENT, DOCUMENT, PLACE, chinese_table, table
 from scripts.chinese import AIGES_KEYS
 
 _FILE = """
@@ -197,11 +197,11 @@ def test_a_folder_of_models_reads_such_files(tmp_path: Path) -> None:
 
 def test_the_documented_keys_are_those_of_the_code() -> None:
     """`make fix` writes the table; run it after changing a key."""
-    assert DOCUMENT.read_text() == with_table(DOCUMENT.read_text(), table())
+    assert DOCUMENT.read_text() == PLACE.replaced(DOCUMENT.read_text(), table())
 
 
 def test_every_key_is_documented_in_chinese() -> None:
     """A new or changed meaning needs a Chinese one in `scripts/chinese.py`."""
     texts = {one.meaning for one in KEYS} | {one.effect.value for one in KEYS} | {"all others"}
     assert texts == set(AIGES_KEYS)
-    assert CHINESE_DOCUMENT.read_text() == with_table(CHINESE_DOCUMENT.read_text(), chinese_table())
+    assert CHINESE_DOCUMENT.read_text() == PLACE.replaced(CHINESE_DOCUMENT.read_text(), chinese_table())
